@@ -1,0 +1,119 @@
+import type { GodwitError } from "@godwit/protocol";
+import * as Context from "effect/Context";
+import type * as Effect from "effect/Effect";
+import type * as Scope from "effect/Scope";
+import type { FabricError, RequestError } from "./errors.ts";
+
+/** Which of an actor's two connections carries a message: bulk on the control connection would turn a 0.4 ms round trip into 35-256 ms. */
+export type Plane = "control" | "bulk";
+
+export interface Message {
+  readonly subject: string;
+  /** Valid until the receiver lets go of it. A bulk message may keep twice its own length of memory alive. */
+  readonly data: Uint8Array;
+}
+
+/**
+ * Messages that arrived and were not taken yet: at most `capacity` of them. What comes on top is dropped and counted,
+ * never queued: whoever needs every message has credits and acknowledgements for that (R1, R5).
+ */
+export interface Subscription {
+  /** Waits for at least one message, then takes all that are there, in order of arrival. */
+  readonly takeAll: Effect.Effect<ReadonlyArray<Message>, FabricError>;
+  /** Messages dropped so far because the queue was full. */
+  readonly dropped: () => number;
+}
+
+/**
+ * The answer to a compare-and-set. `Unknown` (an error, a timeout) means that it may have happened, or may happen later (O5):
+ * settle it with another compare-and-set, never by a guess.
+ */
+export type CasOutcome =
+  | { readonly _tag: "Won"; readonly revision: number }
+  | { readonly _tag: "Lost" }
+  | { readonly _tag: "Unknown"; readonly reason: string };
+
+export interface BucketEntry {
+  readonly value: Uint8Array;
+  readonly revision: number;
+}
+
+/** Linearizable registers. A read may be stale: only a compare-and-set that was won is proof. */
+export interface Bucket {
+  /** `null`: no such key. */
+  readonly get: (key: string) => Effect.Effect<BucketEntry | null, FabricError>;
+  readonly keys: Effect.Effect<ReadonlyArray<string>, FabricError>;
+  /** `revision` 0 creates the key. The revision to go on from is the one in `Won`, which is that of this very write. */
+  readonly compareAndSet: (key: string, value: Uint8Array, revision: number) => Effect.Effect<CasOutcome>;
+}
+
+/** Who is there. An actor that restarts has the same `id` and another `incarnation`. */
+export interface Member {
+  readonly role: string;
+  readonly node: string;
+  readonly id: string;
+  readonly incarnation: string;
+}
+export type PresenceEvent =
+  | { readonly _tag: "Up"; readonly member: Member }
+  | { readonly _tag: "Down"; readonly member: Member; readonly why: "silent" | "exited" };
+
+export interface Endpoint {
+  readonly name: string;
+  readonly subject: string;
+  /** Replicas that share a queue get each request once between them; without it every one gets it. */
+  readonly queue?: string;
+  /** A failure becomes the reply that `request` fails with at the other side. */
+  readonly handle: (data: Uint8Array) => Effect.Effect<Uint8Array, GodwitError>;
+}
+export interface ServiceDefinition {
+  /** NATS micro service name, as `nats micro ls` lists it. */
+  readonly name: string;
+  readonly version: string;
+  readonly description: string;
+  readonly endpoints: ReadonlyArray<Endpoint>;
+}
+
+/** A link that broke or came back; everything published in between is lost without a word. */
+export type LinkEvent = { readonly _tag: "Disconnected" } | { readonly _tag: "Reconnected" };
+
+/**
+ * How actors talk. One layer on NATS, one on a simulated network with virtual time and seeded faults; both pass the same
+ * conformance suite (`fabric.conformance.ts`). Messages are at most once: any may be lost, doubled, delayed or reordered.
+ */
+export class Fabric extends Context.Service<
+  Fabric,
+  {
+    /** The largest payload one message may have, bytes; read from the server. */
+    readonly maxPayloadBytes: number;
+    /** Hands a message to the network and returns at once; never throws. `data` must not be written to before the next tick. */
+    readonly publish: (subject: string, data: Uint8Array, plane?: Plane) => void;
+    readonly subscribe: (
+      subject: string,
+      options: { readonly capacity: number; readonly plane?: Plane },
+    ) => Effect.Effect<Subscription, FabricError, Scope.Scope>;
+    readonly request: (
+      subject: string,
+      data: Uint8Array,
+      options: { readonly timeoutMs: number },
+    ) => Effect.Effect<Uint8Array, RequestError>;
+    readonly serve: (service: ServiceDefinition) => Effect.Effect<void, FabricError, Scope.Scope>;
+    readonly bucket: (name: string) => Effect.Effect<Bucket, FabricError>;
+    /** Beats every HEARTBEAT_MS until the scope ends, then says goodbye. */
+    readonly announce: (member: Member) => Effect.Effect<void, FabricError, Scope.Scope>;
+    /** A supervisor's word that a process has exited: watchers need not wait for silence. */
+    readonly declareExited: (member: Member) => void;
+    /** Members of a role (or of all roles) on a node (or all nodes): first those that are up, then changes as they come. */
+    readonly watch: (filter: {
+      readonly role?: string;
+      readonly node?: string;
+    }) => Effect.Effect<{ readonly takeAll: Effect.Effect<ReadonlyArray<PresenceEvent>, FabricError> }, FabricError, Scope.Scope>;
+    /** Changes of this actor's own link, for whoever must re-send. */
+    readonly link: Effect.Effect<{ readonly takeAll: Effect.Effect<ReadonlyArray<LinkEvent>, FabricError> }, never, Scope.Scope>;
+  }
+>()("@godwit/fabric/Fabric") {}
+
+/** How often an actor says that it is there, ms. */
+export const HEARTBEAT_MS = 200;
+/** Silence after which a member counts as gone, ms: four missed beats, so that a death is noticed within a second. */
+export const SILENT_MS = 800;

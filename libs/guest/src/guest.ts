@@ -1,0 +1,56 @@
+import type { DirtyTracker, RamBlock, TrackerKind } from "@godwit/memory";
+import type { GodwitError } from "@godwit/protocol";
+import type * as Effect from "effect/Effect";
+import type * as Scope from "effect/Scope";
+
+/** What a guest is doing, as far as a migration cares. `incoming`: a destination that waits for its memory and device state. */
+export type RunState = "running" | "paused" | "incoming" | "shutdown" | "failed";
+
+/** What both sides must agree on before a byte moves (R9). */
+export interface GuestDescription {
+  readonly name: string;
+  readonly driver: "builtin" | "qemu";
+  /** The machine type ("pc-i440fx-10.0", "builtin-1"); must be equal on both sides. */
+  readonly machine: string;
+  /** The hypervisor's version, shown to the operator; a difference is no refusal. */
+  readonly version: string;
+  readonly blocks: ReadonlyArray<RamBlock>;
+  readonly runState: RunState;
+}
+
+/**
+ * One guest of this host, reached through its driver. All operations are idempotent: an actor that was restarted may
+ * call them again. Every operation fails with a coded GodwitError; none leaves the guest running that was not.
+ */
+export interface Guest {
+  readonly describe: Effect.Effect<GuestDescription, GodwitError>;
+  /** Starts dirty tracking; the scope's end switches it off and leaves nothing behind. */
+  readonly track: (kind: TrackerKind | "auto") => Effect.Effect<DirtyTracker, GodwitError, Scope.Scope>;
+  /** Returns once no vCPU runs any more. */
+  readonly pause: Effect.Effect<void, GodwitError>;
+  /** Lets a paused guest go on (source), or a loaded one start (destination). */
+  readonly resume: Effect.Effect<void, GodwitError>;
+  /** Writes the guest's own device state into a new file at `path` and returns its length, bytes. The guest must be paused. */
+  readonly saveDeviceState: (path: string) => Effect.Effect<number, GodwitError>;
+  /** Loads device state from `path` once RAM is in place; the guest stays paused. */
+  readonly loadDeviceState: (path: string) => Effect.Effect<void, GodwitError>;
+  /** Source, after the destination runs: ends this copy for good. Destination, after a failed attempt: ready for another try, or gone. */
+  readonly discard: Effect.Effect<void, GodwitError>;
+}
+
+/** How a node finds a guest: one JSON file for each in `<runtime directory>/guests/`. */
+export type GuestSpec =
+  | { readonly driver: "builtin"; readonly name: string; readonly socket: string; readonly pid: number }
+  | {
+      readonly driver: "qemu";
+      readonly name: string;
+      readonly qmp: string;
+      /** A command line that starts this guest as a destination (`-incoming defer`), when godwit is to start it. */
+      readonly launch?: ReadonlyArray<string>;
+    };
+
+/** Opens guests of one kind. */
+export interface GuestDriver<S extends GuestSpec = GuestSpec> {
+  readonly kind: S["driver"];
+  readonly open: (spec: S) => Effect.Effect<Guest, GodwitError, Scope.Scope>;
+}

@@ -1,0 +1,80 @@
+import * as Schema from "effect/Schema";
+
+/**
+ * Every failure an operator can meet, by its stable code. Callers test codes, never texts; a code is never renamed.
+ * The value is the remedy: what the operator does next.
+ */
+export const REMEDIES = {
+  // what was asked
+  "unknown-parameter": "use one of the names `godwit migrate --help` lists",
+  "invalid-parameter": "give a value in the named range",
+  "unknown-capability": "use one of the names `godwit migrate --help` lists",
+  "capability-conflict": "switch one of the two capabilities off",
+  "invalid-request": "check the message against the protocol version of both sides",
+  "no-such-guest": "`godwit guests` lists the guests that nodes have",
+  "no-such-node": "`godwit nodes` lists the nodes that are up",
+  "no-such-migration": "`godwit status` lists the migrations that are known",
+  "migration-in-progress": "wait for it, or `godwit cancel` it",
+  "wrong-state": "`godwit status` shows the state; the command fits another one",
+  // the ground it runs on
+  "nats-unreachable": "check --nats/GODWIT_NATS, and that nats-server runs there",
+  "nats-too-old": "upgrade nats-server to 2.10.23 or later (2.12.3 or later is better)",
+  "nats-no-jetstream": "start nats-server with JetStream enabled (-js)",
+  "nats-denied": "give these credentials the permissions that docs/operations.md lists",
+  "not-supported": "`godwit doctor` shows what this host offers",
+  "no-space": "free space on the file system named, or give the guest a smaller memory",
+  // agreement of both sides
+  incompatible: "make both sides agree on what is listed, or start the destination like the source",
+  "guest-exists": "stop the guest of that name at the destination, or choose another node",
+  "guest-not-movable": "start the guest as the message says",
+  // what went wrong on the way
+  "guest-failed": "look at the guest's own log",
+  "tracker-failed": "choose another dirty tracker; `godwit doctor` shows which this host offers",
+  "source-lost": "look at the log of the source's RAM sender; the guest keeps running at the source",
+  "destination-lost": "look at the log of the destination loader; the guest keeps running at the source",
+  "workers-lost": "start multifd workers on the source host (`godwit node` does)",
+  "bad-packet": "a packet broke the protocol; look for a stranger on the NATS subjects or a mix of versions",
+  "device-state-failed": "look at the destination guest's own log",
+  "switchover-deadline": "raise `switchover-deadline`, or look for what kept the switchover waiting",
+  "migration-deadline": "raise `migration-deadline`, the bandwidth or `downtime-limit`",
+  "pass-limit": "raise `max-passes`, the bandwidth or `downtime-limit`",
+  stalled: "raise the bandwidth or `downtime-limit`, or slow the guest down",
+  cancelled: "none needed: it was asked for",
+  fenced: "none needed: a newer attempt or another actor holds the guest",
+  "ownership-unknown": "wait until the ownership record can be reached; the guest stays stopped until then",
+  "verification-failed": "do not trust the destination's copy; report this with both logs",
+  internal: "report this with the log",
+} as const;
+
+export type ErrorCode = keyof typeof REMEDIES;
+
+const codes = Object.keys(REMEDIES) as [ErrorCode, ...ErrorCode[]];
+
+/** One thing the two sides do not agree on (R9). */
+export const Difference = Schema.Struct({ what: Schema.String, mine: Schema.String, yours: Schema.String });
+export type Difference = typeof Difference.Type;
+
+/**
+ * What every godwit service and command fails with. It crosses NATS as JSON and comes back as itself.
+ *
+ * - `actor`: who met it (`coordinator`, `ram-sender`, `multifd-worker`, `loader`, `node`, `cli`)
+ * - `side`: where that actor acts for
+ * - `step`: what it was doing, in a few words ("open the tracker")
+ * - `reason`: what was wrong, with the offending value
+ */
+export class GodwitError extends Schema.TaggedError<GodwitError>()("GodwitError", {
+  code: Schema.Literals(codes),
+  actor: Schema.String,
+  side: Schema.optionalKey(Schema.Literals(["source", "destination"])),
+  step: Schema.String,
+  reason: Schema.String,
+  differences: Schema.optionalKey(Schema.Array(Difference)),
+}) {
+  override get message(): string {
+    const list = (this.differences ?? []).map((d) => `\n  ${d.what}: mine ${d.mine}, yours ${d.yours}`).join("");
+    return `${this.code}: ${this.reason}${list} (${this.actor}, ${this.step}); ${this.remedy}`;
+  }
+  get remedy(): string {
+    return REMEDIES[this.code];
+  }
+}

@@ -1,0 +1,12 @@
+import { defineConfig } from "vitest/config";
+
+export default defineConfig({
+  test: {
+    include: ["libs/*/src/**/*.test.ts", "services/*/src/**/*.test.ts", "test/**/*.test.ts"],
+    // Real processes and a real NATS server share two cores: a slow start must not read as a failure.
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+    // Integration tests start whole hosts; more files at once would only make each other late.
+    maxWorkers: 2,
+  },
+});
