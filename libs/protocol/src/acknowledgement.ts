@@ -1,0 +1,81 @@
+/**
+ * What comes back to a producer: `applied` from the destination (the only thing that retires an item, R1), `refused` from a worker
+ * that could not read the memory, so that the producer need not wait for a time-out.
+ *
+ *      0 u32 magic "GWA1"   4 u8 version   5 u8 kind (1 applied, 2 refused)   6 u16 items
+ *      8 u64 migration     16 u32 epoch   20 u32 round   24 u64 incarnation of the sender of this message
+ *     32 u32 normal pages   36 u32 bytes on the wire (sums over the items; 0 when refused)
+ *     40 items x u32, then (refused only) the reason, UTF-8
+ */
+import { ACK_ITEMS_MAX } from "./limits.ts";
+import { type Malformed, readId, writeId } from "./packet.ts";
+
+const MAGIC = 0x31415747;
+const VERSION = 1;
+const HEADER_BYTES = 40;
+/** A worker's reason, bytes: a path and an errno. */
+const REASON_BYTES_MAX = 512;
+
+export interface Acknowledgement {
+  readonly kind: "applied" | "refused";
+  readonly migration: string;
+  readonly epoch: number;
+  readonly round: number;
+  readonly incarnation: string;
+  readonly items: Uint32Array;
+  /** Pages with a payload, and packet bytes, of these items together: what the producer measures its bandwidth by. */
+  readonly normalPages: number;
+  readonly wireBytes: number;
+  /** Empty when `applied`. */
+  readonly reason: string;
+}
+
+export const encodeAcknowledgement = (ack: Acknowledgement): Uint8Array => {
+  const reason = new TextEncoder().encode(ack.reason).subarray(0, REASON_BYTES_MAX);
+  const bytes = new Uint8Array(HEADER_BYTES + ack.items.length * 4 + reason.length);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, MAGIC, true);
+  view.setUint8(4, VERSION);
+  view.setUint8(5, ack.kind === "applied" ? 1 : 2);
+  view.setUint16(6, ack.items.length, true);
+  writeId(view, 8, ack.migration);
+  view.setUint32(16, ack.epoch, true);
+  view.setUint32(20, ack.round, true);
+  writeId(view, 24, ack.incarnation);
+  view.setUint32(32, ack.normalPages, true);
+  view.setUint32(36, ack.wireBytes, true);
+  for (let i = 0; i < ack.items.length; i++) view.setUint32(HEADER_BYTES + i * 4, ack.items[i]!, true);
+  bytes.set(reason, HEADER_BYTES + ack.items.length * 4);
+  return bytes;
+};
+
+const malformed = (reason: string): Malformed => ({ kind: "malformed", reason });
+
+/** Reads an acknowledgement; never throws, reads only inside `bytes`. */
+export const decodeAcknowledgement = (bytes: Uint8Array): Acknowledgement | Malformed => {
+  if (bytes.length < HEADER_BYTES) return malformed(`${bytes.length} bytes are less than a header`);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (view.getUint32(0, true) !== MAGIC) return malformed("wrong magic");
+  if (view.getUint8(4) !== VERSION) return malformed(`version ${view.getUint8(4)}, expected ${VERSION}`);
+  const kind = view.getUint8(5);
+  if (kind !== 1 && kind !== 2) return malformed(`unknown kind ${kind}`);
+  const count = view.getUint16(6, true);
+  const reasonBytes = bytes.length - HEADER_BYTES - count * 4;
+  if (count === 0 || count > ACK_ITEMS_MAX || reasonBytes < 0)
+    return malformed(`${bytes.length} bytes for ${count} items`);
+  if (kind === 1 ? reasonBytes !== 0 : reasonBytes > REASON_BYTES_MAX)
+    return malformed(`${reasonBytes} bytes too many`);
+  const items = new Uint32Array(count);
+  for (let i = 0; i < count; i++) items[i] = view.getUint32(HEADER_BYTES + i * 4, true);
+  return {
+    kind: kind === 1 ? "applied" : "refused",
+    migration: readId(view, 8),
+    epoch: view.getUint32(16, true),
+    round: view.getUint32(20, true),
+    incarnation: readId(view, 24),
+    items,
+    normalPages: view.getUint32(32, true),
+    wireBytes: view.getUint32(36, true),
+    reason: new TextDecoder().decode(bytes.subarray(HEADER_BYTES + count * 4)),
+  };
+};

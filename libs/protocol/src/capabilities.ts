@@ -1,0 +1,117 @@
+/** QEMU's migration capabilities by QEMU's names (qapi/migration.json), and godwit's own. */
+import type { Failure } from "./failure.ts";
+
+interface Capability {
+  readonly default: boolean;
+  /** False: known from QEMU, refused with that word instead of "unknown". */
+  readonly supported: boolean;
+  readonly requires?: ReadonlyArray<string>;
+  readonly conflicts?: ReadonlyArray<string>;
+  readonly what: string;
+}
+
+export const CAPABILITIES = {
+  multifd: {
+    default: true,
+    supported: true,
+    conflicts: ["xbzrle"],
+    what: "parallel channels for RAM and device state",
+  },
+  "return-path": {
+    default: true,
+    supported: true,
+    what: "acknowledgements from the destination; godwit always has them",
+  },
+  events: { default: true, supported: true, what: "emit MIGRATION and MIGRATION_PASS" },
+  "pause-before-switchover": {
+    default: false,
+    supported: true,
+    what: "stop in pre-switchover with the guest stopped, until `godwit continue`",
+  },
+  "switchover-ack": {
+    default: false,
+    supported: false,
+    requires: ["return-path"],
+    what: "wait until devices have loaded their initial data",
+  },
+  "postcopy-ram": {
+    default: false,
+    supported: false,
+    conflicts: ["mapped-ram"],
+    what: "run at the destination with pages missing",
+  },
+  "postcopy-preempt": {
+    default: false,
+    supported: false,
+    requires: ["postcopy-ram"],
+    what: "a channel of its own for requested pages",
+  },
+  "mapped-ram": {
+    default: false,
+    supported: false,
+    conflicts: ["xbzrle", "postcopy-ram"],
+    what: "each page at a fixed offset of a file",
+  },
+  "auto-converge": {
+    default: false,
+    supported: false,
+    conflicts: ["dirty-limit"],
+    what: "throttle vCPUs when dirtying outruns transfer",
+  },
+  "dirty-limit": {
+    default: false,
+    supported: false,
+    conflicts: ["auto-converge"],
+    what: "throttle each vCPU by a dirty quota",
+  },
+  xbzrle: {
+    default: false,
+    supported: false,
+    conflicts: ["multifd", "mapped-ram"],
+    what: "send deltas of pages dirtied again",
+  },
+  "zero-copy-send": {
+    default: false,
+    supported: false,
+    requires: ["multifd"],
+    what: "MSG_ZEROCOPY on multifd channels",
+  },
+} as const satisfies Record<string, Capability>;
+
+export type CapabilityName = keyof typeof CAPABILITIES;
+export type Capabilities = Readonly<Record<CapabilityName, boolean>>;
+
+const table: Readonly<Record<string, Capability>> = CAPABILITIES;
+const isName = (name: string): name is CapabilityName => Object.hasOwn(table, name);
+
+const defaults = Object.fromEntries(Object.entries(table).map(([name, c]) => [name, c.default])) as Capabilities;
+
+/** Checks the whole proposed set at once, as QEMU does: one conflict refuses everything. */
+export const proposeCapabilities = (asked: Readonly<Record<string, boolean>>): Capabilities | Failure => {
+  const refuse = (code: Failure["code"], reason: string): Failure => ({
+    code,
+    actor: "coordinator",
+    step: "check capabilities",
+    reason,
+  });
+  const unknown = Object.keys(asked).find((name) => !isName(name));
+  if (unknown !== undefined) return refuse("unknown-capability", `Invalid capability '${unknown}'`);
+  const proposed: Capabilities = { ...defaults, ...asked };
+  for (const [name, capability] of Object.entries(table)) {
+    if (!proposed[name as CapabilityName]) continue;
+    const missing = capability.requires?.find((other) => !proposed[other as CapabilityName]);
+    if (missing !== undefined)
+      return refuse("capability-conflict", `Capability '${name}' requires capability '${missing}'`);
+    const clash = capability.conflicts?.find((other) => proposed[other as CapabilityName]);
+    if (clash !== undefined)
+      return refuse("capability-conflict", `Capability '${name}' is not compatible with '${clash}'`);
+  }
+  const missing = Object.entries(table).find(([name, c]) => proposed[name as CapabilityName] && !c.supported)?.[0];
+  if (missing !== undefined)
+    return refuse("not-supported", `Capability '${missing}' is not supported by this version of godwit`);
+  if (!proposed.multifd || !proposed["return-path"]) {
+    const name = proposed.multifd ? "return-path" : "multifd";
+    return refuse("not-supported", `Capability '${name}' cannot be switched off: godwit has no other way to send`);
+  }
+  return proposed;
+};

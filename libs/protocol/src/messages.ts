@@ -1,0 +1,195 @@
+/**
+ * The control messages between a coordinator and the two sides of a migration. Both directions are level-triggered: a command
+ * states what shall be, a report states what is, either may be lost, doubled or late, and is simply said again until the
+ * other side shows that it has arrived. `term` fences commands of an old coordinator, `epoch` those of an old attempt.
+ *
+ *     coordinator          source (RAM sender)            destination (loader)
+ *         |-- claim ----------->| record: source, epoch e        |
+ *         |<-- claimed, offer --|                                |
+ *         |-- prepare --------------------------------------------->| compares the offer with its guest (R9)
+ *         |<-- ready, incarnation ----------------------------------|
+ *         |-- start ------------>| rounds: items -> workers ====>| packets, acknowledgements
+ *         |<-- verdict? ---------|                               |
+ *         |-- iterate ---------->|                               |
+ *         |-- switch-over ------>| stop, save, last round        |
+ *         |                      |-- record: switching --------->| holds all -> record: destination -> runs
+ *         |<-- completed --------|<------ running ---------------|
+ *         |-- conclude --------->|------- conclude ------------->|
+ */
+import * as Schema from "effect/Schema";
+import { Epoch, Incarnation, MigrationId, Name } from "./ids.ts";
+import { BLOCK_BYTES_MAX, BLOCKS_MAX } from "./limits.ts";
+import { ChannelInfo, DowntimeParts, FailureSchema, MigrationInfo, RamInfo } from "./migration-info.ts";
+import { PACKET_VERSION } from "./packet.ts";
+import { Parameters } from "./parameters.ts";
+
+/** Of messages and packets together: two sides with different versions refuse each other (R9). */
+export const PROTOCOL_VERSION = PACKET_VERSION;
+
+const Term = Schema.Int;
+const CapabilitySet = Schema.Record(Schema.String, Schema.Boolean);
+
+export const OfferedBlock = Schema.Struct({
+  name: Schema.String.check(Schema.isMaxLength(255)),
+  "length-bytes": Schema.Int.check(Schema.isBetween({ minimum: 4096, maximum: BLOCK_BYTES_MAX })),
+  "page-size": Schema.Int,
+});
+/** What the source brings; the destination refuses with a list of what differs. */
+export const Offer = Schema.Struct({
+  version: Schema.Int,
+  driver: Schema.Literals(["builtin", "qemu"]),
+  machine: Schema.String.check(Schema.isMaxLength(255)),
+  hypervisor: Schema.String.check(Schema.isMaxLength(255)),
+  running: Schema.Boolean,
+  blocks: Schema.Array(OfferedBlock).check(Schema.isMaxLength(BLOCKS_MAX)),
+});
+export type Offer = typeof Offer.Type;
+export const OFFER_VERSION = PROTOCOL_VERSION;
+
+const command = { migration: MigrationId, term: Term };
+
+export const SourceCommand = Schema.Union([
+  Schema.TaggedStruct("Claim", {
+    ...command,
+    attempt: Schema.Int,
+    guest: Name,
+    parameters: Parameters,
+    capabilities: CapabilitySet,
+  }),
+  Schema.TaggedStruct("Start", { ...command, epoch: Epoch, destination: Name, incarnation: Incarnation }),
+  Schema.TaggedStruct("Verdict", {
+    ...command,
+    epoch: Epoch,
+    round: Schema.Int,
+    verdict: Schema.Literals(["iterate", "switch-over"]),
+  }),
+  Schema.TaggedStruct("Continue", { ...command, epoch: Epoch }),
+  Schema.TaggedStruct("Tune", { ...command, epoch: Epoch, parameters: Parameters }),
+  Schema.TaggedStruct("Abort", { ...command, failure: FailureSchema }),
+  Schema.TaggedStruct("Inspect", { ...command }),
+  Schema.TaggedStruct("Conclude", { ...command, info: MigrationInfo }),
+]);
+export type SourceCommand = typeof SourceCommand.Type;
+
+export const DestinationCommand = Schema.Union([
+  Schema.TaggedStruct("Prepare", {
+    ...command,
+    epoch: Epoch,
+    guest: Name,
+    source: Name,
+    offer: Offer,
+    parameters: Parameters,
+    capabilities: CapabilitySet,
+  }),
+  Schema.TaggedStruct("Abandon", { ...command, failure: FailureSchema }),
+  Schema.TaggedStruct("Inspect", { ...command }),
+  Schema.TaggedStruct("Conclude", { ...command, info: MigrationInfo }),
+]);
+export type DestinationCommand = typeof DestinationCommand.Type;
+
+/** How the source stands. `unknown`: this process knows nothing of the migration (it was restarted). */
+export const SourcePhase = Schema.Literals([
+  "unknown",
+  "claiming",
+  "claimed",
+  "precopy",
+  "stopping",
+  "pre-switchover",
+  "switching",
+  "taking-back",
+  "completed",
+  "failed",
+]);
+export type SourcePhase = typeof SourcePhase.Type;
+
+/** After each sync the source asks the coordinator whether to go on or to switch over; it goes on sending meanwhile. */
+export const PassReport = Schema.Struct({
+  round: Schema.Int,
+  /** Bytes dirty at this sync, or not acknowledged before it. */
+  remaining: Schema.Number,
+  /** Bytes/s of guest pages that had a payload, over the last rounds; 0: nothing measured yet. */
+  bandwidth: Schema.Number,
+  "sync-ms": Schema.Number,
+  running: Schema.Boolean,
+});
+export type PassReport = typeof PassReport.Type;
+
+export const SourceReport = Schema.Struct({
+  migration: MigrationId,
+  term: Term,
+  attempt: Schema.Int,
+  incarnation: Incarnation,
+  phase: SourcePhase,
+  epoch: Schema.Int,
+  offer: Schema.optionalKey(Offer),
+  /** Present while a verdict is wanted. */
+  verdict: Schema.optionalKey(PassReport),
+  ram: Schema.optionalKey(RamInfo),
+  channels: Schema.optionalKey(Schema.Array(ChannelInfo)),
+  "dirty-tracker": Schema.optionalKey(Schema.String),
+  downtime: Schema.optionalKey(Schema.Number),
+  "downtime-parts": Schema.optionalKey(DowntimeParts),
+  failure: Schema.optionalKey(FailureSchema),
+});
+export type SourceReport = typeof SourceReport.Type;
+
+export const DestinationPhase = Schema.Literals([
+  "unknown",
+  "preparing",
+  "ready",
+  "loading",
+  "committing",
+  "running",
+  "failed",
+]);
+export type DestinationPhase = typeof DestinationPhase.Type;
+
+export const DestinationReport = Schema.Struct({
+  migration: MigrationId,
+  term: Term,
+  incarnation: Incarnation,
+  phase: DestinationPhase,
+  epoch: Schema.Int,
+  /** Newest round seen. */
+  round: Schema.Int,
+  "dropped-packets": Schema.Int,
+  failure: Schema.optionalKey(FailureSchema),
+});
+export type DestinationReport = typeof DestinationReport.Type;
+
+/** The source's word that the record says `switching`; the loader reads the manifest from the record itself. */
+export const Switching = Schema.Struct({ migration: MigrationId, epoch: Epoch });
+
+/** Requests of users to a coordinator. */
+export const MigrateRequest = Schema.Struct({
+  guest: Name,
+  destination: Name,
+  parameters: Schema.Record(Schema.String, Schema.Unknown),
+  capabilities: Schema.Record(Schema.String, Schema.Boolean),
+});
+export type MigrateRequest = typeof MigrateRequest.Type;
+/** Which migration: by id, or the newest when absent. */
+export const MigrationRequest = Schema.Struct({ migration: Schema.optionalKey(MigrationId) });
+export const TuneRequest = Schema.Struct({
+  migration: Schema.optionalKey(MigrationId),
+  parameters: Schema.Record(Schema.String, Schema.Unknown),
+});
+export const MigrationList = Schema.Array(MigrationInfo);
+
+/** What a node has. */
+export const NodeInfo = Schema.Struct({
+  node: Schema.String,
+  "godwit-version": Schema.String,
+  guests: Schema.Array(
+    Schema.Struct({
+      name: Schema.String,
+      driver: Schema.String,
+      machine: Schema.String,
+      state: Schema.String,
+      "memory-bytes": Schema.Number,
+      error: Schema.optionalKey(Schema.String),
+    }),
+  ),
+  workers: Schema.Int,
+});
+export type NodeInfo = typeof NodeInfo.Type;

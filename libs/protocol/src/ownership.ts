@@ -1,0 +1,52 @@
+/**
+ * The ownership record: the one linearizable register that says which node may run a guest (DESIGN 4).
+ *
+ *     source --- guest stopped, last round handed out ---> switching --- destination holds everything ---> destination
+ *       ^                                                      |
+ *       +------------------- take back ------------------------+
+ *
+ * A claim (`source`, epoch + 1) begins each attempt and fences off everything of earlier ones. Each write has an operation
+ * id of its own: by it a writer whose answer was lost recognises its own write (O5).
+ */
+import * as Schema from "effect/Schema";
+import { Epoch, Incarnation, MigrationId, Name } from "./ids.ts";
+
+/** What the destination must hold before it may take over: every item of the final round, among them the slices of the device state. */
+export const Manifest = Schema.Struct({
+  round: Schema.Int,
+  items: Schema.Int,
+  deviceBytes: Schema.Int,
+});
+export type Manifest = typeof Manifest.Type;
+
+const shared = {
+  epoch: Epoch,
+  /** Unique for each write. */
+  op: Schema.String,
+  migration: MigrationId,
+  /** The node that may run the guest, or, while switching, the one that ran it. */
+  node: Schema.String.check(Schema.isPattern(/^[A-Za-z0-9_-]{1,64}$/)),
+  /** True while an attempt is on its way; false once its end was settled, so that a restarted actor leaves the guest alone. */
+  open: Schema.Boolean,
+  /** The guest ran when the attempt began, and shall run when it ends. */
+  wasRunning: Schema.Boolean,
+};
+
+export const OwnershipRecord = Schema.Union([
+  Schema.Struct({ state: Schema.Literal("source"), ...shared }),
+  Schema.Struct({
+    state: Schema.Literal("switching"),
+    ...shared,
+    destination: Name,
+    incarnation: Incarnation,
+    manifest: Manifest,
+  }),
+  Schema.Struct({ state: Schema.Literal("destination"), ...shared, incarnation: Incarnation }),
+]);
+export type OwnershipRecord = typeof OwnershipRecord.Type;
+
+/** A record with the revision that a compare-and-set must name. */
+export interface OwnershipEntry {
+  readonly record: OwnershipRecord;
+  readonly revision: number;
+}

@@ -1,0 +1,180 @@
+/** QEMU's migration parameters by QEMU's names, units, ranges and defaults (qapi/migration.json), and godwit's own. */
+import * as Schema from "effect/Schema";
+import type { Failure } from "./failure.ts";
+import { CHANNELS_MAX } from "./limits.ts";
+import { COMPRESSIONS } from "./packet.ts";
+
+const int = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBetween({ minimum, maximum }));
+/** QEMU allows 2^64 - 1 bytes/s; numbers here are exact up to 2^53 - 1, which no link reaches. */
+const bytesPerSecond = int(0, Number.MAX_SAFE_INTEGER);
+/** 0 to 2000 s, as QEMU has it. */
+const DOWNTIME_LIMIT_MAX_MS = 2_000_000;
+/** A month: a longer "deadline" is a typing error. */
+const DEADLINE_MAX_MS = 31 * 24 * 3_600_000;
+
+export const Parameters = Schema.Struct({
+  "downtime-limit": int(0, DOWNTIME_LIMIT_MAX_MS),
+  "max-bandwidth": bytesPerSecond,
+  "avail-switchover-bandwidth": bytesPerSecond,
+  "multifd-channels": int(1, CHANNELS_MAX),
+  "multifd-compression": Schema.Literals(COMPRESSIONS),
+  "multifd-zlib-level": int(0, 9),
+  "multifd-zstd-level": int(0, 20),
+  "zero-page-detection": Schema.Literals(["none", "legacy", "multifd"]),
+  "migration-deadline": int(0, DEADLINE_MAX_MS),
+  "switchover-deadline": int(100, DEADLINE_MAX_MS),
+  "max-passes": int(0, 1_000_000),
+  "stall-timeout": int(0, DEADLINE_MAX_MS),
+  "dirty-tracker": Schema.Literals(["auto", "userfaultfd", "soft-dirty", "content"]),
+});
+export type Parameters = typeof Parameters.Type;
+export type ParameterName = keyof Parameters;
+
+interface Description {
+  readonly default: Parameters[ParameterName];
+  readonly unit: string;
+  /** What the value must be, in the words of QEMU's own messages. */
+  readonly expects: string;
+  /** May change while a migration runs; the others are frozen when it starts (R9). */
+  readonly live: boolean;
+  readonly what: string;
+}
+
+export const PARAMETERS: Readonly<Record<ParameterName, Description>> = {
+  "downtime-limit": {
+    default: 300,
+    unit: "ms",
+    expects: "an integer in the range of 0 to 2000000 ms",
+    live: true,
+    what: "the longest the guest may stand still",
+  },
+  "max-bandwidth": {
+    default: 128 * 1024 ** 2,
+    unit: "bytes/s",
+    expects: "an integer in the range of 0 to 2^53-1 bytes/s",
+    live: true,
+    what: "bandwidth of precopy; 0 is unlimited",
+  },
+  "avail-switchover-bandwidth": {
+    default: 0,
+    unit: "bytes/s",
+    expects: "an integer in the range of 0 to 2^53-1 bytes/s",
+    live: true,
+    what: "bandwidth to reckon with during switchover; 0 measures it",
+  },
+  "multifd-channels": {
+    default: 2,
+    unit: "channels",
+    expects: "a value between 1 and 255",
+    live: false,
+    what: "number of multifd channels",
+  },
+  "multifd-compression": {
+    default: "none",
+    unit: "",
+    expects: "one of none, zlib, zstd",
+    live: false,
+    what: "compression of page payloads",
+  },
+  "multifd-zlib-level": {
+    default: 1,
+    unit: "level",
+    expects: "a value between 0 and 9",
+    live: false,
+    what: "zlib level",
+  },
+  "multifd-zstd-level": {
+    default: 1,
+    unit: "level",
+    expects: "a value between 0 and 20",
+    live: false,
+    what: "zstd level",
+  },
+  "zero-page-detection": {
+    default: "multifd",
+    unit: "",
+    expects: "one of none, legacy, multifd",
+    live: false,
+    what: "who looks for zero pages: nobody, the RAM sender, the workers",
+  },
+  "migration-deadline": {
+    default: 3_600_000,
+    unit: "ms",
+    expects: "an integer in the range of 0 to 2678400000 ms",
+    live: true,
+    what: "the longest a migration may take before it gives up; 0 is for ever",
+  },
+  "switchover-deadline": {
+    default: 15_000,
+    unit: "ms",
+    expects: "an integer in the range of 100 to 2678400000 ms",
+    live: true,
+    what: "a switchover that takes longer is undone",
+  },
+  "max-passes": {
+    default: 1000,
+    unit: "passes",
+    expects: "an integer in the range of 0 to 1000000",
+    live: true,
+    what: "passes before precopy gives up; 0 is unlimited",
+  },
+  "stall-timeout": {
+    default: 120_000,
+    unit: "ms",
+    expects: "an integer in the range of 0 to 2678400000 ms",
+    live: true,
+    what: "precopy gives up when for so long no pass left less than the best before it; 0 is for ever",
+  },
+  "dirty-tracker": {
+    default: "auto",
+    unit: "",
+    expects: "one of auto, userfaultfd, soft-dirty, content",
+    live: false,
+    what: "how writes of the guest are noticed",
+  },
+};
+
+const table: Readonly<Record<string, Description>> = PARAMETERS;
+const isName = (name: string): name is ParameterName => Object.hasOwn(table, name);
+const isValid = (name: ParameterName, value: unknown): boolean => Schema.is(Parameters.fields[name])(value);
+
+export const PARAMETER_DEFAULTS = Object.fromEntries(
+  Object.entries(table).map(([name, d]) => [name, d.default]),
+) as Parameters;
+
+const refuse = (code: Failure["code"], reason: string): Failure => ({
+  code,
+  actor: "coordinator",
+  step: "check parameters",
+  reason,
+});
+
+const check = (asked: Readonly<Record<string, unknown>>): Failure | null => {
+  for (const [name, value] of Object.entries(asked)) {
+    if (!isName(name)) return refuse("unknown-parameter", `Invalid parameter '${name}'`);
+    if (!isValid(name, value)) {
+      return refuse(
+        "invalid-parameter",
+        `Parameter '${name}' expects ${PARAMETERS[name].expects}, got ${JSON.stringify(value)}`,
+      );
+    }
+  }
+  return null;
+};
+
+/** The parameters of a new migration: defaults, and on top what was asked. The whole set is checked, so no order of setting can wedge it. */
+export const proposeParameters = (asked: Readonly<Record<string, unknown>>): Parameters | Failure =>
+  check(asked) ?? { ...PARAMETER_DEFAULTS, ...(asked as Partial<Parameters>) };
+
+/** Changes parameters of a running migration; those that are frozen are refused. */
+export const tuneParameters = (current: Parameters, asked: Readonly<Record<string, unknown>>): Parameters | Failure => {
+  const wrong = check(asked);
+  if (wrong !== null) return wrong;
+  const frozen = Object.keys(asked).find((name) => !PARAMETERS[name as ParameterName].live);
+  if (frozen !== undefined) return refuse("wrong-state", `Parameter '${frozen}' cannot change while a migration runs`);
+  return { ...current, ...(asked as Partial<Parameters>) };
+};
+
+/** A parameter as text from a command line or an environment variable, as the type its schema wants. */
+export const parseParameter = (name: string, text: string): unknown =>
+  typeof table[name]?.default === "number" && /^-?\d+(\.\d+)?$/.test(text) ? Number(text) : text;

@@ -1,0 +1,136 @@
+/**
+ * The work item: what a producer asks a multifd worker to send. References travel here; the bytes travel once, from worker to
+ * destination. It names memory only through the export directory that the producer made for this migration on its own
+ * host (`<runtime>/ram/<migration>/<name>`), so that a forged item cannot make a worker read anything else.
+ *
+ *      0 u32 magic "GWI1"   4 u8 version   5 u8 kind   6 u8 compression   7 u8 level
+ *      8 u64 migration     16 u32 epoch   20 u32 round   24 u32 item   28 u16 channel   30 u16 block or stream
+ *     32 u32 channel epoch   36 u16 runs   38 u8 zero pages (0 none, 1 worker, 2 given)   39 u8 zero   40 f64 deadline (ms since 1970)
+ *     48 f64 offset of the block in its file, or of the slice   56 u32 bytes of a slice   60 u32 zero
+ *     64 runs x { u32 first page, u32 pages }, then (given only) one bit per page: it is zero
+ */
+import { BLOCKS_MAX, CHANNELS_MAX, DEVICE_STATE_BYTES_MAX, PACKET_PAGES_MAX, SLICE_BYTES_MAX } from "./limits.ts";
+import { type Address, COMPRESSIONS, type Compression, type Malformed, readId, writeId } from "./packet.ts";
+
+const MAGIC = 0x31495747;
+const VERSION = 1;
+const HEADER_BYTES = 64;
+
+interface ItemBase extends Address {
+  readonly compression: Compression;
+  readonly level: number;
+  /** Wall clock of the host, ms: a worker that wakes up later drops the item (R7). */
+  readonly deadline: number;
+}
+export interface PagesItem extends ItemBase {
+  readonly kind: "pages";
+  readonly block: number;
+  /** Where the block starts in its file, bytes. */
+  readonly fileOffset: number;
+  /** `zero-page-detection`: nobody looks (none), the worker does (multifd), or the producer did and says which (legacy). */
+  readonly zeroPages: "none" | "worker" | Uint8Array;
+  /** Pairs (first page, pages), ascending. */
+  readonly runs: Uint32Array;
+}
+export interface SliceItem extends ItemBase {
+  readonly kind: "slice";
+  readonly stream: number;
+  readonly offset: number;
+  readonly bytes: number;
+}
+export type WorkItem = PagesItem | SliceItem;
+
+export const encodeWorkItem = (item: WorkItem): Uint8Array => {
+  const runs = item.kind === "pages" ? item.runs : new Uint32Array(0);
+  const zeroPages = item.kind === "pages" ? item.zeroPages : "none";
+  const given = typeof zeroPages === "string" ? new Uint8Array(0) : zeroPages;
+  const bytes = new Uint8Array(HEADER_BYTES + runs.length * 4 + given.length);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, MAGIC, true);
+  view.setUint8(4, VERSION);
+  view.setUint8(5, item.kind === "pages" ? 1 : 2);
+  view.setUint8(6, COMPRESSIONS.indexOf(item.compression));
+  view.setUint8(7, item.level);
+  writeId(view, 8, item.migration);
+  view.setUint32(16, item.epoch, true);
+  view.setUint32(20, item.round, true);
+  view.setUint32(24, item.item, true);
+  view.setUint16(28, item.channel, true);
+  view.setUint16(30, item.kind === "pages" ? item.block : item.stream, true);
+  view.setUint32(32, item.channelEpoch, true);
+  view.setUint16(36, runs.length / 2, true);
+  view.setUint8(38, zeroPages === "none" ? 0 : zeroPages === "worker" ? 1 : 2);
+  view.setFloat64(40, item.deadline, true);
+  view.setFloat64(48, item.kind === "pages" ? item.fileOffset : item.offset, true);
+  view.setUint32(56, item.kind === "slice" ? item.bytes : 0, true);
+  for (let i = 0; i < runs.length; i++) view.setUint32(HEADER_BYTES + i * 4, runs[i]!, true);
+  bytes.set(given, HEADER_BYTES + runs.length * 4);
+  return bytes;
+};
+
+const malformed = (reason: string): Malformed => ({ kind: "malformed", reason });
+
+/** Reads a work item; never throws, reads only inside `bytes`. */
+export const decodeWorkItem = (bytes: Uint8Array): WorkItem | Malformed => {
+  if (bytes.length < HEADER_BYTES) return malformed(`${bytes.length} bytes are less than a header`);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (view.getUint32(0, true) !== MAGIC) return malformed("wrong magic");
+  if (view.getUint8(4) !== VERSION) return malformed(`version ${view.getUint8(4)}, expected ${VERSION}`);
+  const kind = view.getUint8(5);
+  const compression = COMPRESSIONS[view.getUint8(6)];
+  const runCount = view.getUint16(36, true);
+  const offset = view.getFloat64(48, true);
+  const sliceBytes = view.getUint32(56, true);
+  const channel = view.getUint16(28, true);
+  const index = view.getUint16(30, true);
+  if (compression === undefined) return malformed(`unknown compression ${view.getUint8(6)}`);
+  if (bytes.length < HEADER_BYTES + runCount * 8) return malformed(`${bytes.length} bytes for ${runCount} runs`);
+  if (channel >= CHANNELS_MAX) return malformed(`channel ${channel}`);
+  if (!Number.isSafeInteger(offset) || offset < 0) return malformed(`offset ${offset}`);
+  const base = {
+    migration: readId(view, 8),
+    epoch: view.getUint32(16, true),
+    round: view.getUint32(20, true),
+    item: view.getUint32(24, true),
+    channel,
+    channelEpoch: view.getUint32(32, true),
+    compression,
+    level: view.getUint8(7),
+    deadline: view.getFloat64(40, true),
+  };
+  if (!Number.isFinite(base.deadline)) return malformed("no deadline");
+  if (base.epoch === 0 || base.round === 0) return malformed("epoch or round 0");
+  if (kind === 2) {
+    if (
+      bytes.length !== HEADER_BYTES ||
+      runCount !== 0 ||
+      sliceBytes === 0 ||
+      sliceBytes > SLICE_BYTES_MAX ||
+      offset + sliceBytes > DEVICE_STATE_BYTES_MAX
+    ) {
+      return malformed(`slice of ${sliceBytes} bytes at ${offset}`);
+    }
+    return { kind: "slice", ...base, stream: index, offset, bytes: sliceBytes };
+  }
+  if (kind !== 1) return malformed(`unknown kind ${kind}`);
+  if (index >= BLOCKS_MAX) return malformed(`block ${index}`);
+  const runs = new Uint32Array(runCount * 2);
+  let pages = 0;
+  let next = 0;
+  for (let r = 0; r < runCount; r++) {
+    const first = view.getUint32(HEADER_BYTES + r * 8, true);
+    const count = view.getUint32(HEADER_BYTES + r * 8 + 4, true);
+    if (count === 0 || count > PACKET_PAGES_MAX || first < next) return malformed(`run ${r}`);
+    runs[r * 2] = first;
+    runs[r * 2 + 1] = count;
+    pages += count;
+    next = first + count;
+  }
+  if (pages === 0 || pages > PACKET_PAGES_MAX) return malformed(`${pages} pages`);
+  const mode = view.getUint8(38);
+  if (mode > 2) return malformed(`zero pages ${mode}`);
+  const given = bytes.subarray(HEADER_BYTES + runCount * 8);
+  if (given.length !== (mode === 2 ? (pages + 7) >>> 3 : 0)) return malformed(`${given.length} bytes of zero map`);
+  const zeroPages = mode === 0 ? "none" : mode === 1 ? "worker" : given;
+  return { kind: "pages", ...base, block: index, fileOffset: offset, zeroPages, runs };
+};
