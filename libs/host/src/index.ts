@@ -1,1 +1,15 @@
-export {};
+export * from "./abilities.ts";
+export * from "./file-hole.ts";
+export * from "./file-lock.ts";
+export * from "./frozen-process.ts";
+export * from "./host-error.ts";
+export { viewOf } from "./libc.ts";
+export * from "./mapping.ts";
+export * from "./page.ts";
+export * from "./pagemap.ts";
+export * from "./process-control.ts";
+export * from "./process-maps.ts";
+export * from "./process-state.ts";
+export * from "./ram-file.ts";
+export * from "./soft-dirty.ts";
+export * from "./userfaultfd.ts";
