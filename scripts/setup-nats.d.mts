@@ -1,0 +1,3 @@
+export const MINIMUM_VERSION: string;
+export function natsServerPath(options?: { log?: (line: string) => void; cache?: string }): Promise<string>;
+export function compareVersions(a: string, b: string): number;
