@@ -1,0 +1,37 @@
+/** R9: what both sides must agree on before a byte moves, as a list of everything that differs. */
+import { type Difference, type Offer, PROTOCOL_VERSION } from "@godwit/protocol";
+
+/** This side, as far as it is compared. */
+export interface Present {
+  readonly driver: string;
+  readonly machine: string;
+  readonly blocks: ReadonlyArray<{ readonly name: string; readonly lengthBytes: number; readonly hostPageBytes: number }>;
+}
+
+/** The protocol version is compared alone: of another version nothing else can be trusted to mean the same. */
+export const differences = (offer: Offer, mine: Present): ReadonlyArray<Difference> => {
+  if (offer.version !== PROTOCOL_VERSION) {
+    return [{ what: "protocol version", mine: String(PROTOCOL_VERSION), yours: String(offer.version) }];
+  }
+  const found: Difference[] = [];
+  const compare = (what: string, ours: string | number, theirs: string | number): void => {
+    if (ours !== theirs) found.push({ what, mine: String(ours), yours: String(theirs) });
+  };
+  compare("driver", mine.driver, offer.driver);
+  compare("machine type", mine.machine, offer.machine);
+  const here = new Map(mine.blocks.map((block) => [block.name, block]));
+  for (const block of offer.blocks) {
+    const match = here.get(block.name);
+    if (match === undefined) {
+      found.push({ what: `RAMBlock ${block.name}`, mine: "absent", yours: `${block["length-bytes"]} bytes` });
+      continue;
+    }
+    compare(`length of RAMBlock ${block.name}`, match.lengthBytes, block["length-bytes"]);
+    compare(`page size of RAMBlock ${block.name}`, match.hostPageBytes, block["page-size"]);
+  }
+  const offered = new Set(offer.blocks.map((block) => block.name));
+  for (const block of mine.blocks) {
+    if (!offered.has(block.name)) found.push({ what: `RAMBlock ${block.name}`, mine: `${block.lengthBytes} bytes`, yours: "absent" });
+  }
+  return found;
+};

@@ -1,0 +1,72 @@
+/**
+ * What the destination side of one migration is doing.
+ *
+ *     Preparing -> Ready (applies packets) -> Loading -> Committing -> Starting -> Closing -> Running
+ *         |           |                         |            |
+ *         +-----------+-------------------------+------------+--> Discarding -> Failed
+ *
+ * The guest runs here only after the settled write of `destination` was won (O3). After that there is no way to Failed.
+ */
+import type { Failure, Manifest, Offer, OwnershipEntry, OwnershipRecord, Settlement } from "@godwit/protocol";
+import type { Fence } from "./fence.ts";
+
+export type Phase =
+  | { readonly _tag: "Preparing" }
+  | { readonly _tag: "Ready" }
+  | { readonly _tag: "Loading" }
+  | { readonly _tag: "Committing"; readonly settlement: Settlement }
+  | { readonly _tag: "Starting" }
+  | { readonly _tag: "Closing"; readonly settlement: Settlement }
+  | { readonly _tag: "Running" }
+  | { readonly _tag: "Discarding" }
+  | { readonly _tag: "Failed" };
+
+export interface Destination {
+  readonly migration: string;
+  readonly guest: string;
+  readonly node: string;
+  readonly incarnation: string;
+  readonly epoch: number;
+  readonly offer: Offer;
+  term: number;
+  phase: Phase;
+  readonly fence: Fence;
+  /** What the record promises and at which revision; null until it says `switching`. */
+  promise: { readonly manifest: Manifest; readonly revision: number; readonly wasRunning: boolean } | null;
+  revision: number;
+  ops: number;
+  failure: Failure | null;
+  heardAt: number;
+  nextReportAt: number;
+  nextStartAt: number;
+  concluded: boolean;
+}
+
+export type DestinationEvent =
+  | { readonly _tag: "Prepared" }
+  | { readonly _tag: "SwitchingTold"; readonly epoch: number }
+  | { readonly _tag: "RecordRead"; readonly op: string; readonly entry: OwnershipEntry | null | "Unknown" }
+  | {
+      readonly _tag: "RecordWritten";
+      readonly op: string;
+      readonly outcome: "Unknown" | "Lost" | { readonly revision: number };
+    }
+  /** A batch of packets was applied; the fence has counted them. */
+  | { readonly _tag: "PacketsApplied" }
+  | { readonly _tag: "DeviceStateLoaded" }
+  | { readonly _tag: "Resumed" }
+  | { readonly _tag: "Discarded" }
+  | { readonly _tag: "LocalFailed"; readonly step: LocalStep | "apply"; readonly failure: Failure }
+  | { readonly _tag: "Abandon"; readonly failure: Failure }
+  | { readonly _tag: "Heard" }
+  | { readonly _tag: "Concluded" }
+  | { readonly _tag: "Tick" };
+
+export type LocalStep = "prepare" | "load-device-state" | "resume" | "discard";
+
+export type DestinationEffect =
+  | { readonly _tag: "Local"; readonly step: LocalStep }
+  | { readonly _tag: "ReadRecord"; readonly op: string; readonly afterMs: number }
+  | { readonly _tag: "WriteRecord"; readonly record: OwnershipRecord; readonly revision: number; readonly afterMs: number }
+  | { readonly _tag: "Report" }
+  | { readonly _tag: "WakeAt"; readonly at: number };

@@ -1,0 +1,74 @@
+/**
+ * Which packets still count (R2, R7), and which items of the newest round are applied. Called once per packet, so plain numbers
+ * and one bit per item.
+ */
+import { type Address, DEVICE_STATE_BYTES_MAX, SLICE_BYTES_MAX } from "@godwit/protocol";
+
+export interface Fence {
+  readonly migration: string;
+  readonly epoch: number;
+  /** The newest round seen; packets of older ones are dropped. */
+  round: number;
+  /** More items than pages and slices together cannot be in a round: a forged number must not make the bitmap grow. */
+  readonly itemsMax: number;
+  applied: Uint32Array;
+  appliedItems: number;
+  dropped: number;
+  /** Counters of what was applied. */
+  pages: number;
+  normalPages: number;
+  wireBytes: number;
+}
+
+export type Verdict = "apply" | "other migration" | "other epoch" | "older round" | "item out of range";
+
+/** Items whose bits are held from the start; the bitmap doubles as they come. */
+const ITEMS_AT_FIRST = 1024;
+
+export const make = (migration: string, epoch: number, pages: number): Fence => ({
+  migration,
+  epoch,
+  round: 0,
+  itemsMax: pages + Math.ceil(DEVICE_STATE_BYTES_MAX / SLICE_BYTES_MAX),
+  applied: new Uint32Array(ITEMS_AT_FIRST / 32),
+  appliedItems: 0,
+  dropped: 0,
+  pages: 0,
+  normalPages: 0,
+  wireBytes: 0,
+});
+
+/** Whether a packet may touch the guest's memory. A newer round closes the older ones at once, before anything is applied. */
+export const admit = (fence: Fence, packet: Address): Verdict => {
+  if (packet.migration !== fence.migration) return "other migration";
+  if (packet.epoch !== fence.epoch) return "other epoch";
+  if (packet.round < fence.round) return "older round";
+  if (packet.item >= fence.itemsMax) return "item out of range";
+  if (packet.round > fence.round) {
+    fence.round = packet.round;
+    fence.applied.fill(0);
+    fence.appliedItems = 0;
+  }
+  return "apply";
+};
+
+/** Notes that an admitted item is in the guest's memory. Copies count once. */
+export const applied = (fence: Fence, item: number): void => {
+  const word = item >>> 5;
+  if (word >= fence.applied.length) {
+    const larger = new Uint32Array(Math.max(word + 1, fence.applied.length * 2));
+    larger.set(fence.applied);
+    fence.applied = larger;
+  }
+  const bit = 1 << (item & 31);
+  if ((fence.applied[word]! & bit) !== 0) return;
+  fence.applied[word] = fence.applied[word]! | bit;
+  fence.appliedItems++;
+};
+
+/** Everything the manifest promises is here. */
+export const holds = (fence: Fence, manifest: { readonly round: number; readonly items: number }): boolean =>
+  // A last round without a single item sends no packet, so the fence may still stand at the round before.
+  manifest.items === 0
+    ? fence.round <= manifest.round
+    : fence.round === manifest.round && fence.appliedItems === manifest.items;

@@ -1,0 +1,82 @@
+/**
+ * Which worker serves each multifd channel, and how much each channel has unacknowledged. A channel whose worker is lost is
+ * bound to another one under a higher channel epoch; the workers themselves hold nothing.
+ */
+
+/** Unacknowledged bytes of one channel: 8 packets of 256 KiB keep a worker and the way to the destination busy at every rate measured here. */
+export const CHANNEL_WINDOW_BYTES = 2 * 1024 ** 2;
+/** Unacknowledged bytes of a migration, however many channels: half of what a NATS server lets one slow subscriber fall behind before it cuts it. */
+export const MIGRATION_WINDOW_BYTES = 32 * 1024 ** 2;
+
+export interface Channel {
+  readonly channel: number;
+  worker: string | null;
+  epoch: number;
+  inFlightBytes: number;
+}
+
+export interface Channels {
+  readonly lanes: ReadonlyArray<Channel>;
+  readonly workers: Set<string>;
+  readonly windowBytes: number;
+}
+
+export const make = (count: number): Channels => ({
+  lanes: Array.from({ length: count }, (_, channel) => ({ channel, worker: null, epoch: 0, inFlightBytes: 0 })),
+  workers: new Set(),
+  windowBytes: Math.min(CHANNEL_WINDOW_BYTES, MIGRATION_WINDOW_BYTES / count),
+});
+
+const load = (channels: Channels, worker: string): number =>
+  channels.lanes.reduce((sum, lane) => sum + (lane.worker === worker ? 1 : 0), 0);
+
+const bind = (lane: Channel, worker: string | null): void => {
+  lane.worker = worker;
+  lane.epoch++;
+  lane.inFlightBytes = 0;
+};
+
+const leastLoaded = (channels: Channels): string | null => {
+  let best: string | null = null;
+  for (const worker of channels.workers) {
+    if (best === null || load(channels, worker) < load(channels, best)) best = worker;
+  }
+  return best;
+};
+
+/** Adds a worker; returns the channels that moved to it, whose items in flight must be handed out again. */
+export const workerUp = (channels: Channels, worker: string): ReadonlyArray<Channel> => {
+  if (channels.workers.has(worker)) return [];
+  channels.workers.add(worker);
+  const moved: Channel[] = [];
+  for (const lane of channels.lanes) {
+    const present = lane.worker === null ? Number.POSITIVE_INFINITY : load(channels, lane.worker);
+    if (present > load(channels, worker) + 1) {
+      bind(lane, worker);
+      moved.push(lane);
+    }
+  }
+  return moved;
+};
+
+/** Removes a worker; returns the channels that it served, bound to others or to nobody. */
+export const workerDown = (channels: Channels, worker: string): ReadonlyArray<Channel> => {
+  if (!channels.workers.delete(worker)) return [];
+  const orphans = channels.lanes.filter((lane) => lane.worker === worker);
+  for (const lane of orphans) bind(lane, null);
+  for (const lane of orphans) {
+    const heir = leastLoaded(channels);
+    if (heir !== null) lane.worker = heir;
+  }
+  return orphans;
+};
+
+/** The bound channel with the most room for `bytes`, or null when every window is full. An empty window takes any item. */
+export const roomiest = (channels: Channels): Channel | null => {
+  let best: Channel | null = null;
+  for (const lane of channels.lanes) {
+    if (lane.worker === null || lane.inFlightBytes >= channels.windowBytes) continue;
+    if (best === null || lane.inFlightBytes < best.inFlightBytes) best = lane;
+  }
+  return best;
+};

@@ -1,0 +1,101 @@
+/** How an attempt ends: completed, or with the guest going on at the source. Each path goes through a settled write of the record. */
+import type { Epoch, Failure, Incarnation, MigrationId, OwnershipRecord, Settlement } from "@godwit/protocol";
+import type { Source, SourceEffect } from "./source-state.ts";
+
+export type Emit = (effect: SourceEffect) => void;
+
+export const nextOp = (source: Source): string => `${source.incarnation}-${++source.ops}`;
+
+const base = (source: Source) => ({
+  epoch: source.epoch as Epoch,
+  op: nextOp(source),
+  migration: source.migration as MigrationId,
+  node: source.node,
+  wasRunning: source.wasRunning,
+});
+
+export const sourceRecord = (source: Source, open: boolean): OwnershipRecord => ({ state: "source", ...base(source), open });
+
+export const switchingRecord = (source: Source): OwnershipRecord => {
+  if (source.destination === null || source.manifest === null) throw new Error("switching without destination or manifest");
+  return {
+    state: "switching",
+    ...base(source),
+    open: true,
+    destination: source.destination.node,
+    incarnation: source.destination.incarnation as Incarnation,
+    manifest: source.manifest,
+  };
+};
+
+/** Starts a settled write from the revision we hold. */
+export const write = (source: Source, record: OwnershipRecord, emit: Emit): Settlement => {
+  const settlement: Settlement = { record, revision: source.revision };
+  emit({ _tag: "WriteRecord", record, revision: source.revision, afterMs: 0 });
+  return settlement;
+};
+
+/**
+ * Ends the attempt with the guest at the source. May be called at any time; what must be undone depends on the phase. Where an
+ * answer is on its way (pause, a write of the record) the reason is only noted, and the answer leads back here.
+ */
+export const fail = (source: Source, failure: Failure, now: number, emit: Emit): void => {
+  source.failure ??= failure;
+  switch (source.phase._tag) {
+    case "Claiming":
+      // Nothing was touched. A claim that lands late leaves an open record without a live attempt, which the next claim supersedes.
+      source.phase = { _tag: "Ended", outcome: "failed" };
+      emit({ _tag: "Report" });
+      return;
+    case "Claimed":
+      return release(source, emit);
+    case "OpeningTracker":
+    case "Precopy":
+      emit({ _tag: "CloseTracker" });
+      return release(source, emit);
+    case "PreSwitchover":
+      return resume(source, now, emit);
+    case "AwaitingCommit":
+      source.phase = { _tag: "TakingBack", settlement: write(source, sourceRecord(source, true), emit) };
+      emit({ _tag: "Report" });
+      return;
+    case "Stopping":
+    case "SavingDeviceState":
+    case "FinalSync":
+    case "Switching":
+    case "TakingBack":
+    case "Resuming":
+    case "Releasing":
+    case "Discarding":
+    case "Ended":
+      return;
+  }
+};
+
+/** The guest was stopped and the record says `source`: let it go on, if it ran before. */
+export const resume = (source: Source, now: number, emit: Emit): void => {
+  emit({ _tag: "CloseTracker" });
+  if (!source.wasRunning) return release(source, emit);
+  source.phase = { _tag: "Resuming" };
+  source.nextCheckAt = now;
+  emit({ _tag: "Local", step: "resume", round: source.ledger.round });
+};
+
+/** Closes the record, so that nobody who restarts later believes this attempt is still on its way. */
+export const release = (source: Source, emit: Emit): void => {
+  source.phase = { _tag: "Releasing", settlement: write(source, sourceRecord(source, false), emit) };
+};
+
+export const released = (source: Source, emit: Emit): void => {
+  source.phase = { _tag: "Ended", outcome: "failed" };
+  emit({ _tag: "Report" });
+};
+
+/** The record says `destination`: this copy of the guest must never run again. */
+export const complete = (source: Source, emit: Emit): void => {
+  source.phase = { _tag: "Discarding" };
+  source.failure = null;
+  emit({ _tag: "Report" });
+  emit({ _tag: "CloseTracker" });
+  emit({ _tag: "Local", step: "discard", round: source.ledger.round });
+};

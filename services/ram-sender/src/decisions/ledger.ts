@@ -1,0 +1,204 @@
+/**
+ * The list of work not yet acknowledged: what makes the sender, and nobody else, responsible for every page (R1).
+ *
+ *     found --> todo (1 bit per page) --take--> in flight (an item with its channel) --applied--> gone
+ *                 ^                                  |
+ *                 |                                  +-- channel lost, or late --> again --take--> in flight
+ *                 +---- next round begins -----------+
+ *
+ * A page leaves this list only by an acknowledgement of its item in its round. Beginning a round puts everything that is
+ * still in flight back into `todo`: round r+1 holds what is dirty and what of round r is not acknowledged (R2).
+ *
+ * Mutable on purpose, and owned by one state: at 1 GiB/s a copy per step would cost more than the pages.
+ */
+import * as Bitmap from "@godwit/memory/bitmap";
+import { PACKET_PAGES_MAX, PAGE_BYTES, SLICE_BYTES_MAX } from "@godwit/protocol";
+
+export interface PagesWork {
+  readonly kind: "pages";
+  readonly block: number;
+  readonly runs: Uint32Array;
+  readonly pages: number;
+}
+export interface SliceWork {
+  readonly kind: "slice";
+  readonly offset: number;
+  readonly bytes: number;
+}
+export type Work = PagesWork | SliceWork;
+
+/** An item that a channel has, or had: `channel` is null while it waits to be handed out again. */
+export interface Item {
+  readonly item: number;
+  readonly work: Work;
+  readonly bytes: number;
+  channel: number | null;
+  channelEpoch: number;
+  sentAt: number;
+  attempts: number;
+}
+
+export interface Ledger {
+  round: number;
+  nextItem: number;
+  readonly todo: ReadonlyArray<Bitmap.Bitmap>;
+  todoPages: number;
+  /** Where the next cut begins. */
+  block: number;
+  page: number;
+  readonly slices: SliceWork[];
+  /** All items of this round that were handed out and not acknowledged. */
+  readonly outstanding: Map<number, Item>;
+  /** Those of them that wait to be handed out again, in order. */
+  readonly again: Item[];
+  outstandingBytes: number;
+  resentItems: number;
+}
+
+export const make = (pagesOfBlocks: ReadonlyArray<number>): Ledger => ({
+  round: 0,
+  nextItem: 0,
+  todo: pagesOfBlocks.map((pages) => Bitmap.make(pages)),
+  todoPages: 0,
+  block: 0,
+  page: 0,
+  slices: [],
+  outstanding: new Map(),
+  again: [],
+  outstandingBytes: 0,
+  resentItems: 0,
+});
+
+/** Begins the next round; nothing of the old one is forgotten. Device state belongs to the last round and must not be pending yet. */
+export const beginRound = (ledger: Ledger): void => {
+  for (const { work } of ledger.outstanding.values()) {
+    if (work.kind === "slice") throw new Error("a round began after the device state was handed out");
+    for (let r = 0; r < work.runs.length; r += 2) found(ledger, work.block, work.runs[r]!, work.runs[r + 1]!);
+  }
+  ledger.outstanding.clear();
+  ledger.again.length = 0;
+  ledger.outstandingBytes = 0;
+  ledger.round++;
+  ledger.nextItem = 0;
+  ledger.block = 0;
+  ledger.page = 0;
+};
+
+/** Notes pages that this round must send. */
+export const found = (ledger: Ledger, block: number, firstPage: number, pages: number): void => {
+  ledger.todoPages += Bitmap.setRange(ledger.todo[block]!, firstPage, pages);
+};
+
+/** Cuts the device state into slices for the running (last) round. */
+export const addDeviceState = (ledger: Ledger, bytes: number): void => {
+  for (let offset = 0; offset < bytes; offset += SLICE_BYTES_MAX) {
+    ledger.slices.push({ kind: "slice", offset, bytes: Math.min(SLICE_BYTES_MAX, bytes - offset) });
+  }
+};
+
+/** Finds the next cut from (block, page): at most PACKET_PAGES_MAX pages of one block. */
+const cut = (ledger: Ledger, block: number, page: number): { work: PagesWork; block: number; page: number } | null => {
+  let at = page;
+  for (let b = block; b < ledger.todo.length; b++, at = 0) {
+    const runs: number[] = [];
+    let pages = 0;
+    while (pages < PACKET_PAGES_MAX) {
+      const run = Bitmap.nextRun(ledger.todo[b]!, at, PACKET_PAGES_MAX - pages);
+      if (run === null) break;
+      runs.push(run.first, run.count);
+      pages += run.count;
+      at = run.first + run.count;
+    }
+    if (pages > 0) return { work: { kind: "pages", block: b, runs: Uint32Array.from(runs), pages }, block: b, page: at };
+  }
+  return null;
+};
+
+/** How many items the rest of this round will be cut into, those already cut included: what the manifest promises. */
+export const itemsOfRound = (ledger: Ledger): number => {
+  let items = ledger.nextItem + ledger.slices.length;
+  let next = cut(ledger, ledger.block, ledger.page);
+  while (next !== null) {
+    items++;
+    next = cut(ledger, next.block, next.page);
+  }
+  return items;
+};
+
+/** Takes the next item to hand out on `channel`; items that were handed out before go first. `null`: nothing is left to hand out. */
+export const take = (
+  ledger: Ledger,
+  lane: { readonly channel: number; readonly epoch: number },
+  now: number,
+): Item | null => {
+  let waiting = ledger.again.shift();
+  // An acknowledgement may have come from the first copy while the item waited.
+  while (waiting !== undefined && !ledger.outstanding.has(waiting.item)) waiting = ledger.again.shift();
+  if (waiting !== undefined) {
+    waiting.channel = lane.channel;
+    waiting.channelEpoch = lane.epoch;
+    waiting.sentAt = now;
+    waiting.attempts++;
+    ledger.resentItems++;
+    return waiting;
+  }
+  const work = takeSlice(ledger) ?? takePages(ledger);
+  if (work === null) return null;
+  const bytes = work.kind === "slice" ? work.bytes : work.pages * PAGE_BYTES;
+  const item: Item = { item: ledger.nextItem++, work, bytes, channel: lane.channel, channelEpoch: lane.epoch, sentAt: now, attempts: 1 };
+  ledger.outstanding.set(item.item, item);
+  ledger.outstandingBytes += bytes;
+  return item;
+};
+
+const takeSlice = (ledger: Ledger): SliceWork | null => ledger.slices.shift() ?? null;
+
+const takePages = (ledger: Ledger): PagesWork | null => {
+  if (ledger.todoPages === 0) return null;
+  let next = cut(ledger, ledger.block, ledger.page);
+  // A scan that spreads over threads finds pages behind the cut as well.
+  if (next === null) next = cut(ledger, 0, 0);
+  if (next === null) return null;
+  const { runs, block, pages } = next.work;
+  for (let r = 0; r < runs.length; r += 2) Bitmap.clearRange(ledger.todo[block]!, runs[r]!, runs[r + 1]!);
+  ledger.todoPages -= pages;
+  ledger.block = next.block;
+  ledger.page = next.page;
+  return next.work;
+};
+
+/** Retires an item: the destination has applied it. Returns it, or null for one that is gone already. */
+export const applied = (ledger: Ledger, item: number): Item | null => {
+  const entry = ledger.outstanding.get(item);
+  if (entry === undefined) return null;
+  ledger.outstanding.delete(item);
+  ledger.outstandingBytes -= entry.bytes;
+  return entry;
+};
+
+/** The item's channel failed it: it waits to be handed out again. */
+export const sendAgain = (ledger: Ledger, entry: Item): void => {
+  if (entry.channel === null) return;
+  entry.channel = null;
+  ledger.again.push(entry);
+};
+
+/** Items that a channel has and that were sent before `before` (scaled up with each attempt, so that a slow path is not flooded). */
+export const overdue = (ledger: Ledger, now: number, afterMs: number): Item[] => {
+  const late: Item[] = [];
+  for (const entry of ledger.outstanding.values()) {
+    if (entry.channel !== null && now - entry.sentAt >= afterMs * 2 ** (entry.attempts - 1)) late.push(entry);
+  }
+  return late;
+};
+
+/** Something waits to be handed out, or to be handed out again. */
+export const hasWork = (ledger: Ledger): boolean =>
+  ledger.todoPages > 0 || ledger.slices.length > 0 || ledger.again.some((entry) => ledger.outstanding.has(entry.item));
+
+/** Everything that was found in this round is applied at the destination. */
+export const isDone = (ledger: Ledger): boolean =>
+  ledger.todoPages === 0 && ledger.slices.length === 0 && ledger.outstanding.size === 0;
+
+/** Bytes of pages that this round still owes. */
+export const remainingBytes = (ledger: Ledger): number => ledger.todoPages * PAGE_BYTES + ledger.outstandingBytes;

@@ -1,0 +1,30 @@
+/** `max-bandwidth` as a token bucket: bytes are spent when an item is handed out. Pure; `now` in ms. */
+
+/** Saved-up bandwidth that may be spent at once, ms: long enough to ride out a busy event loop, short against any bandwidth an operator watches. */
+const BURST_MS = 50;
+
+export interface Pace {
+  bytesPerSecond: number;
+  tokens: number;
+  at: number;
+}
+
+/** `bytesPerSecond` 0 is unlimited. */
+export const make = (bytesPerSecond: number, now: number): Pace => ({ bytesPerSecond, tokens: 0, at: now });
+
+/** True when something may be sent now; the bucket may go into debt by one item, so that items larger than a burst still pass. */
+export const maySpend = (pace: Pace, now: number): boolean => {
+  if (pace.bytesPerSecond === 0) return true;
+  const burst = (pace.bytesPerSecond * BURST_MS) / 1000;
+  pace.tokens = Math.min(burst, pace.tokens + ((now - pace.at) * pace.bytesPerSecond) / 1000);
+  pace.at = now;
+  return pace.tokens >= 0;
+};
+
+export const spend = (pace: Pace, bytes: number): void => {
+  if (pace.bytesPerSecond !== 0) pace.tokens -= bytes;
+};
+
+/** When the debt is paid, ms. */
+export const payday = (pace: Pace): number =>
+  pace.bytesPerSecond === 0 ? pace.at : pace.at + Math.max(1, (-pace.tokens * 1000) / pace.bytesPerSecond);

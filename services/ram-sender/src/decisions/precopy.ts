@@ -1,0 +1,162 @@
+/** Rounds: hand out what the ledger holds, retire what the destination applied, sync again when a round is done. */
+import { PAGE_BYTES, type PassReport } from "@godwit/protocol";
+import * as Channels from "./channels.ts";
+import * as Ledger from "./ledger.ts";
+import * as Pace from "./pace.ts";
+import { type Emit, fail } from "./ending.ts";
+import type { Source } from "./source-state.ts";
+
+/** Never call an item late before this, ms: an event loop of a busy host stands still for so long now and then. */
+const RESEND_AFTER_MIN_MS = 150;
+/** Nor wait longer than this for the first re-send, ms. */
+const RESEND_AFTER_MAX_MS = 3000;
+/** An item is late after so many usual delays. */
+const RESEND_DELAYS = 8;
+/** A round must move this much before its rate says anything about the link, bytes. */
+const MEASURE_BYTES_MIN = 1024 ** 2;
+/** Without a single worker for this long the migration gives up, ms: a supervisor restarts one in well under a second. */
+export const WORKERS_LOST_MS = 10_000;
+
+export const resendAfterMs = (source: Source): number =>
+  Math.min(RESEND_AFTER_MAX_MS, Math.max(RESEND_AFTER_MIN_MS, RESEND_DELAYS * source.meter.ackMs));
+
+/** Phases in which items are handed out; the pace of `max-bandwidth` does not bind a stopped guest. */
+const pumping = (source: Source): "paced" | "at full speed" | "no" => {
+  switch (source.phase._tag) {
+    case "Precopy":
+      return "paced";
+    case "Switching":
+    case "AwaitingCommit":
+      return "at full speed";
+    default:
+      return "no";
+  }
+};
+
+/** Hands out items while there are any, windows have room and the pace allows. */
+export const pump = (source: Source, now: number, emit: Emit): void => {
+  const mode = pumping(source);
+  if (mode === "no") return;
+  const { ledger, channels, pace } = source;
+  while (Ledger.hasWork(ledger)) {
+    if (mode === "paced" && !Pace.maySpend(pace, now)) return;
+    const lane = Channels.roomiest(channels);
+    if (lane === null || lane.worker === null) return;
+    const item = Ledger.take(ledger, lane, now);
+    if (item === null) return;
+    lane.inFlightBytes += item.bytes;
+    if (mode === "paced") Pace.spend(pace, item.bytes);
+    emit({ _tag: "Dispatch", worker: lane.worker, item, channel: lane.channel, channelEpoch: lane.epoch });
+  }
+};
+
+/** Takes an item's bytes out of its channel's window, unless the channel was bound anew since. */
+const leaveWindow = (source: Source, item: Ledger.Item): void => {
+  const lane = item.channel === null ? undefined : source.channels.lanes[item.channel];
+  if (lane !== undefined && lane.epoch === item.channelEpoch) lane.inFlightBytes = Math.max(0, lane.inFlightBytes - item.bytes);
+};
+
+const again = (source: Source, item: Ledger.Item): void => {
+  leaveWindow(source, item);
+  Ledger.sendAgain(source.ledger, item);
+};
+
+/** Begins a round: from here on acknowledgements of the old one no longer count, and everything owed is owed again. */
+export const beginRound = (source: Source, now: number): void => {
+  Ledger.beginRound(source.ledger);
+  for (const lane of source.channels.lanes) lane.inFlightBytes = 0;
+  source.meter.roundNormalBytes = 0;
+  source.meter.roundStartedAt = now;
+};
+
+/** Sync first, then read (R3): the tracker reports each dirty page before any worker is asked to read it. */
+export const beginSync = (source: Source, now: number, emit: Emit): void => {
+  source.phase = { _tag: "Precopy", scanning: true, verdict: "none" };
+  beginRound(source, now);
+  emit({ _tag: "Local", step: "sync", round: source.ledger.round });
+};
+
+export const synced = (source: Source, dirtyPages: number, syncMs: number, now: number, emit: Emit): void => {
+  const { meter } = source;
+  if (meter.lastSyncAt !== 0 && now > meter.lastSyncAt) meter.dirtyPagesRate = (dirtyPages * 1000) / (now - meter.lastSyncAt);
+  meter.lastSyncAt = now;
+  meter.syncMs = syncMs;
+  const pass: PassReport = {
+    round: source.ledger.round,
+    remaining: Ledger.remainingBytes(source.ledger),
+    bandwidth: meter.bandwidth,
+    "sync-ms": syncMs,
+    running: source.wasRunning,
+  };
+  source.verdictWanted = pass;
+  source.phase = { _tag: "Precopy", scanning: false, verdict: "asked" };
+  emit({ _tag: "Report" });
+};
+
+/** A round ends when everything it found is applied and the coordinator wants another one. */
+export const maybeEndRound = (source: Source, now: number, emit: Emit): void => {
+  const { phase } = source;
+  if (phase._tag !== "Precopy" || phase.scanning || phase.verdict !== "iterate" || !Ledger.isDone(source.ledger)) return;
+  beginSync(source, now, emit);
+};
+
+export const itemsApplied = (
+  source: Source,
+  event: { readonly items: Uint32Array; readonly normalPages: number; readonly wireBytes: number },
+  now: number,
+): void => {
+  const { meter, ledger } = source;
+  let pages = 0;
+  for (const number of event.items) {
+    const item = Ledger.applied(ledger, number);
+    if (item === null) continue;
+    leaveWindow(source, item);
+    if (item.work.kind === "pages") pages += item.work.pages;
+    if (item.attempts === 1) meter.ackMs = meter.ackMs === 0 ? now - item.sentAt : meter.ackMs * 0.9 + (now - item.sentAt) * 0.1;
+  }
+  meter.pages += pages;
+  meter.normalPages += event.normalPages;
+  meter.wireBytes += event.wireBytes;
+  meter.roundNormalBytes += event.normalPages * PAGE_BYTES;
+  const elapsed = now - meter.roundStartedAt;
+  if (meter.roundNormalBytes >= MEASURE_BYTES_MIN && elapsed > 0) meter.bandwidth = (meter.roundNormalBytes * 1000) / elapsed;
+};
+
+export const itemsRefused = (source: Source, items: Uint32Array): void => {
+  for (const number of items) {
+    const item = source.ledger.outstanding.get(number);
+    if (item !== undefined) again(source, item);
+  }
+};
+
+export const workerUp = (source: Source, worker: string): void => {
+  source.workersLostAt = null;
+  for (const lane of Channels.workerUp(source.channels, worker)) releaseLane(source, lane.channel);
+};
+
+export const workerDown = (source: Source, worker: string, now: number): void => {
+  for (const lane of Channels.workerDown(source.channels, worker)) releaseLane(source, lane.channel);
+  if (source.channels.workers.size === 0) source.workersLostAt = now;
+};
+
+const releaseLane = (source: Source, channel: number): void => {
+  for (const item of source.ledger.outstanding.values()) if (item.channel === channel) again(source, item);
+};
+
+/** Everything in flight may be lost: the link broke. */
+export const linkRestored = (source: Source): void => {
+  for (const item of source.ledger.outstanding.values()) again(source, item);
+};
+
+/** Time has passed: late items go to other channels; without workers for too long the attempt ends. */
+export const checkChannels = (source: Source, now: number, emit: Emit): void => {
+  for (const item of Ledger.overdue(source.ledger, now, resendAfterMs(source))) again(source, item);
+  if (source.workersLostAt !== null && now - source.workersLostAt >= WORKERS_LOST_MS) {
+    fail(
+      source,
+      { code: "workers-lost", actor: "ram-sender", side: "source", step: "send pages", reason: `node ${source.node} has had no multifd worker for ${WORKERS_LOST_MS} ms` },
+      now,
+      emit,
+    );
+  }
+};

@@ -1,0 +1,33 @@
+/**
+ * What a RAM sender does about a guest when it starts: it trusts nothing from before (O7) and lets the ownership record say
+ * who may run the guest. A switchover that its predecessor left behind is taken back; if the destination has won, nothing
+ * here may run any more.
+ */
+import type { OwnershipEntry, OwnershipRecord } from "@godwit/protocol";
+
+export type Recovery =
+  | { readonly _tag: "Nothing"; readonly why: string }
+  | { readonly _tag: "TakeBack"; readonly record: OwnershipRecord; readonly revision: number; readonly resume: boolean };
+
+export const recover = (entry: OwnershipEntry | null, node: string, op: string): Recovery => {
+  if (entry === null) return { _tag: "Nothing", why: "no migration was ever begun" };
+  const { record } = entry;
+  if (record.state === "destination") return { _tag: "Nothing", why: `the guest belongs to ${record.node}` };
+  if (record.node !== node) return { _tag: "Nothing", why: `the guest is being moved by ${record.node}` };
+  if (!record.open) return { _tag: "Nothing", why: "the last migration was ended properly" };
+  return {
+    _tag: "TakeBack",
+    // The epoch grows: packets and late writes of the predecessor are fenced off.
+    record: {
+      state: "source",
+      epoch: (record.epoch + 1) as OwnershipRecord["epoch"],
+      op,
+      migration: record.migration,
+      node,
+      open: false,
+      wasRunning: record.wasRunning,
+    },
+    revision: entry.revision,
+    resume: record.wasRunning,
+  };
+};

@@ -1,0 +1,159 @@
+/**
+ * What the source side of one migration is doing.
+ *
+ *     Claiming -> Claimed -> OpeningTracker -> Precopy (rounds) -> Stopping [-> PreSwitchover] -> SavingDeviceState -> FinalSync
+ *                                                                                                                   |
+ *     Ended(completed) <- Discarding <--- record: destination --- AwaitingCommit <--- record: switching --- Switching <-+
+ *     Ended(failed) <- Releasing <- Resuming <- TakingBack <-------- deadline, abort, loader's failure ---------+
+ *
+ * The guest runs in Claiming ... Precopy, and again after Resuming. In between it is stopped, and only a settled
+ * compare-and-set of the ownership record lets it go on (O4, O5).
+ */
+import type {
+  Capabilities,
+  Failure,
+  Manifest,
+  Offer,
+  OwnershipEntry,
+  OwnershipRecord,
+  Parameters,
+  PassReport,
+  Settlement,
+} from "@godwit/protocol";
+import type * as Channels from "./channels.ts";
+import type * as Ledger from "./ledger.ts";
+import type * as Pace from "./pace.ts";
+
+export type Phase =
+  | { readonly _tag: "Claiming"; readonly settlement: Settlement | null }
+  | { readonly _tag: "Claimed" }
+  | { readonly _tag: "OpeningTracker" }
+  | { readonly _tag: "Precopy"; readonly scanning: boolean; readonly verdict: "none" | "asked" | "iterate" }
+  | { readonly _tag: "Stopping" }
+  | { readonly _tag: "PreSwitchover" }
+  | { readonly _tag: "SavingDeviceState" }
+  | { readonly _tag: "FinalSync" }
+  | { readonly _tag: "Switching"; readonly settlement: Settlement }
+  | { readonly _tag: "AwaitingCommit" }
+  | { readonly _tag: "TakingBack"; readonly settlement: Settlement }
+  | { readonly _tag: "Resuming" }
+  | { readonly _tag: "Releasing"; readonly settlement: Settlement }
+  | { readonly _tag: "Discarding" }
+  | { readonly _tag: "Ended"; readonly outcome: "completed" | "failed" };
+
+/** Wall-clock marks of the switchover, ms; 0 until reached. */
+export interface Marks {
+  stop: number;
+  save: number;
+  sync: number;
+  finalRound: number;
+  applied: number;
+  running: number;
+}
+
+/** Counters of the whole attempt, and of the round that bandwidth is measured over. */
+export interface Meter {
+  wireBytes: number;
+  normalPages: number;
+  pages: number;
+  /** Of this round. */
+  roundNormalBytes: number;
+  roundStartedAt: number;
+  bandwidth: number;
+  dirtyPagesRate: number;
+  lastSyncAt: number;
+  syncMs: number;
+  /** Smoothed time from handing an item out to its acknowledgement, ms. */
+  ackMs: number;
+}
+
+export interface Source {
+  readonly migration: string;
+  readonly guest: string;
+  readonly node: string;
+  /** Of this process. */
+  readonly incarnation: string;
+  readonly capabilities: Capabilities;
+  term: number;
+  attempt: number;
+  parameters: Parameters;
+  phase: Phase;
+  /** 0 until the claim is won. */
+  epoch: number;
+  /** Of the last write that was won. */
+  revision: number;
+  ops: number;
+  wasRunning: boolean;
+  offer: Offer | null;
+  readonly startedAt: number;
+  destination: { readonly node: string; readonly incarnation: string } | null;
+  blockPages: ReadonlyArray<number>;
+  ledger: Ledger.Ledger;
+  channels: Channels.Channels;
+  pace: Pace.Pace;
+  tracker: string | null;
+  manifest: Manifest | null;
+  deviceBytes: number;
+  verdictWanted: PassReport | null;
+  /** Why the attempt is being ended; the first reason stays (R10). */
+  failure: Failure | null;
+  readonly marks: Marks;
+  readonly meter: Meter;
+  workersLostAt: number | null;
+  nextReportAt: number;
+  nextCheckAt: number;
+  nextTellAt: number;
+}
+
+/** What happens to a source: commands of the coordinator, answers of the guest and of the record, acknowledgements, time. */
+export type SourceEvent =
+  | { readonly _tag: "Described"; readonly offer: Offer; readonly running: boolean }
+  | { readonly _tag: "RecordRead"; readonly op: string; readonly entry: OwnershipEntry | null | "Unknown" }
+  | {
+      readonly _tag: "RecordWritten";
+      readonly op: string;
+      readonly outcome: "Unknown" | "Lost" | { readonly revision: number };
+    }
+  | { readonly _tag: "Start"; readonly epoch: number; readonly destination: string; readonly incarnation: string }
+  | { readonly _tag: "TrackerOpened"; readonly kind: string }
+  | { readonly _tag: "Found"; readonly round: number; readonly block: number; readonly firstPage: number; readonly pages: number }
+  | { readonly _tag: "Synced"; readonly round: number; readonly dirtyPages: number; readonly syncMs: number }
+  | {
+      readonly _tag: "Applied";
+      readonly epoch: number;
+      readonly round: number;
+      readonly incarnation: string;
+      readonly items: Uint32Array;
+      readonly normalPages: number;
+      readonly wireBytes: number;
+    }
+  | { readonly _tag: "Refused"; readonly epoch: number; readonly round: number; readonly items: Uint32Array; readonly reason: string }
+  | { readonly _tag: "WorkerUp"; readonly worker: string }
+  | { readonly _tag: "WorkerDown"; readonly worker: string }
+  | { readonly _tag: "Verdict"; readonly epoch: number; readonly round: number; readonly verdict: "iterate" | "switch-over" }
+  | { readonly _tag: "Continue" }
+  | { readonly _tag: "Tune"; readonly parameters: Parameters }
+  | { readonly _tag: "Abort"; readonly failure: Failure }
+  | { readonly _tag: "Paused" }
+  | { readonly _tag: "DeviceStateSaved"; readonly bytes: number }
+  | { readonly _tag: "Resumed" }
+  | { readonly _tag: "Discarded" }
+  | { readonly _tag: "DestinationRunning"; readonly epoch: number; readonly incarnation: string }
+  | { readonly _tag: "DestinationFailed"; readonly epoch: number; readonly incarnation: string; readonly failure: Failure }
+  | { readonly _tag: "LocalFailed"; readonly step: LocalStep; readonly failure: Failure }
+  | { readonly _tag: "LinkRestored" }
+  | { readonly _tag: "Tick" };
+
+/** Steps that the shell carries out on this host. */
+export type LocalStep = "describe" | "open-tracker" | "sync" | "pause" | "save-device-state" | "resume" | "discard";
+
+export type SourceEffect =
+  | { readonly _tag: "Local"; readonly step: LocalStep; readonly round: number }
+  | { readonly _tag: "CloseTracker" }
+  | { readonly _tag: "ReadRecord"; readonly op: string; readonly afterMs: number }
+  | { readonly _tag: "WriteRecord"; readonly record: OwnershipRecord; readonly revision: number; readonly afterMs: number }
+  | { readonly _tag: "Dispatch"; readonly worker: string; readonly item: Ledger.Item; readonly channel: number; readonly channelEpoch: number }
+  | { readonly _tag: "TellLoader" }
+  | { readonly _tag: "Report" }
+  | { readonly _tag: "WakeAt"; readonly at: number };
+

@@ -1,0 +1,337 @@
+/** The source side of one migration: one event in, its effects out. No clock, no randomness, no I/O. */
+import {
+  type Capabilities,
+  type Failure,
+  type OwnershipEntry,
+  type Parameters,
+  type SettlementEvent,
+  settle,
+} from "@godwit/protocol";
+import * as Channels from "./channels.ts";
+import { complete, type Emit, fail, release, released, resume, sourceRecord, write } from "./ending.ts";
+import * as Ledger from "./ledger.ts";
+import * as Pace from "./pace.ts";
+import * as Precopy from "./precopy.ts";
+import type { Source, SourceEffect, SourceEvent } from "./source-state.ts";
+import * as Switchover from "./switchover.ts";
+
+/** Between two tries of a write whose outcome is unknown, ms: a few round trips; a register that changes its leader takes seconds. */
+const SETTLE_PAUSE_MS = 50;
+/** A report at least so often while something moves, ms: what a watcher sees as "live". */
+export const REPORT_MS = 200;
+/** The loader is told again until it shows that it knows, ms. */
+const TELL_MS = 100;
+/** Guests that do not resume are asked again, ms. */
+const RESUME_AGAIN_MS = 500;
+
+export const makeSource = (options: {
+  readonly migration: string;
+  readonly guest: string;
+  readonly node: string;
+  readonly incarnation: string;
+  readonly term: number;
+  readonly attempt: number;
+  readonly parameters: Parameters;
+  readonly capabilities: Capabilities;
+  readonly now: number;
+}): Source => ({
+  migration: options.migration,
+  guest: options.guest,
+  node: options.node,
+  incarnation: options.incarnation,
+  capabilities: options.capabilities,
+  term: options.term,
+  attempt: options.attempt,
+  parameters: options.parameters,
+  phase: { _tag: "Claiming", settlement: null },
+  epoch: 0,
+  revision: 0,
+  ops: 0,
+  wasRunning: false,
+  offer: null,
+  startedAt: options.now,
+  destination: null,
+  blockPages: [],
+  ledger: Ledger.make([]),
+  channels: Channels.make(options.parameters["multifd-channels"]),
+  pace: Pace.make(options.parameters["max-bandwidth"], options.now),
+  tracker: null,
+  manifest: null,
+  deviceBytes: 0,
+  verdictWanted: null,
+  failure: null,
+  marks: { stop: 0, save: 0, sync: 0, finalRound: 0, applied: 0, running: 0 },
+  meter: {
+    wireBytes: 0,
+    normalPages: 0,
+    pages: 0,
+    roundNormalBytes: 0,
+    roundStartedAt: options.now,
+    bandwidth: 0,
+    dirtyPagesRate: 0,
+    lastSyncAt: 0,
+    syncMs: 0,
+    ackMs: 0,
+  },
+  workersLostAt: options.now,
+  nextReportAt: options.now + REPORT_MS,
+  nextCheckAt: 0,
+  nextTellAt: 0,
+});
+
+/** The first effects of a new source. */
+export const begin: ReadonlyArray<SourceEffect> = [{ _tag: "Local", step: "describe", round: 0 }];
+
+/** Advances `source` (which it owns and changes) by one event. */
+export const step = (source: Source, event: SourceEvent, now: number): SourceEffect[] => {
+  const effects: SourceEffect[] = [];
+  const emit: Emit = (effect) => effects.push(effect);
+  handle(source, event, now, emit);
+  Precopy.pump(source, now, emit);
+  Precopy.maybeEndRound(source, now, emit);
+  noteLastApplied(source, now);
+  const at = nextWake(source, now);
+  if (at !== null) emit({ _tag: "WakeAt", at });
+  return effects;
+};
+
+const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): void => {
+  const { phase } = source;
+  switch (event._tag) {
+    case "Described":
+      if (phase._tag !== "Claiming" || source.offer !== null) return;
+      source.offer = event.offer;
+      source.wasRunning = event.running;
+      source.blockPages = event.offer.blocks.map((block) => block["length-bytes"] / 4096);
+      emit({ _tag: "ReadRecord", op: "claim", afterMs: 0 });
+      return;
+    case "RecordRead":
+      return recordRead(source, event, now, emit);
+    case "RecordWritten":
+      return settlementEvent(source, { ...event, _tag: "Written" }, now, emit);
+    case "Start":
+      if (phase._tag !== "Claimed" || event.epoch !== source.epoch) return;
+      source.destination = { node: event.destination, incarnation: event.incarnation };
+      source.phase = { _tag: "OpeningTracker" };
+      emit({ _tag: "Local", step: "open-tracker", round: 0 });
+      return;
+    case "TrackerOpened":
+      if (phase._tag !== "OpeningTracker") return;
+      source.tracker = event.kind;
+      source.ledger = Ledger.make(source.blockPages);
+      return Precopy.beginSync(source, now, emit);
+    case "Found":
+      if ((isScanning(source) || phase._tag === "FinalSync") && event.round === source.ledger.round) {
+        Ledger.found(source.ledger, event.block, event.firstPage, event.pages);
+      }
+      return;
+    case "Synced":
+      if (event.round !== source.ledger.round) return;
+      if (isScanning(source)) return Precopy.synced(source, event.dirtyPages, event.syncMs, now, emit);
+      if (phase._tag === "FinalSync") return Switchover.finallySynced(source, now, emit);
+      return;
+    case "Applied":
+      if (event.epoch !== source.epoch || event.round !== source.ledger.round) return;
+      if (event.incarnation !== source.destination?.incarnation) return;
+      return Precopy.itemsApplied(source, event, now);
+    case "Refused":
+      if (event.epoch === source.epoch && event.round === source.ledger.round) Precopy.itemsRefused(source, event.items);
+      return;
+    case "WorkerUp":
+      return Precopy.workerUp(source, event.worker);
+    case "WorkerDown":
+      return Precopy.workerDown(source, event.worker, now);
+    case "LinkRestored":
+      return Precopy.linkRestored(source);
+    case "Verdict":
+      if (phase._tag !== "Precopy" || phase.scanning || phase.verdict !== "asked") return;
+      if (event.epoch !== source.epoch || event.round !== source.ledger.round) return;
+      if (event.verdict === "switch-over") return Switchover.stop(source, now, emit);
+      source.verdictWanted = null;
+      source.phase = { ...phase, verdict: "iterate" };
+      return;
+    case "Continue":
+      if (phase._tag === "PreSwitchover") Switchover.saveDeviceState(source, now, emit);
+      return;
+    case "Tune":
+      source.parameters = event.parameters;
+      source.pace.bytesPerSecond = event.parameters["max-bandwidth"];
+      return;
+    case "Abort":
+      return fail(source, event.failure, now, emit);
+    case "Paused":
+      if (phase._tag === "Stopping") Switchover.paused(source, now, emit);
+      return;
+    case "DeviceStateSaved":
+      if (phase._tag === "SavingDeviceState") Switchover.deviceStateSaved(source, event.bytes, now, emit);
+      return;
+    case "DestinationRunning":
+      if (event.epoch === source.epoch && event.incarnation === source.destination?.incarnation) {
+        Switchover.destinationRunning(source, now, emit);
+      }
+      return;
+    case "DestinationFailed":
+      if (event.epoch === source.epoch && event.incarnation === source.destination?.incarnation) {
+        fail(source, event.failure, now, emit);
+      }
+      return;
+    case "Resumed":
+      if (phase._tag === "Resuming") release(source, emit);
+      return;
+    case "Discarded":
+      if (phase._tag === "Discarding") ended(source, emit);
+      return;
+    case "LocalFailed":
+      return localFailed(source, event.step, event.failure, now, emit);
+    case "Tick":
+      return tick(source, now, emit);
+  }
+};
+
+const isScanning = (source: Source): boolean => source.phase._tag === "Precopy" && source.phase.scanning;
+
+const ended = (source: Source, emit: Emit): void => {
+  source.phase = { _tag: "Ended", outcome: "completed" };
+  emit({ _tag: "Report" });
+};
+
+const recordRead = (
+  source: Source,
+  event: { readonly op: string; readonly entry: OwnershipEntry | null | "Unknown" },
+  now: number,
+  emit: Emit,
+): void => {
+  if (event.op === "claim") return claim(source, event.entry, now, emit);
+  if (event.op === "confirm") return Switchover.confirmed(source, event.entry, now, emit);
+  settlementEvent(source, { _tag: "Read", op: event.op, entry: event.entry }, now, emit);
+};
+
+/** Claims the guest by a higher epoch, if the record allows it (O1). */
+const claim = (source: Source, entry: OwnershipEntry | null | "Unknown", now: number, emit: Emit): void => {
+  const { phase } = source;
+  if (phase._tag !== "Claiming" || phase.settlement !== null) return;
+  if (entry === "Unknown") return emit({ _tag: "ReadRecord", op: "claim", afterMs: SETTLE_PAUSE_MS });
+  if (entry !== null && entry.record.node !== source.node) {
+    const reason = `the ownership record says that guest ${source.guest} belongs to node ${entry.record.node}, not ${source.node}`;
+    return fail(source, { code: "fenced", actor: "ram-sender", side: "source", step: "claim the guest", reason }, now, emit);
+  }
+  // A switchover of an earlier life of this process is being taken back by its recovery; the claim waits for that.
+  if (entry?.record.state === "switching") return emit({ _tag: "ReadRecord", op: "claim", afterMs: SETTLE_PAUSE_MS });
+  source.epoch = (entry?.record.epoch ?? 0) + 1;
+  source.revision = entry?.revision ?? 0;
+  source.phase = { _tag: "Claiming", settlement: write(source, sourceRecord(source, true), emit) };
+};
+
+/** A write of the record was answered, or was not: settle it (O5), then go where its outcome leads. */
+const settlementEvent = (source: Source, event: SettlementEvent, now: number, emit: Emit): void => {
+  const { phase } = source;
+  if (!("settlement" in phase) || phase.settlement === null || phase.settlement.record.op !== event.op) return;
+  const next = settle(phase.settlement, event);
+  const afterMs = "after" in next && next.after === "a pause" ? SETTLE_PAUSE_MS : 0;
+  switch (next._tag) {
+    case "Write":
+      return emit({ _tag: "WriteRecord", record: phase.settlement.record, revision: phase.settlement.revision, afterMs });
+    case "Read":
+      return emit({ _tag: "ReadRecord", op: phase.settlement.record.op, afterMs });
+    case "Won":
+      source.revision = next.revision;
+      return won(source, now, emit);
+    case "Lost":
+      return lost(source, next.to, now, emit);
+  }
+};
+
+const won = (source: Source, now: number, emit: Emit): void => {
+  switch (source.phase._tag) {
+    case "Claiming":
+      source.phase = { _tag: "Claimed" };
+      if (source.failure !== null) return fail(source, source.failure, now, emit);
+      return emit({ _tag: "Report" });
+    case "Switching":
+      return Switchover.switched(source, now, emit);
+    case "TakingBack":
+      return resume(source, now, emit);
+    case "Releasing":
+      return released(source, emit);
+    default:
+      throw new Error(`no write is settled in ${source.phase._tag}`);
+  }
+};
+
+const lost = (source: Source, entry: OwnershipEntry, now: number, emit: Emit): void => {
+  if (Switchover.isHandedOver(source, entry)) {
+    if (source.marks.running === 0) source.marks.running = now;
+    source.revision = entry.revision;
+    return complete(source, emit);
+  }
+  switch (source.phase._tag) {
+    case "Claiming":
+      source.phase = { _tag: "Claiming", settlement: null };
+      return claim(source, entry, now, emit);
+    case "Releasing":
+      return released(source, emit);
+    default:
+      // Somebody else holds the guest by a higher epoch: it is no longer ours to stop, resume or discard (R7).
+      source.failure ??= {
+        code: "fenced",
+        actor: "ram-sender",
+        side: "source",
+        step: "write the ownership record",
+        reason: `epoch ${source.epoch} was fenced off by epoch ${entry.record.epoch} (${entry.record.state} at ${entry.record.node})`,
+      };
+      emit({ _tag: "CloseTracker" });
+      return released(source, emit);
+  }
+};
+
+const localFailed = (source: Source, localStep: string, failure: Failure, now: number, emit: Emit): void => {
+  const { phase } = source;
+  if (phase._tag === "Resuming" && localStep === "resume") {
+    source.failure ??= failure;
+    source.nextCheckAt = now + RESUME_AGAIN_MS;
+    return;
+  }
+  // The record already says that the guest belongs to the destination; a copy that would not go away is stopped and stays so.
+  if (phase._tag === "Discarding" && localStep === "discard") return ended(source, emit);
+  const stopped = phase._tag === "Stopping" || phase._tag === "SavingDeviceState" || phase._tag === "FinalSync";
+  if (!stopped) return fail(source, failure, now, emit);
+  source.failure ??= failure;
+  resume(source, now, emit);
+};
+
+const tick = (source: Source, now: number, emit: Emit): void => {
+  const { phase } = source;
+  if (phase._tag === "Precopy" || phase._tag === "Switching" || phase._tag === "AwaitingCommit") {
+    Precopy.checkChannels(source, now, emit);
+  }
+  if (phase._tag === "Resuming" && now >= source.nextCheckAt) emit({ _tag: "Local", step: "resume", round: 0 });
+  if ((phase._tag === "Switching" || phase._tag === "AwaitingCommit") && Switchover.isPastDeadline(source, now)) {
+    const reason = `the switchover took longer than switchover-deadline (${source.parameters["switchover-deadline"]} ms)`;
+    fail(source, { code: "switchover-deadline", actor: "ram-sender", side: "source", step: "switch over", reason }, now, emit);
+  }
+  if (source.phase._tag === "AwaitingCommit" && now >= source.nextTellAt) {
+    source.nextTellAt = now + TELL_MS;
+    emit({ _tag: "TellLoader" });
+    if (source.marks.running !== 0) emit({ _tag: "ReadRecord", op: "confirm", afterMs: 0 });
+  }
+  if (now >= source.nextReportAt) {
+    source.nextReportAt = now + REPORT_MS;
+    emit({ _tag: "Report" });
+  }
+};
+
+const noteLastApplied = (source: Source, now: number): void => {
+  if (source.marks.applied === 0 && source.manifest !== null && Ledger.isDone(source.ledger)) source.marks.applied = now;
+};
+
+/** When time alone changes something, ms; null once everything is said and done. */
+const nextWake = (source: Source, now: number): number | null => {
+  const { phase } = source;
+  if (phase._tag === "Ended") return null;
+  let at = Math.max(now, source.nextReportAt);
+  if (phase._tag === "Precopy" && Ledger.hasWork(source.ledger) && source.pace.tokens < 0) at = Math.min(at, Pace.payday(source.pace));
+  if (source.ledger.outstanding.size > 0) at = Math.min(at, now + Precopy.resendAfterMs(source));
+  if (phase._tag === "AwaitingCommit") at = Math.min(at, Math.max(now, source.nextTellAt));
+  if (phase._tag === "Resuming" && source.nextCheckAt > now) at = Math.min(at, source.nextCheckAt);
+  return at;
+};
