@@ -1,0 +1,48 @@
+/** The answer of `query-migrate` from what a coordinator knows. */
+import { type MigrationId, type MigrationInfo, type MigrationStatus, toError } from "@godwit/protocol";
+import type { Migration } from "./migration-state.ts";
+
+export const statusOf = (migration: Migration): MigrationStatus => {
+  const { phase } = migration;
+  switch (phase._tag) {
+    case "Ended":
+      return phase.status;
+    case "Aborting":
+      return phase.then === "cancelled" ? "cancelling" : phase.then === "retry" ? "setup" : migration.status;
+    case "Claiming":
+    case "Preparing":
+    case "Starting":
+      return "setup";
+    case "Active":
+      return "active";
+    case "Switching":
+      return migration.sourceReport?.phase === "pre-switchover" ? "pre-switchover" : "device";
+    case "Adopting":
+      return migration.status;
+  }
+};
+
+export const infoOf = (migration: Migration, now: number): MigrationInfo => {
+  const report = migration.sourceReport;
+  const status = statusOf(migration);
+  const failure = status === "completed" ? null : migration.failure;
+  return {
+    migration: migration.migration as MigrationId,
+    guest: migration.guest,
+    source: migration.source,
+    destination: migration.destination,
+    status,
+    "total-time": (migration.endedAt ?? now) - migration.startedAt,
+    attempts: migration.attempt,
+    ...(migration.setupMs === null ? {} : { "setup-time": migration.setupMs }),
+    ...(migration.expectedDowntimeMs === null || migration.endedAt !== null
+      ? {}
+      : { "expected-downtime": Math.round(Math.min(migration.expectedDowntimeMs, Number.MAX_SAFE_INTEGER)) }),
+    ...(report?.downtime === undefined ? {} : { downtime: report.downtime }),
+    ...(report?.["downtime-parts"] === undefined ? {} : { "downtime-parts": report["downtime-parts"] }),
+    ...(report?.ram === undefined ? {} : { ram: report.ram }),
+    ...(report?.channels === undefined ? {} : { channels: report.channels }),
+    ...(report?.["dirty-tracker"] === undefined ? {} : { "dirty-tracker": report["dirty-tracker"] }),
+    ...(failure === null ? {} : { error: failure, "error-desc": toError(failure).message }),
+  };
+};

@@ -1,0 +1,379 @@
+/** A migration's state machine: one event in, its effects out. No clock, no randomness, no I/O. */
+import type {
+  Capabilities,
+  DestinationReport,
+  Epoch,
+  Failure,
+  Incarnation,
+  MigrationId,
+  Offer,
+  OwnershipEntry,
+  Parameters,
+  SourceReport,
+} from "@godwit/protocol";
+import * as Convergence from "./convergence.ts";
+import { statusOf } from "./info.ts";
+import type { Migration, MigrationEffect, MigrationEventIn, Phase } from "./migration-state.ts";
+
+/** An unanswered command is said again after this, ms. */
+const COMMAND_MS = 250;
+/** A side that has been silent for this long is asked, ms: reports come every 200 ms while something moves. */
+const INSPECT_AFTER_MS = 1000;
+/** Nobody answers for this long while nothing is at stake: the side is lost, ms. */
+const LOST_AFTER_MS = 15_000;
+/** Attempts of one migration: an actor that dies again and again shall not keep a guest in precopy for ever. */
+const ATTEMPTS_MAX = 5;
+
+type Emit = (effect: MigrationEffect) => void;
+
+export const makeMigration = (options: {
+  readonly migration: string;
+  readonly guest: string;
+  readonly source: string;
+  readonly destination: string;
+  readonly parameters: Parameters;
+  readonly capabilities: Capabilities;
+  readonly term: number;
+  readonly attempt: number;
+  readonly startedAt: number;
+  readonly now: number;
+  readonly phase: Phase;
+}): Migration => ({
+  migration: options.migration,
+  guest: options.guest,
+  source: options.source,
+  destination: options.destination,
+  capabilities: options.capabilities,
+  startedAt: options.startedAt,
+  term: options.term,
+  attempt: options.attempt,
+  parameters: options.parameters,
+  phase: options.phase,
+  epoch: 0,
+  sourceReport: null,
+  destinationReport: null,
+  progress: { startedAt: options.startedAt, bestRemaining: Number.POSITIVE_INFINITY, bestAt: options.now },
+  failure: null,
+  expectedDowntimeMs: null,
+  setupMs: null,
+  endedAt: null,
+  status: "none",
+  passes: 0,
+  sourceHeardAt: options.now,
+  destinationHeardAt: options.now,
+  nextCommandAt: options.now,
+});
+
+/** Advances `migration` (which it owns and changes) by one event. */
+export const step = (migration: Migration, event: MigrationEventIn, now: number): MigrationEffect[] => {
+  const effects: MigrationEffect[] = [];
+  const emit: Emit = (effect) => effects.push(effect);
+  const before = migration.phase;
+  handle(migration, event, now, emit);
+  // A new phase says its command at once; after that only when it seems lost.
+  if (migration.phase !== before) migration.nextCommandAt = now;
+  if (now >= migration.nextCommandAt) {
+    migration.nextCommandAt = now + COMMAND_MS;
+    sayCommand(migration, emit);
+  }
+  publish(migration, event, emit);
+  if (migration.phase._tag !== "Ended") emit({ _tag: "WakeAt", at: migration.nextCommandAt });
+  return effects;
+};
+
+const handle = (migration: Migration, event: MigrationEventIn, now: number, emit: Emit): void => {
+  switch (event._tag) {
+    case "SourceReported":
+      if (event.report.term > migration.term) return;
+      migration.sourceHeardAt = now;
+      return sourceReported(migration, event.report, now, emit);
+    case "DestinationReported":
+      migration.destinationHeardAt = now;
+      return destinationReported(migration, event.report, now, emit);
+    case "RecordRead":
+      return recordRead(migration, event.entry, now, emit);
+    case "Cancel":
+      return cancel(migration);
+    case "Continue":
+      if (migration.sourceReport?.phase === "pre-switchover") {
+        emit({ _tag: "ToSource", command: { _tag: "Continue", ...header(migration), epoch: migration.epoch as Epoch } });
+      }
+      return;
+    case "Tune":
+      migration.parameters = event.parameters;
+      emit({ _tag: "Save" });
+      emit({
+        _tag: "ToSource",
+        command: { _tag: "Tune", ...header(migration), epoch: Math.max(1, migration.epoch) as Epoch, parameters: event.parameters },
+      });
+      return;
+    case "Tick":
+      return tick(migration, now, emit);
+  }
+};
+
+const header = (migration: Migration) => ({ migration: migration.migration as MigrationId, term: migration.term });
+
+const failure = (code: Failure["code"], step: string, reason: string): Failure => ({ code, actor: "coordinator", step, reason });
+
+const abort = (migration: Migration, why: Failure, then: "retry" | "failed" | "cancelled"): void => {
+  if (then !== "retry") migration.failure ??= why;
+  migration.phase = { _tag: "Aborting", then: then === "retry" && migration.attempt >= ATTEMPTS_MAX ? "failed" : then };
+  if (migration.phase._tag === "Aborting" && migration.phase.then === "failed") migration.failure ??= why;
+};
+
+const end = (migration: Migration, status: "completed" | "failed" | "cancelled", now: number, emit: Emit): void => {
+  migration.endedAt = now;
+  migration.phase = { _tag: "Ended", status };
+  emit({ _tag: "Save" });
+};
+
+const retry = (migration: Migration, now: number, emit: Emit): void => {
+  migration.attempt++;
+  migration.phase = { _tag: "Claiming" };
+  migration.sourceReport = null;
+  migration.destinationReport = null;
+  migration.sourceHeardAt = now;
+  migration.destinationHeardAt = now;
+  migration.epoch = 0;
+  emit({ _tag: "Save" });
+};
+
+const sourceReported = (migration: Migration, report: SourceReport, now: number, emit: Emit): void => {
+  const { phase } = migration;
+  if (phase._tag === "Ended") return;
+  if (report.phase === "unknown") return sourceForgot(migration, now, emit);
+  if (report.attempt !== migration.attempt) return;
+  migration.sourceReport = report;
+  if (report.phase === "completed") return end(migration, "completed", now, emit);
+  if (report.phase === "failed") return sourceFailed(migration, report, now, emit);
+  switch (phase._tag) {
+    case "Adopting":
+      return adopt(migration, report, now);
+    case "Claiming":
+      if (report.phase !== "claimed") return;
+      migration.epoch = report.epoch;
+      migration.phase = { _tag: "Preparing" };
+      migration.destinationHeardAt = now;
+      return;
+    case "Starting":
+      if (report.phase === "claimed" || report.epoch !== migration.epoch) return;
+      migration.phase = { _tag: "Active" };
+      migration.setupMs ??= now - migration.startedAt;
+      return judge(migration, report, now, emit);
+    case "Active":
+      if (report.phase !== "precopy") migration.phase = { _tag: "Switching" };
+      return judge(migration, report, now, emit);
+    case "Switching":
+      // A verdict that was lost left the source in precopy: it asks again, and gets one.
+      if (report.phase === "precopy") migration.phase = { _tag: "Active" };
+      return judge(migration, report, now, emit);
+    case "Preparing":
+    case "Aborting":
+      return;
+  }
+};
+
+/** Answers a source that wants to know whether to switch over. */
+const judge = (migration: Migration, report: SourceReport, now: number, emit: Emit): void => {
+  const pass = report.verdict;
+  if (pass === undefined || report.phase !== "precopy") return;
+  const verdict = Convergence.judge(pass, migration.progress, migration.parameters, now);
+  if (verdict._tag === "GiveUp") return abort(migration, verdict.failure, "failed");
+  migration.expectedDowntimeMs = verdict.expectedDowntimeMs;
+  if (verdict._tag === "Iterate") migration.progress = verdict.progress;
+  const word = verdict._tag === "Iterate" ? "iterate" : "switch-over";
+  emit({
+    _tag: "ToSource",
+    command: { _tag: "Verdict", ...header(migration), epoch: report.epoch as Epoch, round: pass.round, verdict: word },
+  });
+};
+
+/** Another coordinator's migration: go on from where its source is. */
+const adopt = (migration: Migration, report: SourceReport, now: number): void => {
+  migration.epoch = report.epoch;
+  switch (report.phase) {
+    case "claiming":
+    case "claimed":
+      // Whether the destination was prepared is not known: a fresh attempt settles it.
+      return abort(migration, failure("source-lost", "take over", "the coordinator was restarted"), "retry");
+    case "precopy":
+      migration.phase = { _tag: "Active" };
+      migration.destinationHeardAt = now;
+      return;
+    default:
+      migration.phase = { _tag: "Switching" };
+      return;
+  }
+};
+
+const sourceFailed = (migration: Migration, report: SourceReport, now: number, emit: Emit): void => {
+  const why = report.failure ?? failure("internal", "migrate", "the source gave no reason");
+  const { phase } = migration;
+  if (phase._tag === "Aborting") {
+    return phase.then === "retry" ? retry(migration, now, emit) : end(migration, phase.then, now, emit);
+  }
+  migration.failure ??= why;
+  end(migration, why.code === "cancelled" ? "cancelled" : "failed", now, emit);
+};
+
+/** The source process knows nothing of this migration: it was restarted. What happened is in the record, not in its memory. */
+const sourceForgot = (migration: Migration, now: number, emit: Emit): void => {
+  switch (migration.phase._tag) {
+    case "Claiming":
+      return;
+    case "Preparing":
+    case "Starting":
+    case "Active":
+      return retry(migration, now, emit);
+    case "Aborting":
+      if (migration.phase.then === "retry") return retry(migration, now, emit);
+      return end(migration, migration.phase.then, now, emit);
+    case "Adopting":
+    case "Switching":
+      return emit({ _tag: "ReadRecord" });
+    case "Ended":
+      return;
+  }
+};
+
+/** A switchover whose source was restarted: `destination` is final, a closed `source` of a later epoch means it was taken back. */
+const recordRead = (migration: Migration, entry: OwnershipEntry | null | "Unknown", now: number, emit: Emit): void => {
+  if (migration.phase._tag !== "Switching" && migration.phase._tag !== "Adopting") return;
+  if (entry === null || entry === "Unknown" || entry.record.migration !== migration.migration) return;
+  const { record } = entry;
+  if (record.state === "destination") return end(migration, "completed", now, emit);
+  if (record.state === "source" && !record.open) {
+    if (migration.failure === null && migration.attempt < ATTEMPTS_MAX) return retry(migration, now, emit);
+    migration.failure ??= failure("source-lost", "switch over", "the RAM sender was restarted; the guest went back to the source");
+    end(migration, "failed", now, emit);
+  }
+};
+
+const destinationReported = (migration: Migration, report: DestinationReport, now: number, emit: Emit): void => {
+  const { phase } = migration;
+  if (phase._tag === "Ended") return;
+  if (report.phase === "unknown") {
+    // It was restarted, and with it the incoming guest's session is gone (O6).
+    if (phase._tag === "Starting" || phase._tag === "Active" || phase._tag === "Switching") {
+      abort(migration, failure("destination-lost", "move pages", "the destination loader was restarted"), "retry");
+    }
+    return;
+  }
+  if (report.epoch !== migration.epoch) return;
+  migration.destinationReport = report;
+  if (report.phase === "failed" && phase._tag !== "Aborting") {
+    const why = report.failure ?? failure("internal", "load", "the destination gave no reason");
+    return abort(migration, why, "failed");
+  }
+  if (phase._tag === "Preparing" && report.phase === "ready") {
+    migration.phase = { _tag: "Starting", incarnation: report.incarnation };
+    migration.sourceHeardAt = now;
+  }
+  // `running` ends nothing here: the source confirms it against the record, and gives the last counters.
+  if (report.phase === "running" && now - migration.sourceHeardAt >= LOST_AFTER_MS) end(migration, "completed", now, emit);
+};
+
+const cancel = (migration: Migration): void => {
+  const why = failure("cancelled", "cancel", "cancelled by request");
+  switch (migration.phase._tag) {
+    case "Ended":
+      return;
+    case "Aborting":
+      if (migration.phase.then !== "retry") return;
+      return abort(migration, why, "cancelled");
+    default:
+      return abort(migration, why, "cancelled");
+  }
+};
+
+const tick = (migration: Migration, now: number, emit: Emit): void => {
+  const { phase } = migration;
+  if (phase._tag === "Ended") return;
+  const beforeSwitchover = phase._tag === "Claiming" || phase._tag === "Preparing" || phase._tag === "Starting" || phase._tag === "Active";
+  const late = beforeSwitchover ? Convergence.deadlinePassed(migration.progress, migration.parameters, now) : null;
+  if (late !== null) return abort(migration, late, "failed");
+  if (now - migration.sourceHeardAt >= LOST_AFTER_MS) return sourceSilent(migration, now, emit);
+  if (now - migration.destinationHeardAt >= LOST_AFTER_MS && (phase._tag === "Preparing" || phase._tag === "Active")) {
+    const reason = `the loader of node ${migration.destination} has not answered for ${LOST_AFTER_MS} ms`;
+    return abort(migration, failure("destination-lost", "move pages", reason), "failed");
+  }
+  if (now - migration.sourceHeardAt >= INSPECT_AFTER_MS) emit({ _tag: "ToSource", command: { _tag: "Inspect", ...header(migration) } });
+  if (migration.epoch !== 0 && now - migration.destinationHeardAt >= INSPECT_AFTER_MS) {
+    emit({ _tag: "ToDestination", command: { _tag: "Inspect", ...header(migration) } });
+  }
+};
+
+/** Nobody answers at the source. Where the guest may be stopped, only the record can tell how it ends; elsewhere it simply runs there. */
+const sourceSilent = (migration: Migration, now: number, emit: Emit): void => {
+  const reason = `the RAM sender of node ${migration.source} has not answered for ${LOST_AFTER_MS} ms`;
+  switch (migration.phase._tag) {
+    case "Switching":
+    case "Adopting":
+      emit({ _tag: "ReadRecord" });
+      emit({ _tag: "ToSource", command: { _tag: "Inspect", ...header(migration) } });
+      return;
+    default:
+      migration.failure ??= failure("source-lost", "move pages", reason);
+      return end(migration, "failed", now, emit);
+  }
+};
+
+/** The command that the present phase waits on. */
+const sayCommand = (migration: Migration, emit: Emit): void => {
+  const { phase } = migration;
+  const shared = header(migration);
+  switch (phase._tag) {
+    case "Claiming":
+      return emit({
+        _tag: "ToSource",
+        command: { _tag: "Claim", ...shared, attempt: migration.attempt, guest: migration.guest, parameters: migration.parameters, capabilities: migration.capabilities },
+      });
+    case "Preparing":
+      return emit({
+        _tag: "ToDestination",
+        command: {
+          _tag: "Prepare",
+          ...shared,
+          epoch: migration.epoch as Epoch,
+          guest: migration.guest,
+          source: migration.source,
+          offer: migration.sourceReport?.offer as Offer,
+          parameters: migration.parameters,
+          capabilities: migration.capabilities,
+        },
+      });
+    case "Starting":
+      return emit({
+        _tag: "ToSource",
+        command: { _tag: "Start", ...shared, epoch: migration.epoch as Epoch, destination: migration.destination, incarnation: phase.incarnation as Incarnation },
+      });
+    case "Adopting":
+      return emit({ _tag: "ToSource", command: { _tag: "Inspect", ...shared } });
+    case "Aborting": {
+      const why = migration.failure ?? failure("internal", "retry", "another attempt begins");
+      emit({ _tag: "ToSource", command: { _tag: "Abort", ...shared, failure: why } });
+      if (migration.epoch !== 0) emit({ _tag: "ToDestination", command: { _tag: "Abandon", ...shared, failure: why } });
+      return;
+    }
+    case "Active":
+    case "Switching":
+    case "Ended":
+      return;
+  }
+};
+
+const publish = (migration: Migration, event: MigrationEventIn, emit: Emit): void => {
+  const status = statusOf(migration);
+  const passes = migration.sourceReport?.ram?.["dirty-sync-count"] ?? migration.passes;
+  const newPass = passes > migration.passes;
+  migration.passes = passes;
+  if (newPass) emit({ _tag: "Publish", event: "MIGRATION_PASS" });
+  if (status !== migration.status) {
+    migration.status = status;
+    emit({ _tag: "Publish", event: "MIGRATION" });
+  } else if (event._tag === "SourceReported" && !newPass && migration.phase._tag !== "Ended") {
+    emit({ _tag: "Publish", event: "PROGRESS" });
+  }
+};
+
