@@ -61,13 +61,34 @@ export interface FileMapping {
   readonly fileOffset: number;
 }
 
+/** What tells a file apart from all others on this host, as the maps file prints it. */
+export interface FileIdentity {
+  readonly device: string;
+  readonly inode: bigint;
+}
+
 /**
- * Where a process maps a file shared and writable, in order of address. `path` may be `/proc/PID/fd/N`, which finds a memfd
- * too: files are told apart by device and inode, since a name may be deleted, or mean another file in another container.
- * Neighbours that continue one another are joined: the kernel splits a mapping wherever an attribute differs.
+ * Identity of a file. `path` may be `/proc/PID/fd/N`, which finds a memfd too. Names would not do: a name may be deleted, or
+ * mean another file in another container.
  */
-export const findFileMappings = (pid: number, path: string): ReadonlyArray<FileMapping> => {
-  const file = identify(path);
+export const identifyFile = (path: string): FileIdentity => {
+  try {
+    const { dev, ino } = statSync(path, { bigint: true });
+    // Linux' encoding of a device number: 12 bits of major in the middle, 20 bits of minor around them.
+    const major = (dev >> 8n) & 0xfffn;
+    const minor = (dev & 0xffn) | ((dev >> 12n) & 0xfff00n);
+    const hex = (value: bigint) => value.toString(16).padStart(2, "0");
+    return { device: `${hex(major)}:${hex(minor)}`, inode: ino };
+  } catch (error) {
+    throw new HostError("stat", errnoOf(error), { path });
+  }
+};
+
+/**
+ * Where a process maps a file shared and writable, in order of address. Neighbours that continue one another are joined:
+ * the kernel splits a mapping wherever an attribute differs.
+ */
+export const findFileMappings = (pid: number, file: FileIdentity): ReadonlyArray<FileMapping> => {
   const found: Array<{ address: bigint; lengthBytes: number; fileOffset: number }> = [];
   for (const region of readMaps(pid)) {
     if (region.inode !== file.inode || region.device !== file.device || !region.shared || !region.writable) continue;
@@ -88,26 +109,23 @@ export const findFileMappings = (pid: number, path: string): ReadonlyArray<FileM
 /** The address at which a process maps the whole of a file's range, or null when no single mapping covers it. */
 export const findMappedRange = (
   pid: number,
-  path: string,
+  file: FileIdentity,
   range: { readonly fileOffset: number; readonly lengthBytes: number },
-): bigint | null => {
-  for (const mapping of findFileMappings(pid, path)) {
-    const skip = range.fileOffset - mapping.fileOffset;
-    if (skip >= 0 && skip + range.lengthBytes <= mapping.lengthBytes) return mapping.address + BigInt(skip);
-  }
-  return null;
-};
+): bigint | null => findRanges(pid, file, range)[0] ?? null;
 
-/** Device and inode as the maps file prints them. */
-const identify = (path: string): { device: string; inode: bigint } => {
-  try {
-    const { dev, ino } = statSync(path, { bigint: true });
-    // Linux' encoding of a device number: 12 bits of major in the middle, 20 bits of minor around them.
-    const major = (dev >> 8n) & 0xfffn;
-    const minor = (dev & 0xffn) | ((dev >> 12n) & 0xfff00n);
-    const hex = (value: bigint) => value.toString(16).padStart(2, "0");
-    return { device: `${hex(major)}:${hex(minor)}`, inode: ino };
-  } catch (error) {
-    throw new HostError("stat", errnoOf(error), { path });
-  }
-};
+/** Whether a process maps that range of a file at that address (it may map it at others as well). */
+export const mapsFileAt = (
+  pid: number,
+  file: FileIdentity,
+  range: { readonly address: bigint; readonly fileOffset: number; readonly lengthBytes: number },
+): boolean => findRanges(pid, file, range).includes(range.address);
+
+const findRanges = (
+  pid: number,
+  file: FileIdentity,
+  range: { readonly fileOffset: number; readonly lengthBytes: number },
+): ReadonlyArray<bigint> =>
+  findFileMappings(pid, file).flatMap((mapping) => {
+    const skip = range.fileOffset - mapping.fileOffset;
+    return skip >= 0 && skip + range.lengthBytes <= mapping.lengthBytes ? [mapping.address + BigInt(skip)] : [];
+  });

@@ -101,6 +101,19 @@ const bitCount = (bits: number): number => {
   return Math.imul((word + (word >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
 };
 
+/** Whether the bits of all `count` pages are clear. Throws RangeError when they are not all within the bitmap. */
+export const isClearRange = (bitmap: Bitmap, first: number, count: number): boolean => {
+  checkRange(bitmap, first, count);
+  const end = first + count;
+  for (let page = first; page < end; ) {
+    const word = page >>> 5;
+    const next = Math.min(end, (word + 1) * WORD_BITS);
+    if ((bitmap.words[word]! & wordMask(page & 31, next - word * WORD_BITS)) !== 0) return false;
+    page = next;
+  }
+  return true;
+};
+
 /** Number of bits set. */
 export const count = (bitmap: Bitmap): number => {
   let total = 0;

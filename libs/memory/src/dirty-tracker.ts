@@ -1,6 +1,6 @@
 import type * as Effect from "effect/Effect";
-import type { RamBlock } from "./ram-block.ts";
 import type { TrackerError } from "./errors.ts";
+import type { RamBlock } from "./ram-block.ts";
 
 /** How writes of a running guest are noticed. `auto` at the operator's side picks the first of these that the host and the guest allow. */
 export type TrackerKind = "userfaultfd" | "soft-dirty" | "content";
