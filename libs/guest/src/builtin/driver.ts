@@ -1,0 +1,165 @@
+/** Reaches guests of our own kind over their monitor. */
+
+import { rmSync } from "node:fs";
+import { dirname } from "node:path";
+import { openTracker, type RamBlock, type TrackerKind } from "@godwit/memory";
+import type { GodwitError } from "@godwit/protocol";
+import * as Effect from "effect/Effect";
+import * as Schema from "effect/Schema";
+import type { Guest, GuestDescription, GuestDriver } from "../guest.ts";
+import { filesBeside } from "./files.ts";
+import { PAGE_BYTES } from "./kernel/page.ts";
+import type { BuiltinSpec } from "./launch.ts";
+import { ask, guestError, isDeserted } from "./monitor-client.ts";
+import { removeLeftover } from "./ram.ts";
+import { refusalOf } from "./refusal.ts";
+
+const RunState = Schema.Literals(["running", "paused", "incoming", "shutdown", "failed"]);
+
+const Description = Schema.Struct({
+  name: Schema.String,
+  pid: Schema.Int,
+  machine: Schema.String,
+  version: Schema.String,
+  runState: RunState,
+  block: Schema.Struct({
+    name: Schema.String,
+    lengthBytes: Schema.Int,
+    path: Schema.String,
+    address: Schema.BigIntFromString,
+  }),
+  userfaultfd: Schema.Boolean,
+});
+
+const Saved = Schema.Struct({ lengthBytes: Schema.Int });
+
+/** What a sweep or a check of guest memory found; see `verification.ts`. `bad` holds the first 16 of `badCount` bad pages. */
+export const Verification = Schema.Struct({
+  done: Schema.Boolean,
+  pagesChecked: Schema.Int,
+  pagesTotal: Schema.Int,
+  badCount: Schema.Int,
+  bad: Schema.Array(
+    Schema.Struct({
+      page: Schema.Int,
+      expectedVersion: Schema.Int,
+      found: Schema.Literals(["lost", "stale", "torn", "foreign"]),
+    }),
+  ),
+});
+export type Verification = typeof Verification.Type;
+
+/** What a guest has done in its present process; see `machine.ts`. */
+export const BuiltinStats = Schema.Struct({
+  runState: RunState,
+  pagesWritten: Schema.Int,
+  pagesDropped: Schema.Int,
+  ranMs: Schema.Finite,
+  workload: Schema.NullOr(
+    Schema.Struct({
+      seed: Schema.Int,
+      vcpus: Schema.Int,
+      dirtyRateBytesPerSecond: Schema.Int,
+      workingSetBytes: Schema.Int,
+      mix: Schema.Struct({ zero: Schema.Int, compressible: Schema.Int, random: Schema.Int }),
+    }),
+  ),
+});
+export type BuiltinStats = typeof BuiltinStats.Type;
+
+const command = (spec: BuiltinSpec, execute: string) =>
+  ask({ socket: spec.socket, pid: spec.pid, execute }, Schema.Null).pipe(Effect.asVoid);
+
+const describe = (spec: BuiltinSpec) => ask({ socket: spec.socket, pid: spec.pid, execute: "describe" }, Description);
+
+const blockOf = ({ block }: typeof Description.Type): RamBlock => ({
+  name: block.name,
+  lengthBytes: block.lengthBytes,
+  hostPageBytes: PAGE_BYTES,
+  path: block.path,
+  fileOffset: 0,
+});
+
+/** How the guest's memory turns out after a load: waits until every page was checked. Fails with `wrong-state` when it was never loaded. */
+export const awaitVerified = (spec: BuiltinSpec): Effect.Effect<Verification, GodwitError> =>
+  ask({ socket: spec.socket, pid: spec.pid, execute: "await-verified", until: "done" }, Verification);
+
+/** What that sweep has found so far. */
+export const readVerification = (spec: BuiltinSpec): Effect.Effect<Verification, GodwitError> =>
+  ask({ socket: spec.socket, pid: spec.pid, execute: "verify" }, Verification);
+
+/** Checks every page of a paused guest now; takes 0.4 ms for each MiB and vCPU. */
+export const checkMemory = (spec: BuiltinSpec): Effect.Effect<Verification, GodwitError> =>
+  ask({ socket: spec.socket, pid: spec.pid, execute: "check", until: "done" }, Verification);
+
+/** What the guest has done so far. */
+export const readStats = (spec: BuiltinSpec): Effect.Effect<BuiltinStats, GodwitError> =>
+  ask({ socket: spec.socket, pid: spec.pid, execute: "stats" }, BuiltinStats);
+
+/**
+ * Nothing is held open between two operations: a guest that has ended is noticed by the next one, with `guest-failed`,
+ * or `no-such-guest` when another process has its socket; `discard` takes both for success.
+ */
+export const BuiltinDriver: GuestDriver<BuiltinSpec> = {
+  kind: "builtin",
+  open: (spec) => Effect.succeed(makeGuest(spec)),
+};
+
+const makeGuest = (spec: BuiltinSpec): Guest => ({
+  describe: describe(spec).pipe(
+    Effect.map(
+      (description): GuestDescription => ({
+        name: description.name,
+        driver: "builtin",
+        machine: description.machine,
+        version: description.version,
+        blocks: [blockOf(description)],
+        runState: description.runState,
+      }),
+    ),
+  ),
+  track: (kind) => track(spec, kind),
+  pause: command(spec, "pause"),
+  resume: command(spec, "resume"),
+  saveDeviceState: (path) =>
+    ask({ socket: spec.socket, pid: spec.pid, execute: "save", arguments: { path } }, Saved).pipe(
+      Effect.map((saved) => saved.lengthBytes),
+    ),
+  loadDeviceState: (path) =>
+    ask({ socket: spec.socket, pid: spec.pid, execute: "load", arguments: { path } }, Schema.Null).pipe(Effect.asVoid),
+  discard: discard(spec),
+});
+
+const track = Effect.fnUntraced(function* (spec: BuiltinSpec, kind: TrackerKind | "auto") {
+  const description = yield* describe(spec);
+  const block = blockOf(description);
+  const process = {
+    pid: description.pid,
+    blocks: [{ ...block, address: description.block.address }],
+    userfaultfd: description.userfaultfd,
+  };
+  // Where the RAM file found room, there is the best hope for a copy of it.
+  return yield* openTracker({ kind, process, shadowDirectory: dirname(block.path) }).pipe(
+    Effect.mapError((cause) => guestError("tracker-failed", "start dirty tracking", cause.message)),
+  );
+});
+
+/** Ends the process and waits for its end; what a killed one left behind is removed for it. */
+const discard = (spec: BuiltinSpec): Effect.Effect<void, GodwitError> =>
+  ask({ socket: spec.socket, pid: spec.pid, execute: "quit", until: "closed" }, Schema.Null).pipe(
+    Effect.asVoid,
+    Effect.catch((error) => {
+      if (error.code === "no-such-guest") return Effect.void;
+      return Effect.flatMap(isDeserted(spec.socket), (deserted) => (deserted ? removeFiles(spec) : Effect.fail(error)));
+    }),
+  );
+
+const removeFiles = (spec: BuiltinSpec): Effect.Effect<void, GodwitError> =>
+  Effect.try({
+    try: () => {
+      const files = filesBeside(spec.socket, spec.name);
+      removeLeftover(files.ram);
+      rmSync(files.socket, { force: true });
+    },
+    catch: (cause) => guestError("guest-failed", "remove the guest's files", refusalOf(cause).message),
+  });

@@ -1,0 +1,2 @@
+export * from "./driver.ts";
+export { type BuiltinOptions, type BuiltinSpec, startBuiltin, startBuiltinIncoming } from "./launch.ts";

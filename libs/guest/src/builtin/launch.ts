@@ -1,0 +1,191 @@
+/** Starts guest processes, and lets go of them once they are ready: a guest lives on without its starter. */
+
+import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, lstatSync, mkdirSync, openSync } from "node:fs";
+import { isAbsolute } from "node:path";
+import type { Readable } from "node:stream";
+import { fileURLToPath } from "node:url";
+import type { RamBlock } from "@godwit/memory";
+import { GodwitError } from "@godwit/protocol";
+import * as Effect from "effect/Effect";
+import * as Schema from "effect/Schema";
+import type { GuestSpec } from "../guest.ts";
+import { defaultDirectory, filesOf } from "./files.ts";
+import { PAGE_BYTES, type PageMix } from "./kernel/page.ts";
+import { guestError } from "./monitor-client.ts";
+import { refusalOf } from "./refusal.ts";
+import { type ProcessSpec, parseProcessSpec } from "./spec.ts";
+
+export type BuiltinSpec = Extract<GuestSpec, { readonly driver: "builtin" }>;
+
+/** A guest to start. What is left out has the default named. */
+export interface BuiltinOptions {
+  /** 1 to 63 letters, digits, dots, dashes or underscores. */
+  readonly name: string;
+  /** A multiple of 4096, at most 1 TiB. */
+  readonly memoryBytes: number;
+  /** Threads, 1 to 64; 2. */
+  readonly vcpus?: number;
+  /** What all vCPUs together write, bytes/s; 0 idles; 8 MiB/s. */
+  readonly dirtyRateBytesPerSecond?: number;
+  /** The memory that is written over and over, bytes; a quarter of it. */
+  readonly workingSetBytes?: number;
+  /** Percent; 40 zero, 30 compressible, 30 random. */
+  readonly mix?: PageMix;
+  /** Unsigned 32-bit number; 1. */
+  readonly seed?: number;
+  /** Where RAM file, socket and log lie, absolute; made if missing; /dev/shm/godwit-UID. Should be memory: a tmpfs. */
+  readonly directory?: string;
+}
+
+const DEFAULT_VCPUS = 2;
+const DEFAULT_DIRTY_RATE = 8 * 2 ** 20;
+const DEFAULT_MIX: PageMix = { zero: 40, compressible: 30, random: 30 };
+const STEP = "start the guest";
+
+/** A start's deadline: what node and its threads need on a host that is busy, ms, */
+const START_TIMEOUT_MS = 30_000;
+/** and the slowest filling of memory that is still one, bytes/ms; 3 million were measured. */
+const FILL_BYTES_PER_MS_MIN = 100_000;
+
+/**
+ * Starts a guest; it runs when this succeeds. Fails with `invalid-parameter` (the value is named), `guest-exists`, `no-space`,
+ * or `guest-failed`. Interruption ends the process again.
+ */
+export const startBuiltin = Effect.fnUntraced(function* (options: BuiltinOptions) {
+  const directory = yield* prepareDirectory(options.directory);
+  const { name, memoryBytes } = options;
+  const pages = Math.max(1, Math.floor(memoryBytes / PAGE_BYTES));
+  return yield* launch(directory, {
+    ...frameOf(directory, name, memoryBytes),
+    role: "boot",
+    workload: {
+      seed: options.seed ?? 1,
+      vcpus: options.vcpus ?? Math.min(DEFAULT_VCPUS, pages),
+      dirtyRateBytesPerSecond: options.dirtyRateBytesPerSecond ?? DEFAULT_DIRTY_RATE,
+      workingSetBytes: options.workingSetBytes ?? Math.ceil(pages / 4) * PAGE_BYTES,
+      mix: options.mix ?? DEFAULT_MIX,
+    },
+  });
+});
+
+/**
+ * Starts a destination for a guest with these RAMBlocks: memory of zeros, and vCPUs that wait for device state. Its own
+ * blocks (`describe`) have other paths. Fails as `startBuiltin` does, and with `incompatible` for blocks that no builtin guest has.
+ */
+export const startBuiltinIncoming = Effect.fnUntraced(function* (
+  name: string,
+  blocks: ReadonlyArray<RamBlock>,
+  directory?: string,
+) {
+  const [block, ...others] = blocks;
+  if (block === undefined || others.length > 0 || block.name !== "ram0" || block.hostPageBytes !== PAGE_BYTES) {
+    const shown = blocks.map(({ name: block, hostPageBytes }) => `${block} (pages of ${hostPageBytes})`).join(", ");
+    const reason = `a builtin guest has one RAMBlock, ram0 with pages of ${PAGE_BYTES}; offered: ${shown || "none"}`;
+    return yield* guestError("incompatible", STEP, reason);
+  }
+  const prepared = yield* prepareDirectory(directory);
+  const pages = Math.max(1, Math.floor(block.lengthBytes / PAGE_BYTES));
+  return yield* launch(prepared, {
+    ...frameOf(prepared, name, block.lengthBytes),
+    role: "incoming",
+    vcpus: Math.min(DEFAULT_VCPUS, pages),
+  });
+});
+
+const frameOf = (directory: string, name: string, memoryBytes: number) => {
+  const files = filesOf(directory, name);
+  return { name, socket: files.socket, ramPath: files.ram, memoryBytes };
+};
+
+const prepareDirectory = (wanted: string | undefined): Effect.Effect<string, GodwitError> =>
+  Effect.try({
+    try: () => {
+      const directory = wanted ?? defaultDirectory();
+      if (!isAbsolute(directory)) throw guestError("invalid-parameter", STEP, `directory ${directory} is not absolute`);
+      mkdirSync(directory, { recursive: true, mode: 0o700 });
+      // In /dev/shm anybody could have made it first, to read guest memory.
+      if (wanted === undefined && lstatSync(directory).uid !== process.getuid!()) {
+        throw guestError("not-supported", STEP, `${directory} belongs to another user; name another directory`);
+      }
+      return directory;
+    },
+    catch: (cause) =>
+      cause instanceof GodwitError ? cause : guestError("guest-failed", STEP, refusalOf(cause).message),
+  });
+
+const StartReport = Schema.fromJsonString(
+  Schema.Union([
+    Schema.Struct({ ready: Schema.Literal(true), pid: Schema.Int }),
+    Schema.Struct({ ready: Schema.Literal(false), code: GodwitError.fields.code, reason: Schema.String }),
+  ]),
+);
+
+const launch = Effect.fnUntraced(function* (directory: string, spec: ProcessSpec) {
+  const json = JSON.stringify(spec);
+  // The same check that the process makes, before there is a process or a file of that name.
+  yield* Effect.try({
+    try: () => parseProcessSpec(json),
+    catch: (cause) => guestError(refusalOf(cause).code, STEP, refusalOf(cause).message),
+  });
+  const { log } = filesOf(directory, spec.name);
+  const child = yield* Effect.try({
+    try: () => spawnDetached(json, log),
+    catch: (cause) => guestError("guest-failed", STEP, refusalOf(cause).message),
+  });
+  const timeoutMs = START_TIMEOUT_MS + spec.memoryBytes / FILL_BYTES_PER_MS_MIN;
+  const failed = (reason: string): GodwitError => guestError("guest-failed", STEP, `${reason}; its log is ${log}`);
+  const text = yield* reportOf(child).pipe(
+    Effect.timeout(timeoutMs),
+    Effect.onError(() => Effect.sync(() => child.kill("SIGTERM"))),
+    Effect.mapError((error) => failed(typeof error === "string" ? error : `not ready after ${timeoutMs} ms`)),
+  );
+  const report = yield* Schema.decodeUnknownEffect(StartReport)(text).pipe(
+    Effect.mapError((cause) => failed(`it reported wrongly: ${cause.message}`)),
+  );
+  if (!report.ready) return yield* guestError(report.code, STEP, report.reason);
+  const started: BuiltinSpec = { driver: "builtin", name: spec.name, socket: spec.socket, pid: report.pid };
+  return started;
+});
+
+const REPORT_FD = 3;
+
+const spawnDetached = (json: string, log: string): ChildProcess => {
+  const entry = fileURLToPath(new URL("./process.ts", import.meta.url));
+  const logFd = openSync(log, "a", 0o600);
+  try {
+    return spawn(process.execPath, [entry, "--spec", json, "--report-fd", String(REPORT_FD)], {
+      detached: true,
+      stdio: ["ignore", logFd, logFd, "pipe"],
+      cwd: "/",
+      // Nothing of the starter's environment, such as NODE_OPTIONS, is meant for the guest.
+      env: {},
+    });
+  } finally {
+    closeSync(logFd);
+  }
+};
+
+/** The one line that the process reports. */
+const reportOf = (child: ChildProcess): Effect.Effect<string, string> =>
+  Effect.callback((resume) => {
+    const pipe = child.stdio[REPORT_FD] as Readable;
+    let text = "";
+    const release = (): void => {
+      pipe.destroy();
+      child.unref();
+    };
+    const settle = (outcome: Effect.Effect<string, string>): void => {
+      release();
+      resume(outcome);
+    };
+    pipe.setEncoding("utf8");
+    pipe.on("data", (chunk: string) => {
+      text += chunk;
+    });
+    pipe.on("end", () =>
+      settle(text === "" ? Effect.fail("the process ended before it was ready") : Effect.succeed(text)),
+    );
+    child.on("error", (cause) => settle(Effect.fail(cause.message)));
+    return Effect.sync(release);
+  });

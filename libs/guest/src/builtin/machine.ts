@@ -1,0 +1,228 @@
+/**
+ * The guest as a machine: its state, and what may be asked of it in each.
+ *
+ *     boot --> running <--> paused
+ *     incoming --load--> loaded --resume--> running          loaded: may be loaded again
+ *     any --> failed, when a vCPU thread ends
+ *
+ * Operations that change it run one after the other, in the order asked; all may be repeated.
+ */
+
+import type { RunState } from "../guest.ts";
+import { decodeDeviceState, encodeDeviceState, MACHINE, readDeviceState, writeDeviceState } from "./device-state.ts";
+import { PAGE_BYTES } from "./kernel/page.ts";
+import type { Ram } from "./ram.ts";
+import { Refusal } from "./refusal.ts";
+import type { ProcessSpec } from "./spec.ts";
+import { emptyLedger, startVcpus, type VcpuState } from "./vcpus.ts";
+import { makeSweep, reportOfCheck, type Sweep, type VerifyReport } from "./verification.ts";
+
+type State =
+  | { readonly tag: "incoming" }
+  | { readonly tag: "loaded"; readonly device: VcpuState }
+  | { readonly tag: "paused"; readonly device: VcpuState }
+  | { readonly tag: "running"; readonly device: VcpuState }
+  | { readonly tag: "failed"; readonly reason: string };
+
+/** `describe`'s answer. */
+export interface MachineDescription {
+  readonly name: string;
+  readonly pid: number;
+  readonly machine: string;
+  /** The Node.js that runs it. */
+  readonly version: string;
+  readonly runState: RunState;
+  readonly block: {
+    readonly name: string;
+    readonly lengthBytes: number;
+    readonly path: string;
+    readonly address: string;
+  };
+  readonly userfaultfd: boolean;
+}
+
+/** `stats`' answer. */
+export interface MachineStats {
+  readonly runState: RunState;
+  /** Pages written since this process began to run the guest; the first filling does not count. */
+  readonly pagesWritten: number;
+  /** Writes that were due but given up, because the host did not keep up. */
+  readonly pagesDropped: number;
+  /** How long the guest ran in this process, ms. */
+  readonly ranMs: number;
+  /** Null while nothing is known of the workload: an incoming guest before its load. */
+  readonly workload: VcpuState["workload"] | null;
+}
+
+export interface Machine {
+  readonly describe: () => MachineDescription;
+  readonly stats: () => MachineStats;
+  /** What the sweep since the last load knows so far. */
+  readonly verified: () => VerifyReport;
+  /** Waits for that sweep's end; `signal` gives up waiting. */
+  readonly awaitVerified: (signal: AbortSignal) => Promise<VerifyReport>;
+  readonly pause: () => Promise<void>;
+  readonly resume: () => Promise<void>;
+  readonly save: (path: string) => Promise<number>;
+  readonly load: (path: string) => Promise<void>;
+  /** Checks every page of a paused guest. */
+  readonly check: () => Promise<VerifyReport>;
+}
+
+const RUN_STATES = {
+  incoming: "incoming",
+  loaded: "paused",
+  paused: "paused",
+  running: "running",
+  failed: "failed",
+} as const satisfies Record<State["tag"], RunState>;
+
+/** Starts the vCPUs over `ram`; a guest that boots runs when this resolves. */
+export const startMachine = async (spec: ProcessSpec, ram: Ram, log: (text: string) => void): Promise<Machine> => {
+  const { memoryBytes } = spec;
+  let state: State = { tag: "incoming" };
+  let sweep: Sweep | null = null;
+  let ranMs = 0;
+  let runningSince = 0;
+  const vcpus = await startVcpus(ram.address, memoryBytes, spec.role === "boot" ? spec.workload.vcpus : spec.vcpus, {
+    found: (finding) => {
+      log(`bad page ${finding.page}: ${finding.found}, expected version ${finding.expectedVersion}`);
+      sweep?.found(finding);
+    },
+    swept: () => {
+      sweep?.vcpuDone();
+      if (sweep?.isDone()) log(`all pages verified since the load, ${vcpus.counts().pagesBad} of them bad`);
+    },
+    failed: (reason) => {
+      log(`failed: ${reason}`);
+      state = { tag: "failed", reason };
+      sweep?.abandon(new Refusal("guest-failed", reason));
+    },
+  });
+
+  // A function, since state changes behind the back of the narrowing compiler.
+  const current = (): State => state;
+  const enter = (next: State): void => {
+    // A thread may have ended while an operation was under way.
+    if (current().tag === "failed") throw wrongState("go on");
+    state = next;
+  };
+  const wrongState = (what: string): Refusal => {
+    const now = current();
+    if (now.tag === "failed") return new Refusal("guest-failed", now.reason);
+    return new Refusal("wrong-state", `cannot ${what} a guest that is ${now.tag}`);
+  };
+  const serialize = serializer();
+
+  const run = async (device: VcpuState): Promise<void> => {
+    await vcpus.run();
+    enter({ tag: "running", device });
+    runningSince = performance.now();
+  };
+
+  if (spec.role === "boot") {
+    const { workload } = spec;
+    const ledger = emptyLedger(memoryBytes);
+    const device = { workload, ledger, positions: Array.from({ length: workload.vcpus }, () => 0) };
+    await vcpus.configure(device, "trust");
+    await vcpus.fill();
+    await run(device);
+  }
+
+  const verified = (): VerifyReport => {
+    if (sweep === null)
+      throw new Refusal("wrong-state", "nothing to verify: this guest was not loaded from device state");
+    const { pagesChecked, pagesBad } = vcpus.counts();
+    return {
+      done: sweep.isDone(),
+      pagesChecked,
+      pagesTotal: memoryBytes / PAGE_BYTES,
+      badCount: pagesBad,
+      bad: sweep.bad(),
+    };
+  };
+
+  return {
+    describe: () => ({
+      name: spec.name,
+      pid: process.pid,
+      machine: MACHINE,
+      version: process.version,
+      runState: RUN_STATES[current().tag],
+      block: { name: "ram0", lengthBytes: memoryBytes, path: spec.ramPath, address: String(ram.address) },
+      userfaultfd: ram.userfaultfd.armed,
+    }),
+    stats: () => {
+      const now = current();
+      const { pagesWritten, pagesDropped } = vcpus.counts();
+      return {
+        runState: RUN_STATES[now.tag],
+        pagesWritten,
+        pagesDropped,
+        ranMs: ranMs + (now.tag === "running" ? performance.now() - runningSince : 0),
+        workload: "device" in now ? now.device.workload : null,
+      };
+    },
+    verified,
+    awaitVerified: async (signal) => {
+      verified();
+      const given = Promise.withResolvers<never>();
+      const giveUp = (): void => given.reject(new Refusal("cancelled", "the client waits no longer"));
+      signal.addEventListener("abort", giveUp);
+      try {
+        await Promise.race([sweep?.finished, given.promise]);
+        return verified();
+      } finally {
+        signal.removeEventListener("abort", giveUp);
+      }
+    },
+    pause: () =>
+      serialize(async () => {
+        const now = current();
+        if (now.tag === "failed") throw wrongState("pause");
+        if (now.tag !== "running") return;
+        await vcpus.pause();
+        enter({ tag: "paused", device: { ...now.device, positions: vcpus.positions() } });
+        ranMs += performance.now() - runningSince;
+      }),
+    resume: () =>
+      serialize(async () => {
+        const now = current();
+        if (now.tag === "running") return;
+        if (now.tag !== "paused" && now.tag !== "loaded") throw wrongState("resume");
+        await run(now.device);
+      }),
+    save: (path) =>
+      serialize(async () => {
+        const now = current();
+        if (now.tag !== "paused" && now.tag !== "loaded") throw wrongState("save");
+        return writeDeviceState(path, encodeDeviceState(now.device, memoryBytes));
+      }),
+    load: (path) =>
+      serialize(async () => {
+        const now = current();
+        if (now.tag !== "incoming" && now.tag !== "loaded") throw wrongState("load device state into");
+        const device = decodeDeviceState(readDeviceState(path, memoryBytes), memoryBytes);
+        await vcpus.configure(device, "verify");
+        sweep?.abandon(new Refusal("wrong-state", "the guest was loaded again"));
+        sweep = makeSweep(device.workload.vcpus);
+        enter({ tag: "loaded", device });
+      }),
+    check: () =>
+      serialize(async () => {
+        const now = current();
+        if (now.tag !== "paused" && now.tag !== "loaded") throw wrongState("check the memory of");
+        return reportOfCheck(await vcpus.check());
+      }),
+  };
+};
+
+/** Runs what it is given one after the other; a failure concerns its own caller only. */
+const serializer = (): (<A>(operation: () => Promise<A>) => Promise<A>) => {
+  let last: Promise<unknown> = Promise.resolve();
+  return (operation) => {
+    const result = last.then(operation);
+    last = result.catch(() => undefined);
+    return result;
+  };
+};
