@@ -1,4 +1,4 @@
-import { GodwitError } from "@godwit/protocol";
+import type { GodwitError } from "@godwit/protocol";
 import * as Schema from "effect/Schema";
 
 /** The network failed an operation; `retryable` says whether the same call can succeed later. */

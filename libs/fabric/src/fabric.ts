@@ -74,8 +74,34 @@ export interface ServiceDefinition {
   readonly endpoints: ReadonlyArray<Endpoint>;
 }
 
-/** A link that broke or came back; everything published in between is lost without a word. */
-export type LinkEvent = { readonly _tag: "Disconnected" } | { readonly _tag: "Reconnected" };
+/**
+ * What became of this actor's own link. Everything published between `Disconnected` and `Reconnected` is lost without a word,
+ * and a little of what was published just before. `Denied`: the server refused a subject to these credentials; a refused
+ * publish is told in no other way. `Closed` is final (credentials expired or revoked): nothing works any more.
+ */
+export type LinkEvent =
+  | { readonly _tag: "Disconnected"; readonly plane: Plane }
+  | { readonly _tag: "Reconnected"; readonly plane: Plane }
+  | { readonly _tag: "Denied"; readonly plane: Plane; readonly reason: string }
+  | { readonly _tag: "Closed"; readonly plane: Plane; readonly reason: string };
+
+/** Changes that are not taken by messages but by looking: what cancels itself between two looks may not show. */
+export interface News<A> {
+  /** Waits for at least one, then takes all that are there, in order. */
+  readonly takeAll: Effect.Effect<ReadonlyArray<A>, FabricError>;
+}
+
+/** What was lost here, at this actor, since it started. */
+export interface FabricCounters {
+  /** Publishes dropped: no link, larger than `maxPayloadBytes`, or not a subject. */
+  readonly publishesDropped: number;
+  /** Messages that arrived at a subscription whose queue was full. */
+  readonly messagesDropped: number;
+  /** Requests turned away because too many were being handled. */
+  readonly requestsRefused: number;
+  /** Presence messages that were not ours or malformed. */
+  readonly malformed: number;
+}
 
 /**
  * How actors talk. One layer on NATS, one on a simulated network with virtual time and seeded faults; both pass the same
@@ -86,18 +112,25 @@ export class Fabric extends Context.Service<
   {
     /** The largest payload one message may have, bytes; read from the server. */
     readonly maxPayloadBytes: number;
-    /** Hands a message to the network and returns at once; never throws. `data` must not be written to before the next tick. */
-    readonly publish: (subject: string, data: Uint8Array, plane?: Plane) => void;
+    /**
+     * Hands a message to the network and returns at once; never throws, never waits. False: it was dropped here (see
+     * `FabricCounters`); true promises nothing. `data` must not be written to before the next tick. Default plane: control.
+     */
+    readonly publish: (subject: string, data: Uint8Array, plane?: Plane) => boolean;
+    /** Complete when the server knows of it: what is published from then on, by anybody, arrives (or is lost like any message). */
     readonly subscribe: (
       subject: string,
       options: { readonly capacity: number; readonly plane?: Plane },
     ) => Effect.Effect<Subscription, FabricError, Scope.Scope>;
+    /** Fails at once with `NoResponders` when nobody subscribes. Never repeated by itself. */
     readonly request: (
       subject: string,
       data: Uint8Array,
       options: { readonly timeoutMs: number },
     ) => Effect.Effect<Uint8Array, RequestError>;
+    /** Serves until the scope ends. At most HANDLERS_MAX requests are handled at a time; further ones fail, retryable. */
     readonly serve: (service: ServiceDefinition) => Effect.Effect<void, FabricError, Scope.Scope>;
+    /** Opens the bucket of this name (a token), and creates it when there is none. */
     readonly bucket: (name: string) => Effect.Effect<Bucket, FabricError>;
     /** Beats every HEARTBEAT_MS until the scope ends, then says goodbye. */
     readonly announce: (member: Member) => Effect.Effect<void, FabricError, Scope.Scope>;
@@ -107,9 +140,10 @@ export class Fabric extends Context.Service<
     readonly watch: (filter: {
       readonly role?: string;
       readonly node?: string;
-    }) => Effect.Effect<{ readonly takeAll: Effect.Effect<ReadonlyArray<PresenceEvent>, FabricError> }, FabricError, Scope.Scope>;
-    /** Changes of this actor's own link, for whoever must re-send. */
-    readonly link: Effect.Effect<{ readonly takeAll: Effect.Effect<ReadonlyArray<LinkEvent>, FabricError> }, never, Scope.Scope>;
+    }) => Effect.Effect<News<PresenceEvent>, FabricError, Scope.Scope>;
+    /** Changes of this actor's own link, for whoever must re-send; the oldest are forgotten when nobody takes them. */
+    readonly link: Effect.Effect<News<LinkEvent>, never, Scope.Scope>;
+    readonly counters: () => FabricCounters;
   }
 >()("@godwit/fabric/Fabric") {}
 
@@ -117,3 +151,5 @@ export class Fabric extends Context.Service<
 export const HEARTBEAT_MS = 200;
 /** Silence after which a member counts as gone, ms: four missed beats, so that a death is noticed within a second. */
 export const SILENT_MS = 800;
+/** Requests one service handles at a time. Each holds a fiber and its payload; control requests are few and short. */
+export const HANDLERS_MAX = 256;

@@ -1,0 +1,58 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import * as Context from "effect/Context";
+import * as Effect from "effect/Effect";
+import * as Layer from "effect/Layer";
+import type { FabricWorld } from "../fabric.conformance.ts";
+import { Fabric, type Member } from "../fabric.ts";
+import { type LocalNats, type LocalNatsOptions, startNats } from "../local-nats.ts";
+import { NatsFabric } from "../nats/nats-fabric.ts";
+
+const ANNOUNCER = fileURLToPath(new URL("announcer.ts", import.meta.url));
+
+/** An actor's fabric on a real server, for the life of the scope. */
+export const joinNats = (servers: string, name: string) =>
+  Effect.map(Layer.build(NatsFabric.layer({ servers, name })), (context) => Context.get(context, Fabric));
+
+/** A process that has announced `member`; SIGKILLed with the scope. */
+export const announceInProcess = Effect.fnUntraced(function* (servers: string, member: Member) {
+  const child = yield* Effect.acquireRelease(
+    Effect.sync(() =>
+      spawn(process.execPath, [ANNOUNCER, servers, JSON.stringify(member)], { stdio: ["ignore", "pipe", "inherit"] }),
+    ),
+    (running) => Effect.sync(() => running.kill("SIGKILL")),
+  );
+  yield* Effect.promise(() => once(child.stdout, "data"));
+  const signal = (name: NodeJS.Signals) => Effect.sync(() => void child.kill(name));
+  return { crash: signal("SIGKILL"), pause: signal("SIGSTOP"), resume: signal("SIGCONT") };
+});
+
+/** A server with a store of its own, which goes with `close`. */
+export async function startTestNats(
+  options: Partial<LocalNatsOptions> = {},
+): Promise<{ readonly server: LocalNats; readonly storeDir: string; readonly close: () => Promise<void> }> {
+  const storeDir = options.storeDir ?? mkdtempSync(join(tmpdir(), "godwit-nats-"));
+  const server = await startNats({ ...options, storeDir });
+  return {
+    server,
+    storeDir,
+    close: async () => {
+      await server.stop();
+      rmSync(storeDir, { recursive: true, force: true });
+    },
+  };
+}
+
+export async function openNatsWorld(): Promise<FabricWorld> {
+  const { server, close } = await startTestNats();
+  return {
+    run: (program) => Effect.runPromise(Effect.scoped(program)),
+    join: (actor) => joinNats(server.url, actor),
+    announceElsewhere: (member) => announceInProcess(server.url, member),
+    close,
+  };
+}

@@ -1,0 +1,157 @@
+import { readFile } from "node:fs/promises";
+import { PermissionViolationError } from "@nats-io/nats-core";
+import { type ConnectionOptions, connect, credsAuthenticator, type NatsConnection } from "@nats-io/transport-node";
+import * as Effect from "effect/Effect";
+import type * as Scope from "effect/Scope";
+import { FabricError } from "../errors.ts";
+import type { LinkEvent, Plane } from "../fabric.ts";
+import { isSupportedVersion, NATS_VERSION_MIN } from "./version.ts";
+
+export interface NatsOptions {
+  /** URLs of the servers, separated by commas when it is one string; `nats://user:password@host` and `tls://` are understood. */
+  readonly servers: string | ReadonlyArray<string>;
+  /** Shown by the server's monitoring; the connections are named `<name> control` and `<name> bulk`. */
+  readonly name: string;
+  /** Path of a credentials file. */
+  readonly creds?: string;
+  /** Certificates for servers that ask for TLS; without it the system's authorities count. */
+  readonly tls?: { readonly caFile?: string; readonly certFile?: string; readonly keyFile?: string };
+}
+
+/** How long a first connection may take, all servers and addresses together, ms; what it names is refused in time to be read. */
+export const CONNECT_TIMEOUT_MS = 5_000;
+/** One attempt, ms: an address whose packets vanish must not use up the time of the others. */
+const DIAL_TIMEOUT_MS = 2_000;
+/** A dead server is noticed after three of these, ms; the client's own default is two minutes. */
+const PING_INTERVAL_MS = 1_000;
+const PINGS_OUT_MAX = 2;
+/** Between attempts to reconnect, ms. Attempts are free of charge on a loopback or a rack's network, and a guest may be paused meanwhile. */
+const RECONNECT_WAIT_MS = 100;
+const RECONNECT_JITTER_MS = 50;
+/** How long closing may try to hand over what was published, ms. */
+const CLOSE_MS = 1_000;
+
+/** One connection, and whether it is up now. */
+export interface NatsLink {
+  readonly plane: Plane;
+  readonly nc: NatsConnection;
+  readonly connected: () => boolean;
+}
+
+/** What a connection tells about itself, as it happens. Must not throw. */
+export type LinkListener = (event: LinkEvent) => void;
+
+/**
+ * Connects for the life of the scope, and reconnects for ever. Fails with `nats-unreachable`, `nats-denied` or `nats-too-old`.
+ */
+export const openLink = (
+  options: NatsOptions,
+  plane: Plane,
+  listener: LinkListener,
+): Effect.Effect<NatsLink, FabricError, Scope.Scope> =>
+  Effect.gen(function* () {
+    const nc = yield* Effect.acquireRelease(dial(options, plane), close);
+    const version = nc.info?.version ?? "unknown";
+    if (!isSupportedVersion(version)) {
+      return yield* new FabricError({
+        code: "nats-too-old",
+        operation: `connect to ${nc.getServer()}`,
+        reason: `nats-server ${version} is older than ${NATS_VERSION_MIN}`,
+        retryable: false,
+      });
+    }
+    let connected = true;
+    const follow = async () => {
+      for await (const status of nc.status()) {
+        if (status.type === "disconnect") {
+          // One cut is told once, although every failed attempt to reconnect tells it again.
+          if (connected) listener({ _tag: "Disconnected", plane });
+          connected = false;
+        } else if (status.type === "reconnect") {
+          connected = true;
+          listener({ _tag: "Reconnected", plane });
+        } else if (status.type === "error" && status.error instanceof PermissionViolationError) {
+          listener({ _tag: "Denied", plane, reason: status.error.message });
+        }
+      }
+    };
+    void follow();
+    void nc.closed().then((why) => {
+      connected = false;
+      listener({ _tag: "Closed", plane, reason: why instanceof Error ? why.message : "closed by this actor" });
+    });
+    return { plane, nc, connected: () => connected };
+  });
+
+const dial = (options: NatsOptions, plane: Plane): Effect.Effect<NatsConnection, FabricError> => {
+  const servers = typeof options.servers === "string" ? options.servers.split(",") : [...options.servers];
+  const refused = (cause: unknown) => {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    const denied = cause instanceof Error && /Authorization|Authentication/.test(cause.name);
+    return new FabricError({
+      code: denied ? "nats-denied" : "nats-unreachable",
+      operation: `connect to ${servers.map(withoutPassword).join(", ")}`,
+      reason,
+      retryable: !denied,
+    });
+  };
+  return Effect.tryPromise({ try: () => connectWithin(connectionOptions(options, servers, plane)), catch: refused });
+};
+
+async function connectWithin(pending: Promise<ConnectionOptions>): Promise<NatsConnection> {
+  const connecting = connect(await pending);
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`no connection within ${CONNECT_TIMEOUT_MS} ms`)), CONNECT_TIMEOUT_MS);
+  });
+  try {
+    return await Promise.race([connecting, late]);
+  } catch (error) {
+    // Should it succeed after all, nobody would close it.
+    void connecting.then((nc) => nc.close()).catch(() => {});
+    throw error;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function connectionOptions(
+  options: NatsOptions,
+  servers: ReadonlyArray<string>,
+  plane: Plane,
+): Promise<ConnectionOptions> {
+  const connection: ConnectionOptions = {
+    servers: servers.map((server) => server.trim().replace(/^(\w+:\/\/)?[^@/]*@/, "$1")),
+    name: `${options.name} ${plane}`,
+    timeout: DIAL_TIMEOUT_MS,
+    pingInterval: PING_INTERVAL_MS,
+    maxPingOut: PINGS_OUT_MAX,
+    maxReconnectAttempts: -1,
+    reconnectTimeWait: RECONNECT_WAIT_MS,
+    reconnectJitter: RECONNECT_JITTER_MS,
+    reconnectJitterTLS: RECONNECT_JITTER_MS,
+    // The stack of every request costs more than the request.
+    noAsyncTraces: true,
+  };
+  const login = /^(?:\w+:\/\/)?([^@/:]*)(?::([^@/]*))?@/.exec(servers[0] ?? "");
+  if (login?.[2] !== undefined) {
+    connection.user = decodeURIComponent(login[1] ?? "");
+    connection.pass = decodeURIComponent(login[2]);
+  } else if (login?.[1]) {
+    connection.token = decodeURIComponent(login[1]);
+  }
+  if (options.creds !== undefined) connection.authenticator = credsAuthenticator(await readFile(options.creds));
+  if (options.tls !== undefined) connection.tls = { ...options.tls };
+  else if (servers.some((server) => server.trim().startsWith("tls://"))) connection.tls = {};
+  return connection;
+}
+
+const withoutPassword = (server: string): string => server.replace(/^(\w+:\/\/)?[^@/]*@/, "$1***@");
+
+/** Hands over what was published, as far as that is possible within CLOSE_MS: a server that is away must not keep us. */
+const close = (nc: NatsConnection): Effect.Effect<void> =>
+  Effect.promise(async () => {
+    if (nc.isClosed()) return;
+    await Promise.race([nc.flush().catch(() => {}), new Promise((resolve) => setTimeout(resolve, CLOSE_MS))]);
+    await nc.close();
+  });

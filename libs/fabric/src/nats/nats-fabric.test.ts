@@ -1,0 +1,4 @@
+import { openNatsWorld } from "../conformance/nats-world.ts";
+import { fabricConformance } from "../fabric.conformance.ts";
+
+fabricConformance("a real nats-server", openNatsWorld);

@@ -1,0 +1,156 @@
+import { performance } from "node:perf_hooks";
+import type { Msg } from "@nats-io/nats-core";
+import type * as Context from "effect/Context";
+import * as Effect from "effect/Effect";
+import * as Layer from "effect/Layer";
+import type * as Scope from "effect/Scope";
+import { FabricError } from "../errors.ts";
+import { Fabric, type LinkEvent, type Message, type Plane } from "../fabric.ts";
+import { type Inbox, makeInbox, makeNewsInbox } from "../inbox.ts";
+import type { PresenceWire } from "../presence.ts";
+import { presenceOn } from "../presence-effects.ts";
+import { openBucket } from "./bucket.ts";
+import { type NatsLink, type NatsOptions, openLink } from "./connection.ts";
+import { request, serve } from "./requests.ts";
+
+/** Link changes kept for each listener that does not take them; the oldest are forgotten. */
+const LINK_EVENTS_KEPT = 64;
+/** How long `subscribe` waits for the server to know of it, ms. */
+const SUBSCRIBE_MS = 2_000;
+
+/** `Fabric` on NATS: a control and a bulk connection, each with its own reconnects. */
+export const NatsFabric = {
+  /** Fails with `nats-unreachable`, `nats-denied` or `nats-too-old`; the connections close with the layer. */
+  layer: (options: NatsOptions): Layer.Layer<Fabric, FabricError> => Layer.effect(Fabric, make(options)),
+};
+
+const make = Effect.fnUntraced(function* (options: NatsOptions) {
+  const inboxes = new Set<{ readonly plane: Plane; readonly fail: (error: FabricError) => void }>();
+  const listeners = new Set<(event: LinkEvent) => void>();
+  const run = Effect.runForkWith(yield* Effect.context<never>());
+  const counters = { publishesDropped: 0, messagesDropped: 0, requestsRefused: 0, malformed: 0 };
+  let closing = false;
+
+  const onLinkEvent = (event: LinkEvent) => {
+    for (const listener of listeners) listener(event);
+    if (event._tag === "Closed") {
+      const closed = closedError(`${event.plane} connection`, event.reason);
+      for (const inbox of inboxes) if (inbox.plane === event.plane) inbox.fail(closed);
+    }
+    if (!closing)
+      run(Effect.logWarning(`NATS ${event.plane} link: ${event._tag}`).pipe(Effect.annotateLogs({ ...event })));
+  };
+  const control = yield* openLink(options, "control", onLinkEvent);
+  const bulk = yield* openLink(options, "bulk", onLinkEvent);
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      closing = true;
+    }),
+  );
+  const linkOf = (plane: Plane): NatsLink => (plane === "bulk" ? bulk : control);
+  const maxPayloadBytes = Math.min(...[control, bulk].map((link) => link.nc.info?.max_payload ?? 0));
+
+  const publish = (subject: string, data: Uint8Array, plane: Plane = "control"): boolean => {
+    const link = plane === "bulk" ? bulk : control;
+    if (link.connected() && data.length <= maxPayloadBytes) {
+      try {
+        link.nc.publish(subject, data);
+        return true;
+      } catch {
+        // Closed this instant, or not a subject: dropped and counted like everything else that cannot leave.
+      }
+    }
+    counters.publishesDropped++;
+    return false;
+  };
+
+  /** An inbox that fails when its connection closes, and is forgotten with the scope. */
+  const trackedInbox = <A>(plane: Plane, capacity: number): Effect.Effect<Inbox<A>, never, Scope.Scope> =>
+    Effect.acquireRelease(
+      makeInbox<A>(capacity)
+        .pipe(Effect.map((inbox) => ({ inbox, entry: { plane, fail: inbox.fail } })))
+        .pipe(Effect.tap(({ entry }) => Effect.sync(() => inboxes.add(entry)))),
+      ({ entry }) => Effect.sync(() => inboxes.delete(entry)),
+    ).pipe(Effect.map(({ inbox }) => inbox));
+
+  const subscribe: Context.Service.Shape<typeof Fabric>["subscribe"] = Effect.fnUntraced(
+    function* (subject, subscribeOptions) {
+      const { capacity, plane = "control" } = subscribeOptions;
+      const { nc, connected } = linkOf(plane);
+      const inbox = yield* trackedInbox<Message>(plane, capacity);
+      const receive = (error: Error | null, message: Msg) => {
+        if (error !== null) inbox.fail(deniedError(`subscribe ${subject}`, error.message));
+        else if (!inbox.offer({ subject: message.subject, data: message.data })) counters.messagesDropped++;
+      };
+      yield* Effect.acquireRelease(
+        Effect.try({
+          try: () => nc.subscribe(subject, { callback: receive }),
+          catch: (cause) => closedError(`subscribe ${subject}`, cause instanceof Error ? cause.message : String(cause)),
+        }),
+        (subscription) => Effect.sync(() => subscription.unsubscribe()),
+      );
+      // Without a link there is nothing to wait for: reconnecting subscribes again.
+      if (connected()) {
+        yield* Effect.promise(() => nc.flush().catch(() => {})).pipe(Effect.timeoutOption(SUBSCRIBE_MS));
+      }
+      return { takeAll: inbox.takeAll, dropped: inbox.dropped };
+    },
+  );
+
+  const wire: PresenceWire = {
+    publish,
+    subscribe: (subject, receive) => {
+      const subscription = control.nc.subscribe(subject, {
+        callback: (error, message) => {
+          // Denied: the link's listener has been told.
+          if (error === null) receive(message.subject, message.data);
+        },
+      });
+      return () => subscription.unsubscribe();
+    },
+    roundTrip: (settled) => {
+      control.nc.flush().then(
+        () => settled(true),
+        () => settled(false),
+      );
+    },
+    every: (ms, tick) => {
+      const timer = setInterval(tick, ms);
+      return () => clearInterval(timer);
+    },
+    now: () => performance.now(),
+    wallClock: () => Date.now(),
+  };
+  const presence = presenceOn(wire, trackedInbox, () => {
+    counters.malformed++;
+  });
+
+  return Fabric.of({
+    maxPayloadBytes,
+    publish,
+    subscribe,
+    request: (subject, data, requestOptions) => request(control.nc, subject, data, requestOptions.timeoutMs),
+    serve: (definition) =>
+      serve(control.nc, options.name, definition, () => {
+        counters.requestsRefused++;
+      }),
+    bucket: (name) => openBucket(control.nc, name),
+    ...presence,
+    link: Effect.acquireRelease(
+      Effect.map(makeNewsInbox<LinkEvent>(LINK_EVENTS_KEPT), (inbox) => {
+        const listener = (event: LinkEvent) => {
+          inbox.offer(event);
+        };
+        listeners.add(listener);
+        return { takeAll: inbox.takeAll, listener };
+      }),
+      ({ listener }) => Effect.sync(() => listeners.delete(listener)),
+    ),
+    counters: () => ({ ...counters }),
+  });
+});
+
+const closedError = (operation: string, reason: string): FabricError =>
+  new FabricError({ code: "closed", operation, reason, retryable: false });
+const deniedError = (operation: string, reason: string): FabricError =>
+  new FabricError({ code: "nats-denied", operation, reason, retryable: false });

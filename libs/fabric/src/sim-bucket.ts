@@ -1,0 +1,32 @@
+import * as Effect from "effect/Effect";
+import { FabricError } from "./errors.ts";
+import type { Bucket, CasOutcome } from "./fabric.ts";
+import type { SimEntry, SimRead, SimRegister } from "./simulation/index.ts";
+
+/** A simulated register as `actor` sees it. Values are copied both ways, as a network does it. */
+export function simBucket(register: SimRegister, actor: string): Bucket {
+  return {
+    get: (key) =>
+      read<SimEntry | null>(`read ${key}`, (settled) => register.get(actor, key, settled)).pipe(
+        Effect.map((entry) =>
+          entry === null ? null : { value: (entry.value as Uint8Array).slice(), revision: entry.revision },
+        ),
+      ),
+    keys: read("list the keys", (settled) => register.keys(actor, settled)),
+    compareAndSet: (key, value, revision) =>
+      Effect.callback<CasOutcome>((resume) => {
+        register.compareAndSet(actor, key, value.slice(), revision, (outcome) => resume(Effect.succeed(outcome)));
+      }),
+  };
+}
+
+const read = <A>(
+  operation: string,
+  ask: (settled: (answer: SimRead<A>) => void) => void,
+): Effect.Effect<A, FabricError> =>
+  Effect.callback((resume) => {
+    ask((answer) => {
+      if (answer._tag === "Read") resume(Effect.succeed(answer.found));
+      else resume(Effect.fail(new FabricError({ code: "failed", operation, reason: answer.reason, retryable: true })));
+    });
+  });

@@ -1,0 +1,2 @@
+export { SimFabric } from "./sim-fabric.ts";
+export { simulate } from "./simulate.ts";
