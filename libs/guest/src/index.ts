@@ -1,2 +1,3 @@
 export * from "./builtin/index.ts";
 export * from "./guest.ts";
+export * from "./qemu/index.ts";

@@ -1,0 +1,222 @@
+import {
+  closeSync,
+  createReadStream,
+  createWriteStream,
+  linkSync,
+  openSync,
+  readSync,
+  rmSync,
+  statSync,
+} from "node:fs";
+import { createConnection } from "node:net";
+import { Transform } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { errnoOf } from "@godwit/host";
+import type { GodwitError } from "@godwit/protocol";
+import type * as Duration from "effect/Duration";
+import * as Effect from "effect/Effect";
+import * as Queue from "effect/Queue";
+import * as Schedule from "effect/Schedule";
+import * as Schema from "effect/Schema";
+import type * as Scope from "effect/Scope";
+import { asFailure, failure, qmpFailure } from "./failure.ts";
+import { withDeviceStateSettings } from "./migration-settings.ts";
+import type { Qmp } from "./qmp.ts";
+import { listenOnce, rendezvousPath } from "./rendezvous.ts";
+import { MigrationInfo, migrationIsUnderWay, QemuStatus } from "./run-state.ts";
+
+/**
+ * Moves a QEMU's device state out of it and into it: QEMU's own migration stream, over a unix socket, with x-ignore-shared,
+ * which leaves out the RAM that lies in files. Firmware and video memory, which lie in no file, travel in the stream.
+ */
+
+/** The most a device state may have, bytes: with more, RAM travels in it, and the guest stands still for seconds. */
+const DEVICE_STATE_BYTES_MAX = 2 ** 30;
+/** How long saving or loading may take. A plain PC takes 10 ms; video memory and slow disks to flush add to it. */
+const DEVICE_STATE_TIMEOUT: Duration.Input = "30 seconds";
+/** How long QEMU may take to end a migration that was cancelled, and to settle after one that ended. */
+const SETTLE_TIMEOUT: Duration.Input = "5 seconds";
+/** How long QEMU may take to say why it broke the feeding off. */
+const LAST_WORD: Duration.Input = "2 seconds";
+/** Only the owner reads what was a guest's processor and devices. */
+const FILE_MODE = 0o600;
+/** `migrate-incoming` takes `exit-on-error` from this version on; before, a QEMU that cannot load ends. */
+const EXIT_ON_ERROR_SINCE = { major: 9, minor: 1 };
+
+const SAVE = "save the device state";
+const LOAD = "load the device state";
+
+const MigrationEvent = Schema.Struct({ status: Schema.String });
+const isMigrationEvent = Schema.is(MigrationEvent);
+
+/**
+ * Writes the device state of a stopped QEMU into a new file at `path`, and returns its length, bytes. The file appears when
+ * it is complete. Afterwards QEMU is in `postmigrate` and can go on, but not be saved again before it did.
+ */
+export const saveDeviceState = (qmp: Qmp, path: string): Effect.Effect<number, GodwitError> =>
+  withDeviceStateSettings(
+    qmp,
+    Effect.gen(function* () {
+      const ending = yield* migrationEnding(qmp, SAVE);
+      const socket = yield* rendezvousPath(qmp.peer).pipe(Effect.mapError(localFailure(SAVE)));
+      const listener = yield* listenOnce(socket, qmp.peer).pipe(Effect.mapError(localFailure(SAVE)));
+      const partial = `${path}.partial`;
+      const removePartial = Effect.sync(() => rmSync(partial, { force: true }));
+      yield* removePartial;
+      yield* Effect.addFinalizer(() => removePartial);
+      const receive = listener.connection.pipe(
+        Effect.flatMap((connection) =>
+          streaming(SAVE, (signal) =>
+            pipeline(connection, lengthLimit(), createWriteStream(partial, { flags: "wx", mode: FILE_MODE }), {
+              signal,
+            }),
+          ),
+        ),
+      );
+      yield* qmp.execute("migrate", Schema.Unknown, { uri: `unix:${socket}` });
+      // Both must say so: the status that all was sent, the stream's end that all came. A failure leaves nobody connected.
+      yield* Effect.all([ending, receive], { concurrency: "unbounded" }).pipe(
+        Effect.onError(() => cancelMigration(qmp)),
+      );
+      yield* settled(qmp);
+      // link, not rename: it refuses to replace what is there.
+      return yield* Effect.try({
+        try: () => {
+          linkSync(partial, path);
+          return statSync(path).size;
+        },
+        catch: localFailure(SAVE),
+      });
+    }).pipe(Effect.scoped, withinTime(SAVE)),
+  ).pipe(Effect.mapError(asFailure(SAVE)));
+
+/**
+ * Feeds the device state at `path` to a QEMU that waits in `inmigrate`, with its RAM in place. It is stopped afterwards. After a
+ * failure this QEMU is of no further use: an incoming migration can be started once in a process' life.
+ */
+export const loadDeviceState = (qmp: Qmp, path: string): Effect.Effect<void, GodwitError> =>
+  withDeviceStateSettings(
+    qmp,
+    Effect.gen(function* () {
+      yield* checkStream(path);
+      const ending = yield* migrationEnding(qmp, LOAD);
+      const socket = yield* rendezvousPath(qmp.peer).pipe(Effect.mapError(localFailure(LOAD)));
+      // In `inmigrate` this means: do not start by yourself, whatever the stream says of the source.
+      yield* qmp.execute("stop", Schema.Unknown);
+      const { major, minor } = qmp.version;
+      const staysOnError =
+        major > EXIT_ON_ERROR_SINCE.major ||
+        (major === EXIT_ON_ERROR_SINCE.major && minor >= EXIT_ON_ERROR_SINCE.minor);
+      yield* qmp.execute("migrate-incoming", Schema.Unknown, {
+        uri: `unix:${socket}`,
+        ...(staysOnError ? { "exit-on-error": false } : {}),
+      });
+      // QEMU's word decides: it stops reading as soon as it has enough, or fails, and both break the feeding off.
+      const brokenOff = streaming(LOAD, (signal) =>
+        pipeline(createReadStream(path), createConnection(socket), { signal }),
+      ).pipe(
+        Effect.andThen(Effect.never),
+        Effect.catch((error) => Effect.delay(Effect.fail(error), LAST_WORD)),
+      );
+      yield* Effect.raceFirst(ending, brokenOff);
+      yield* settled(qmp);
+    }).pipe(Effect.scoped, withinTime(LOAD)),
+  ).pipe(Effect.mapError(asFailure(LOAD)));
+
+/** Subscribes now; the result returns when the migration has completed, and fails with QEMU's reason when it has not. */
+const migrationEnding = (qmp: Qmp, step: string): Effect.Effect<Effect.Effect<void, GodwitError>, never, Scope.Scope> =>
+  Effect.map(qmp.events("MIGRATION"), (events) =>
+    Effect.gen(function* () {
+      for (;;) {
+        const event = yield* Queue.take(events).pipe(Effect.mapError(qmpFailure(step)));
+        if (!isMigrationEvent(event)) continue;
+        if (event.status === "completed") return;
+        if (event.status !== "failed" && event.status !== "cancelled") continue;
+        const info = yield* qmp.execute("query-migrate", MigrationInfo).pipe(Effect.mapError(qmpFailure(step)));
+        return yield* failure("device-state-failed", step, info["error-desc"] ?? `QEMU says ${event.status}`);
+      }
+    }),
+  );
+
+/** QEMU tells that a migration has ended shortly before its run state follows; no event says when it did. */
+const settled = (qmp: Qmp): Effect.Effect<void, GodwitError> =>
+  qmp.execute("query-status", QemuStatus).pipe(
+    Effect.mapError(qmpFailure("settle")),
+    Effect.repeat({
+      while: ({ status }) => status === "finish-migrate" || status === "inmigrate",
+      schedule: Schedule.spaced("1 millis"),
+    }),
+    Effect.timeoutOrElse({
+      duration: SETTLE_TIMEOUT,
+      orElse: () =>
+        Effect.fail(failure("guest-failed", "settle", "QEMU completed the migration, but does not leave it")),
+    }),
+    Effect.asVoid,
+  );
+
+/** Ends a save that will not be completed, so that the guest can go on. */
+const cancelMigration = (qmp: Qmp): Effect.Effect<void> =>
+  qmp.execute("migrate_cancel", Schema.Unknown).pipe(
+    Effect.andThen(
+      qmp
+        .execute("query-migrate", MigrationInfo)
+        .pipe(Effect.repeat({ while: migrationIsUnderWay, schedule: Schedule.spaced("5 millis") })),
+    ),
+    Effect.timeout(SETTLE_TIMEOUT),
+    Effect.catch((error) => Effect.logWarning(`the migration that failed could not be cancelled: ${error.message}`)),
+    Effect.asVoid,
+  );
+
+/** What every QEMU stream begins with: magic "QEVM" and version 3, big-endian. */
+const STREAM_START = Buffer.from([0x51, 0x45, 0x56, 0x4d, 0, 0, 0, 3]);
+
+/** Looks at the stream before QEMU does: a QEMU that refused one takes no other. */
+const checkStream = (path: string): Effect.Effect<void, GodwitError> =>
+  Effect.try({
+    try: () => {
+      const fd = openSync(path, "r");
+      try {
+        const start = Buffer.alloc(STREAM_START.length);
+        readSync(fd, start, 0, start.length, 0);
+        return start.equals(STREAM_START);
+      } finally {
+        closeSync(fd);
+      }
+    },
+    catch: localFailure(LOAD),
+  }).pipe(
+    Effect.flatMap((isStream) =>
+      isStream ? Effect.void : Effect.fail(failure("device-state-failed", LOAD, `${path} holds no QEMU device state`)),
+    ),
+  );
+
+const lengthLimit = (): Transform => {
+  let bytes = 0;
+  return new Transform({
+    transform: (chunk: Buffer, _encoding, done) => {
+      bytes += chunk.length;
+      if (bytes <= DEVICE_STATE_BYTES_MAX) done(null, chunk);
+      else done(new Error(`the device state has more than ${DEVICE_STATE_BYTES_MAX} bytes`));
+    },
+  });
+};
+
+const streaming = (step: string, run: (signal: AbortSignal) => Promise<void>): Effect.Effect<void, GodwitError> =>
+  Effect.tryPromise({ try: run, catch: localFailure(step) });
+
+const withinTime = (step: string) =>
+  Effect.timeoutOrElse({
+    duration: DEVICE_STATE_TIMEOUT,
+    orElse: () =>
+      Effect.fail(failure("device-state-failed", step, `QEMU did not end it within ${DEVICE_STATE_TIMEOUT}`)),
+  });
+
+/** What went wrong with a file or socket of this host. */
+const localFailure =
+  (step: string) =>
+  (cause: unknown): GodwitError =>
+    failure(
+      errnoOf(cause) === "ENOSPC" ? "no-space" : "device-state-failed",
+      step,
+      cause instanceof Error ? cause.message : String(cause),
+    );

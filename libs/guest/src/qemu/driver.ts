@@ -1,0 +1,148 @@
+import { constants, copyFileSync, statfsSync } from "node:fs";
+import { dirname } from "node:path";
+import { openTracker, type TrackerKind } from "@godwit/memory";
+import type { GodwitError } from "@godwit/protocol";
+import * as Effect from "effect/Effect";
+import type { Guest, GuestDriver } from "../guest.ts";
+import { describeQemu, type QemuDescription } from "./description.ts";
+import { loadDeviceState, saveDeviceState } from "./device-state.ts";
+import { failure, qmpFailure } from "./failure.ts";
+import { launchQemu, type QemuSpec, qemuLogTail } from "./launch.ts";
+import type { QemuBlock } from "./memory-backend.ts";
+import { connectQmp, type Qmp } from "./qmp.ts";
+import { discardQemu, pauseQemu, resumeQemu, wrongState } from "./run-control.ts";
+import { readState } from "./run-state.ts";
+
+/**
+ * An unmodified QEMU (8 or later), through its monitor.
+ *
+ * Each operation has a connection of its own, 1 ms: a monitor serves one client at a time and lets the next one wait. So
+ * several actors of a host can use one guest, and a QEMU started anew on the same socket is found.
+ */
+export const QemuDriver: GuestDriver<QemuSpec> = {
+  kind: "qemu",
+  open: (spec) =>
+    Effect.gen(function* () {
+      if (spec.launch !== undefined && (yield* isAbsent(spec))) yield* launchQemu(spec, spec.launch);
+      return makeGuest(spec);
+    }),
+};
+
+const isAbsent = (spec: QemuSpec): Effect.Effect<boolean> =>
+  Effect.scoped(connectQmp(spec.qmp)).pipe(
+    Effect.as(false),
+    // Any other error will be met, and told, by the first operation.
+    Effect.catch((error) => Effect.succeed(error.kind === "absent")),
+  );
+
+const SAVE = "save the device state";
+const LOAD = "load the device state";
+const TRACK = "start dirty tracking";
+
+const makeGuest = (spec: QemuSpec): Guest => {
+  /** Where this handle wrote the device state that QEMU gave, which it does once; null after the guest went on. */
+  let saved: SavedState | null = null;
+
+  const withMonitor = <A>(step: string, work: (qmp: Qmp) => Effect.Effect<A, GodwitError>) =>
+    connectQmp(spec.qmp).pipe(Effect.mapError(qmpFailure(step)), Effect.flatMap(work), Effect.scoped);
+
+  const description = withMonitor("describe", (qmp) => describeQemu(qmp, spec.name));
+
+  const save = (path: string) => (qmp: Qmp) =>
+    Effect.gen(function* () {
+      const state = yield* readState(qmp).pipe(Effect.mapError(qmpFailure(SAVE)));
+      if (state.runState !== "paused") return yield* wrongState(SAVE, state, "pause it first");
+      if (state.status !== "postmigrate") saved = { path, bytes: yield* saveDeviceState(qmp, path) };
+      else if (saved === null)
+        return yield* wrongState(SAVE, state, "it gave its device state away; resume and pause it first");
+      else yield* copySaved(saved, path);
+      return saved.bytes;
+    });
+
+  const resume = (qmp: Qmp) =>
+    Effect.suspend(() => {
+      saved = null;
+      return resumeQemu(qmp);
+    });
+
+  return {
+    describe: Effect.map(description, publicDescription),
+    track: (kind) => Effect.flatMap(description, (found) => track(found, kind)),
+    pause: withMonitor("pause", pauseQemu),
+    resume: withMonitor("resume", resume),
+    saveDeviceState: (path) => withMonitor(SAVE, save(path)),
+    loadDeviceState: (path) => withMonitor(LOAD, (qmp) => load(spec, qmp, path)),
+    discard: connectQmp(spec.qmp).pipe(
+      Effect.matchEffect({
+        onSuccess: discardQemu,
+        // It is gone already.
+        onFailure: (error) => (error.kind === "absent" ? Effect.void : Effect.fail(qmpFailure("discard")(error))),
+      }),
+      Effect.scoped,
+    ),
+  };
+};
+
+const publicDescription = ({ pid: _, blocks, ...description }: QemuDescription) => ({
+  ...description,
+  blocks: blocks.map(({ address: _, ...block }) => block),
+});
+
+interface SavedState {
+  readonly path: string;
+  readonly bytes: number;
+}
+
+/** A guest that stood still since it was saved would be saved the same: the file serves again. */
+const copySaved = (saved: SavedState, path: string): Effect.Effect<void, GodwitError> =>
+  saved.path === path
+    ? Effect.void
+    : Effect.try({
+        try: () => copyFileSync(saved.path, path, constants.COPYFILE_EXCL),
+        catch: (cause) => failure("device-state-failed", SAVE, String(cause)),
+      });
+
+const load = (spec: QemuSpec, qmp: Qmp, path: string): Effect.Effect<void, GodwitError> =>
+  Effect.gen(function* () {
+    const state = yield* readState(qmp).pipe(Effect.mapError(qmpFailure(LOAD)));
+    // A migration that is over, and was none from here, was one to here.
+    const loaded = state.migration.status === "completed" && state.migration["total-time"] === undefined;
+    if (loaded && state.runState === "paused") return;
+    if (state.runState !== "incoming")
+      return yield* wrongState(LOAD, state, "start it with -incoming defer, and discard it after a failure");
+    yield* loadDeviceState(qmp, path).pipe(
+      // QEMU's own answer is "Input/output error" where its log names the device.
+      Effect.mapError((error) => {
+        const tail = qemuLogTail(spec);
+        return tail === "" ? error : failure(error.code, error.step, `${error.reason}; its log ends with: ${tail}`);
+      }),
+    );
+  });
+
+/** f_type of tmpfs. */
+const TMPFS_MAGIC = 0x01021994;
+
+/** Where the content tracker may keep its shadow copy: beside the guest's RAM if that lies in memory, too. */
+const shadowDirectory = (block: QemuBlock): string => {
+  const directory = dirname(block.path);
+  return statfsSync(block.path).type === TMPFS_MAGIC && !directory.startsWith("/proc/") ? directory : "/dev/shm";
+};
+
+const track = ({ pid, blocks }: QemuDescription, kind: TrackerKind | "auto") =>
+  Effect.try({
+    try: () => shadowDirectory(blocks[0]!),
+    catch: (cause) => failure("tracker-failed", TRACK, String(cause)),
+  }).pipe(
+    Effect.flatMap((shadowDirectory) =>
+      openTracker({
+        kind,
+        // Where the address is not known, the trackers that need it find nothing at 0 and refuse; `content` does without.
+        process: {
+          pid,
+          blocks: blocks.map((block) => ({ ...block, address: block.address ?? 0n })),
+          userfaultfd: false,
+        },
+        shadowDirectory,
+      }).pipe(Effect.mapError((cause) => failure("tracker-failed", TRACK, cause.message))),
+    ),
+  );
