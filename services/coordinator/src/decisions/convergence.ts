@@ -25,7 +25,8 @@ export type Convergence =
 /** Predicted downtime of a switchover at this pass, ms; infinite while no bandwidth was measured and something is left. */
 export const expectedDowntimeMs = (pass: PassReport, parameters: Parameters): number => {
   const bandwidth = parameters["avail-switchover-bandwidth"] || pass.bandwidth;
-  const transferMs = pass.remaining === 0 ? 0 : bandwidth === 0 ? Number.POSITIVE_INFINITY : (pass.remaining * 1000) / bandwidth;
+  const transferMs =
+    pass.remaining === 0 ? 0 : bandwidth === 0 ? Number.POSITIVE_INFINITY : (pass.remaining * 1000) / bandwidth;
   // The guest is stopped while the last sync runs, which costs about what this one did.
   return transferMs + pass["sync-ms"] + FIXED_COST_MS;
 };
@@ -38,16 +39,23 @@ const giveUp = (code: Failure["code"], reason: string): Convergence => ({
 export const judge = (pass: PassReport, progress: Progress, parameters: Parameters, now: number): Convergence => {
   const expected = expectedDowntimeMs(pass, parameters);
   // A guest that does not run cannot be disturbed, and its memory no longer changes.
-  if (!pass.running || expected <= parameters["downtime-limit"]) return { _tag: "SwitchOver", expectedDowntimeMs: expected };
+  if (!pass.running || expected <= parameters["downtime-limit"])
+    return { _tag: "SwitchOver", expectedDowntimeMs: expected };
   const maxPasses = parameters["max-passes"];
   if (maxPasses !== 0 && pass.round > maxPasses) {
-    return giveUp("pass-limit", `${maxPasses} passes did not bring the predicted downtime (${Math.round(expected)} ms) under ${parameters["downtime-limit"]} ms`);
+    return giveUp(
+      "pass-limit",
+      `${maxPasses} passes did not bring the predicted downtime (${Math.round(expected)} ms) under ${parameters["downtime-limit"]} ms`,
+    );
   }
   const better = pass.remaining < progress.bestRemaining;
   const stalledMs = now - progress.bestAt;
   const stallTimeout = parameters["stall-timeout"];
   if (!better && stallTimeout !== 0 && stalledMs >= stallTimeout) {
-    return giveUp("stalled", `for ${stalledMs} ms no pass left less than ${progress.bestRemaining} bytes; the guest dirties memory as fast as it is sent`);
+    return giveUp(
+      "stalled",
+      `for ${stalledMs} ms no pass left less than ${progress.bestRemaining} bytes; the guest dirties memory as fast as it is sent`,
+    );
   }
   return {
     _tag: "Iterate",
@@ -60,5 +68,10 @@ export const judge = (pass: PassReport, progress: Progress, parameters: Paramete
 export const deadlinePassed = (progress: Progress, parameters: Parameters, now: number): Failure | null => {
   const deadline = parameters["migration-deadline"];
   if (deadline === 0 || now - progress.startedAt < deadline) return null;
-  return { code: "migration-deadline", actor: "coordinator", step: "converge", reason: `not done within migration-deadline (${deadline} ms)` };
+  return {
+    code: "migration-deadline",
+    actor: "coordinator",
+    step: "converge",
+    reason: `not done within migration-deadline (${deadline} ms)`,
+  };
 };

@@ -8,7 +8,7 @@ export const statusOf = (migration: Migration): MigrationStatus => {
     case "Ended":
       return phase.status;
     case "Aborting":
-      return phase.then === "cancelled" ? "cancelling" : phase.then === "retry" ? "setup" : migration.status;
+      return phase.next === "cancelled" ? "cancelling" : phase.next === "retry" ? "setup" : migration.status;
     case "Claiming":
     case "Preparing":
     case "Starting":

@@ -29,7 +29,7 @@ export type Phase =
   | { readonly _tag: "Starting"; readonly incarnation: string }
   | { readonly _tag: "Active" }
   | { readonly _tag: "Switching" }
-  | { readonly _tag: "Aborting"; readonly then: "retry" | "failed" | "cancelled" }
+  | { readonly _tag: "Aborting"; readonly next: "retry" | "failed" | "cancelled" }
   | { readonly _tag: "Ended"; readonly status: "completed" | "failed" | "cancelled" };
 
 export interface Migration {

@@ -96,7 +96,10 @@ const handle = (migration: Migration, event: MigrationEventIn, now: number, emit
       return cancel(migration);
     case "Continue":
       if (migration.sourceReport?.phase === "pre-switchover") {
-        emit({ _tag: "ToSource", command: { _tag: "Continue", ...header(migration), epoch: migration.epoch as Epoch } });
+        emit({
+          _tag: "ToSource",
+          command: { _tag: "Continue", ...header(migration), epoch: migration.epoch as Epoch },
+        });
       }
       return;
     case "Tune":
@@ -104,7 +107,12 @@ const handle = (migration: Migration, event: MigrationEventIn, now: number, emit
       emit({ _tag: "Save" });
       emit({
         _tag: "ToSource",
-        command: { _tag: "Tune", ...header(migration), epoch: Math.max(1, migration.epoch) as Epoch, parameters: event.parameters },
+        command: {
+          _tag: "Tune",
+          ...header(migration),
+          epoch: Math.max(1, migration.epoch) as Epoch,
+          parameters: event.parameters,
+        },
       });
       return;
     case "Tick":
@@ -114,12 +122,17 @@ const handle = (migration: Migration, event: MigrationEventIn, now: number, emit
 
 const header = (migration: Migration) => ({ migration: migration.migration as MigrationId, term: migration.term });
 
-const failure = (code: Failure["code"], step: string, reason: string): Failure => ({ code, actor: "coordinator", step, reason });
+const failure = (code: Failure["code"], step: string, reason: string): Failure => ({
+  code,
+  actor: "coordinator",
+  step,
+  reason,
+});
 
-const abort = (migration: Migration, why: Failure, then: "retry" | "failed" | "cancelled"): void => {
-  if (then !== "retry") migration.failure ??= why;
-  migration.phase = { _tag: "Aborting", then: then === "retry" && migration.attempt >= ATTEMPTS_MAX ? "failed" : then };
-  if (migration.phase._tag === "Aborting" && migration.phase.then === "failed") migration.failure ??= why;
+const abort = (migration: Migration, why: Failure, wanted: "retry" | "failed" | "cancelled"): void => {
+  const next = wanted === "retry" && migration.attempt >= ATTEMPTS_MAX ? "failed" : wanted;
+  if (next !== "retry") migration.failure ??= why;
+  migration.phase = { _tag: "Aborting", next };
 };
 
 const end = (migration: Migration, status: "completed" | "failed" | "cancelled", now: number, emit: Emit): void => {
@@ -142,7 +155,11 @@ const retry = (migration: Migration, now: number, emit: Emit): void => {
 const sourceReported = (migration: Migration, report: SourceReport, now: number, emit: Emit): void => {
   const { phase } = migration;
   if (phase._tag === "Ended") return;
-  if (report.phase === "unknown") return sourceForgot(migration, now, emit);
+  if (report.phase === "unknown") {
+    // The same process knew the migration before: this answer was overtaken.
+    if (report.incarnation !== migration.sourceReport?.incarnation) sourceForgot(migration, now, emit);
+    return;
+  }
   if (report.attempt !== migration.attempt) return;
   migration.sourceReport = report;
   if (report.phase === "completed") return end(migration, "completed", now, emit);
@@ -211,7 +228,7 @@ const sourceFailed = (migration: Migration, report: SourceReport, now: number, e
   const why = report.failure ?? failure("internal", "migrate", "the source gave no reason");
   const { phase } = migration;
   if (phase._tag === "Aborting") {
-    return phase.then === "retry" ? retry(migration, now, emit) : end(migration, phase.then, now, emit);
+    return phase.next === "retry" ? retry(migration, now, emit) : end(migration, phase.next, now, emit);
   }
   migration.failure ??= why;
   end(migration, why.code === "cancelled" ? "cancelled" : "failed", now, emit);
@@ -227,8 +244,8 @@ const sourceForgot = (migration: Migration, now: number, emit: Emit): void => {
     case "Active":
       return retry(migration, now, emit);
     case "Aborting":
-      if (migration.phase.then === "retry") return retry(migration, now, emit);
-      return end(migration, migration.phase.then, now, emit);
+      if (migration.phase.next === "retry") return retry(migration, now, emit);
+      return end(migration, migration.phase.next, now, emit);
     case "Adopting":
     case "Switching":
       return emit({ _tag: "ReadRecord" });
@@ -240,12 +257,21 @@ const sourceForgot = (migration: Migration, now: number, emit: Emit): void => {
 /** A switchover whose source was restarted: `destination` is final, a closed `source` of a later epoch means it was taken back. */
 const recordRead = (migration: Migration, entry: OwnershipEntry | null | "Unknown", now: number, emit: Emit): void => {
   if (migration.phase._tag !== "Switching" && migration.phase._tag !== "Adopting") return;
-  if (entry === null || entry === "Unknown" || entry.record.migration !== migration.migration) return;
+  if (entry === "Unknown") return;
+  if (entry === null || entry.record.migration !== migration.migration) {
+    // An adopted migration whose claim never landed: it begins now.
+    if (migration.phase._tag === "Adopting") retry(migration, now, emit);
+    return;
+  }
   const { record } = entry;
   if (record.state === "destination") return end(migration, "completed", now, emit);
   if (record.state === "source" && !record.open) {
     if (migration.failure === null && migration.attempt < ATTEMPTS_MAX) return retry(migration, now, emit);
-    migration.failure ??= failure("source-lost", "switch over", "the RAM sender was restarted; the guest went back to the source");
+    migration.failure ??= failure(
+      "source-lost",
+      "switch over",
+      "the RAM sender was restarted; the guest went back to the source",
+    );
     end(migration, "failed", now, emit);
   }
 };
@@ -254,6 +280,7 @@ const destinationReported = (migration: Migration, report: DestinationReport, no
   const { phase } = migration;
   if (phase._tag === "Ended") return;
   if (report.phase === "unknown") {
+    if (report.incarnation === migration.destinationReport?.incarnation) return;
     // It was restarted, and with it the incoming guest's session is gone (O6).
     if (phase._tag === "Starting" || phase._tag === "Active" || phase._tag === "Switching") {
       abort(migration, failure("destination-lost", "move pages", "the destination loader was restarted"), "retry");
@@ -271,7 +298,8 @@ const destinationReported = (migration: Migration, report: DestinationReport, no
     migration.sourceHeardAt = now;
   }
   // `running` ends nothing here: the source confirms it against the record, and gives the last counters.
-  if (report.phase === "running" && now - migration.sourceHeardAt >= LOST_AFTER_MS) end(migration, "completed", now, emit);
+  if (report.phase === "running" && now - migration.sourceHeardAt >= LOST_AFTER_MS)
+    end(migration, "completed", now, emit);
 };
 
 const cancel = (migration: Migration): void => {
@@ -280,7 +308,7 @@ const cancel = (migration: Migration): void => {
     case "Ended":
       return;
     case "Aborting":
-      if (migration.phase.then !== "retry") return;
+      if (migration.phase.next !== "retry") return;
       return abort(migration, why, "cancelled");
     default:
       return abort(migration, why, "cancelled");
@@ -290,7 +318,8 @@ const cancel = (migration: Migration): void => {
 const tick = (migration: Migration, now: number, emit: Emit): void => {
   const { phase } = migration;
   if (phase._tag === "Ended") return;
-  const beforeSwitchover = phase._tag === "Claiming" || phase._tag === "Preparing" || phase._tag === "Starting" || phase._tag === "Active";
+  const beforeSwitchover =
+    phase._tag === "Claiming" || phase._tag === "Preparing" || phase._tag === "Starting" || phase._tag === "Active";
   const late = beforeSwitchover ? Convergence.deadlinePassed(migration.progress, migration.parameters, now) : null;
   if (late !== null) return abort(migration, late, "failed");
   if (now - migration.sourceHeardAt >= LOST_AFTER_MS) return sourceSilent(migration, now, emit);
@@ -298,7 +327,8 @@ const tick = (migration: Migration, now: number, emit: Emit): void => {
     const reason = `the loader of node ${migration.destination} has not answered for ${LOST_AFTER_MS} ms`;
     return abort(migration, failure("destination-lost", "move pages", reason), "failed");
   }
-  if (now - migration.sourceHeardAt >= INSPECT_AFTER_MS) emit({ _tag: "ToSource", command: { _tag: "Inspect", ...header(migration) } });
+  if (now - migration.sourceHeardAt >= INSPECT_AFTER_MS)
+    emit({ _tag: "ToSource", command: { _tag: "Inspect", ...header(migration) } });
   if (migration.epoch !== 0 && now - migration.destinationHeardAt >= INSPECT_AFTER_MS) {
     emit({ _tag: "ToDestination", command: { _tag: "Inspect", ...header(migration) } });
   }
@@ -327,7 +357,14 @@ const sayCommand = (migration: Migration, emit: Emit): void => {
     case "Claiming":
       return emit({
         _tag: "ToSource",
-        command: { _tag: "Claim", ...shared, attempt: migration.attempt, guest: migration.guest, parameters: migration.parameters, capabilities: migration.capabilities },
+        command: {
+          _tag: "Claim",
+          ...shared,
+          attempt: migration.attempt,
+          guest: migration.guest,
+          parameters: migration.parameters,
+          capabilities: migration.capabilities,
+        },
       });
     case "Preparing":
       return emit({
@@ -346,7 +383,13 @@ const sayCommand = (migration: Migration, emit: Emit): void => {
     case "Starting":
       return emit({
         _tag: "ToSource",
-        command: { _tag: "Start", ...shared, epoch: migration.epoch as Epoch, destination: migration.destination, incarnation: phase.incarnation as Incarnation },
+        command: {
+          _tag: "Start",
+          ...shared,
+          epoch: migration.epoch as Epoch,
+          destination: migration.destination,
+          incarnation: phase.incarnation as Incarnation,
+        },
       });
     case "Adopting":
       return emit({ _tag: "ToSource", command: { _tag: "Inspect", ...shared } });
@@ -376,4 +419,3 @@ const publish = (migration: Migration, event: MigrationEventIn, emit: Emit): voi
     emit({ _tag: "Publish", event: "PROGRESS" });
   }
 };
-

@@ -5,7 +5,11 @@ import { type Difference, type Offer, PROTOCOL_VERSION } from "@godwit/protocol"
 export interface Present {
   readonly driver: string;
   readonly machine: string;
-  readonly blocks: ReadonlyArray<{ readonly name: string; readonly lengthBytes: number; readonly hostPageBytes: number }>;
+  readonly blocks: ReadonlyArray<{
+    readonly name: string;
+    readonly lengthBytes: number;
+    readonly hostPageBytes: number;
+  }>;
 }
 
 /** The protocol version is compared alone: of another version nothing else can be trusted to mean the same. */
@@ -31,7 +35,8 @@ export const differences = (offer: Offer, mine: Present): ReadonlyArray<Differen
   }
   const offered = new Set(offer.blocks.map((block) => block.name));
   for (const block of mine.blocks) {
-    if (!offered.has(block.name)) found.push({ what: `RAMBlock ${block.name}`, mine: `${block.lengthBytes} bytes`, yours: "absent" });
+    if (!offered.has(block.name))
+      found.push({ what: `RAMBlock ${block.name}`, mine: `${block.lengthBytes} bytes`, yours: "absent" });
   }
   return found;
 };

@@ -67,6 +67,11 @@ export type LocalStep = "prepare" | "load-device-state" | "resume" | "discard";
 export type DestinationEffect =
   | { readonly _tag: "Local"; readonly step: LocalStep }
   | { readonly _tag: "ReadRecord"; readonly op: string; readonly afterMs: number }
-  | { readonly _tag: "WriteRecord"; readonly record: OwnershipRecord; readonly revision: number; readonly afterMs: number }
+  | {
+      readonly _tag: "WriteRecord";
+      readonly record: OwnershipRecord;
+      readonly revision: number;
+      readonly afterMs: number;
+    }
   | { readonly _tag: "Report" }
   | { readonly _tag: "WakeAt"; readonly at: number };

@@ -161,7 +161,12 @@ const settlementEvent = (destination: Destination, event: SettlementEvent, emit:
   const afterMs = "after" in next && next.after === "a pause" ? SETTLE_PAUSE_MS : 0;
   switch (next._tag) {
     case "Write":
-      return emit({ _tag: "WriteRecord", record: phase.settlement.record, revision: phase.settlement.revision, afterMs });
+      return emit({
+        _tag: "WriteRecord",
+        record: phase.settlement.record,
+        revision: phase.settlement.revision,
+        afterMs,
+      });
     case "Read":
       return emit({ _tag: "ReadRecord", op: phase.settlement.record.op, afterMs });
     case "Won":

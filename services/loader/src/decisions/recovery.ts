@@ -10,5 +10,10 @@ export type Recovery =
 export const recover = (entry: OwnershipEntry | null, node: string, op: string): Recovery => {
   if (entry === null || entry.record.state !== "destination") return { _tag: "Nothing" };
   if (entry.record.node !== node || !entry.record.open) return { _tag: "Nothing" };
-  return { _tag: "Start", resume: entry.record.wasRunning, closed: { ...entry.record, op, open: false }, revision: entry.revision };
+  return {
+    _tag: "Start",
+    resume: entry.record.wasRunning,
+    closed: { ...entry.record, op, open: false },
+    revision: entry.revision,
+  };
 };

@@ -14,10 +14,15 @@ const base = (source: Source) => ({
   wasRunning: source.wasRunning,
 });
 
-export const sourceRecord = (source: Source, open: boolean): OwnershipRecord => ({ state: "source", ...base(source), open });
+export const sourceRecord = (source: Source, open: boolean): OwnershipRecord => ({
+  state: "source",
+  ...base(source),
+  open,
+});
 
 export const switchingRecord = (source: Source): OwnershipRecord => {
-  if (source.destination === null || source.manifest === null) throw new Error("switching without destination or manifest");
+  if (source.destination === null || source.manifest === null)
+    throw new Error("switching without destination or manifest");
   return {
     state: "switching",
     ...base(source),

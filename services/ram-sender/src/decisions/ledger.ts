@@ -109,7 +109,8 @@ const cut = (ledger: Ledger, block: number, page: number): { work: PagesWork; bl
       pages += run.count;
       at = run.first + run.count;
     }
-    if (pages > 0) return { work: { kind: "pages", block: b, runs: Uint32Array.from(runs), pages }, block: b, page: at };
+    if (pages > 0)
+      return { work: { kind: "pages", block: b, runs: Uint32Array.from(runs), pages }, block: b, page: at };
   }
   return null;
 };
@@ -145,7 +146,15 @@ export const take = (
   const work = takeSlice(ledger) ?? takePages(ledger);
   if (work === null) return null;
   const bytes = work.kind === "slice" ? work.bytes : work.pages * PAGE_BYTES;
-  const item: Item = { item: ledger.nextItem++, work, bytes, channel: lane.channel, channelEpoch: lane.epoch, sentAt: now, attempts: 1 };
+  const item: Item = {
+    item: ledger.nextItem++,
+    work,
+    bytes,
+    channel: lane.channel,
+    channelEpoch: lane.epoch,
+    sentAt: now,
+    attempts: 1,
+  };
   ledger.outstanding.set(item.item, item);
   ledger.outstandingBytes += bytes;
   return item;

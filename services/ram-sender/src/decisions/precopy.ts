@@ -1,9 +1,9 @@
 /** Rounds: hand out what the ledger holds, retire what the destination applied, sync again when a round is done. */
 import { PAGE_BYTES, type PassReport } from "@godwit/protocol";
 import * as Channels from "./channels.ts";
+import { type Emit, fail } from "./ending.ts";
 import * as Ledger from "./ledger.ts";
 import * as Pace from "./pace.ts";
-import { type Emit, fail } from "./ending.ts";
 import type { Source } from "./source-state.ts";
 
 /** Never call an item late before this, ms: an event loop of a busy host stands still for so long now and then. */
@@ -53,7 +53,8 @@ export const pump = (source: Source, now: number, emit: Emit): void => {
 /** Takes an item's bytes out of its channel's window, unless the channel was bound anew since. */
 const leaveWindow = (source: Source, item: Ledger.Item): void => {
   const lane = item.channel === null ? undefined : source.channels.lanes[item.channel];
-  if (lane !== undefined && lane.epoch === item.channelEpoch) lane.inFlightBytes = Math.max(0, lane.inFlightBytes - item.bytes);
+  if (lane !== undefined && lane.epoch === item.channelEpoch)
+    lane.inFlightBytes = Math.max(0, lane.inFlightBytes - item.bytes);
 };
 
 const again = (source: Source, item: Ledger.Item): void => {
@@ -78,7 +79,8 @@ export const beginSync = (source: Source, now: number, emit: Emit): void => {
 
 export const synced = (source: Source, dirtyPages: number, syncMs: number, now: number, emit: Emit): void => {
   const { meter } = source;
-  if (meter.lastSyncAt !== 0 && now > meter.lastSyncAt) meter.dirtyPagesRate = (dirtyPages * 1000) / (now - meter.lastSyncAt);
+  if (meter.lastSyncAt !== 0 && now > meter.lastSyncAt)
+    meter.dirtyPagesRate = (dirtyPages * 1000) / (now - meter.lastSyncAt);
   meter.lastSyncAt = now;
   meter.syncMs = syncMs;
   const pass: PassReport = {
@@ -96,7 +98,8 @@ export const synced = (source: Source, dirtyPages: number, syncMs: number, now: 
 /** A round ends when everything it found is applied and the coordinator wants another one. */
 export const maybeEndRound = (source: Source, now: number, emit: Emit): void => {
   const { phase } = source;
-  if (phase._tag !== "Precopy" || phase.scanning || phase.verdict !== "iterate" || !Ledger.isDone(source.ledger)) return;
+  if (phase._tag !== "Precopy" || phase.scanning || phase.verdict !== "iterate" || !Ledger.isDone(source.ledger))
+    return;
   beginSync(source, now, emit);
 };
 
@@ -112,14 +115,16 @@ export const itemsApplied = (
     if (item === null) continue;
     leaveWindow(source, item);
     if (item.work.kind === "pages") pages += item.work.pages;
-    if (item.attempts === 1) meter.ackMs = meter.ackMs === 0 ? now - item.sentAt : meter.ackMs * 0.9 + (now - item.sentAt) * 0.1;
+    if (item.attempts === 1)
+      meter.ackMs = meter.ackMs === 0 ? now - item.sentAt : meter.ackMs * 0.9 + (now - item.sentAt) * 0.1;
   }
   meter.pages += pages;
   meter.normalPages += event.normalPages;
   meter.wireBytes += event.wireBytes;
   meter.roundNormalBytes += event.normalPages * PAGE_BYTES;
   const elapsed = now - meter.roundStartedAt;
-  if (meter.roundNormalBytes >= MEASURE_BYTES_MIN && elapsed > 0) meter.bandwidth = (meter.roundNormalBytes * 1000) / elapsed;
+  if (meter.roundNormalBytes >= MEASURE_BYTES_MIN && elapsed > 0)
+    meter.bandwidth = (meter.roundNormalBytes * 1000) / elapsed;
 };
 
 export const itemsRefused = (source: Source, items: Uint32Array): void => {
@@ -154,7 +159,13 @@ export const checkChannels = (source: Source, now: number, emit: Emit): void => 
   if (source.workersLostAt !== null && now - source.workersLostAt >= WORKERS_LOST_MS) {
     fail(
       source,
-      { code: "workers-lost", actor: "ram-sender", side: "source", step: "send pages", reason: `node ${source.node} has had no multifd worker for ${WORKERS_LOST_MS} ms` },
+      {
+        code: "workers-lost",
+        actor: "ram-sender",
+        side: "source",
+        step: "send pages",
+        reason: `node ${source.node} has had no multifd worker for ${WORKERS_LOST_MS} ms`,
+      },
       now,
       emit,
     );

@@ -7,7 +7,12 @@ import type { OwnershipEntry, OwnershipRecord } from "@godwit/protocol";
 
 export type Recovery =
   | { readonly _tag: "Nothing"; readonly why: string }
-  | { readonly _tag: "TakeBack"; readonly record: OwnershipRecord; readonly revision: number; readonly resume: boolean };
+  | {
+      readonly _tag: "TakeBack";
+      readonly record: OwnershipRecord;
+      readonly revision: number;
+      readonly resume: boolean;
+    };
 
 export const recover = (entry: OwnershipEntry | null, node: string, op: string): Recovery => {
   if (entry === null) return { _tag: "Nothing", why: "no migration was ever begun" };

@@ -116,7 +116,13 @@ export type SourceEvent =
     }
   | { readonly _tag: "Start"; readonly epoch: number; readonly destination: string; readonly incarnation: string }
   | { readonly _tag: "TrackerOpened"; readonly kind: string }
-  | { readonly _tag: "Found"; readonly round: number; readonly block: number; readonly firstPage: number; readonly pages: number }
+  | {
+      readonly _tag: "Found";
+      readonly round: number;
+      readonly block: number;
+      readonly firstPage: number;
+      readonly pages: number;
+    }
   | { readonly _tag: "Synced"; readonly round: number; readonly dirtyPages: number; readonly syncMs: number }
   | {
       readonly _tag: "Applied";
@@ -127,10 +133,21 @@ export type SourceEvent =
       readonly normalPages: number;
       readonly wireBytes: number;
     }
-  | { readonly _tag: "Refused"; readonly epoch: number; readonly round: number; readonly items: Uint32Array; readonly reason: string }
+  | {
+      readonly _tag: "Refused";
+      readonly epoch: number;
+      readonly round: number;
+      readonly items: Uint32Array;
+      readonly reason: string;
+    }
   | { readonly _tag: "WorkerUp"; readonly worker: string }
   | { readonly _tag: "WorkerDown"; readonly worker: string }
-  | { readonly _tag: "Verdict"; readonly epoch: number; readonly round: number; readonly verdict: "iterate" | "switch-over" }
+  | {
+      readonly _tag: "Verdict";
+      readonly epoch: number;
+      readonly round: number;
+      readonly verdict: "iterate" | "switch-over";
+    }
   | { readonly _tag: "Continue" }
   | { readonly _tag: "Tune"; readonly parameters: Parameters }
   | { readonly _tag: "Abort"; readonly failure: Failure }
@@ -139,7 +156,12 @@ export type SourceEvent =
   | { readonly _tag: "Resumed" }
   | { readonly _tag: "Discarded" }
   | { readonly _tag: "DestinationRunning"; readonly epoch: number; readonly incarnation: string }
-  | { readonly _tag: "DestinationFailed"; readonly epoch: number; readonly incarnation: string; readonly failure: Failure }
+  | {
+      readonly _tag: "DestinationFailed";
+      readonly epoch: number;
+      readonly incarnation: string;
+      readonly failure: Failure;
+    }
   | { readonly _tag: "LocalFailed"; readonly step: LocalStep; readonly failure: Failure }
   | { readonly _tag: "LinkRestored" }
   | { readonly _tag: "Tick" };
@@ -151,9 +173,19 @@ export type SourceEffect =
   | { readonly _tag: "Local"; readonly step: LocalStep; readonly round: number }
   | { readonly _tag: "CloseTracker" }
   | { readonly _tag: "ReadRecord"; readonly op: string; readonly afterMs: number }
-  | { readonly _tag: "WriteRecord"; readonly record: OwnershipRecord; readonly revision: number; readonly afterMs: number }
-  | { readonly _tag: "Dispatch"; readonly worker: string; readonly item: Ledger.Item; readonly channel: number; readonly channelEpoch: number }
+  | {
+      readonly _tag: "WriteRecord";
+      readonly record: OwnershipRecord;
+      readonly revision: number;
+      readonly afterMs: number;
+    }
+  | {
+      readonly _tag: "Dispatch";
+      readonly worker: string;
+      readonly item: Ledger.Item;
+      readonly channel: number;
+      readonly channelEpoch: number;
+    }
   | { readonly _tag: "TellLoader" }
   | { readonly _tag: "Report" }
   | { readonly _tag: "WakeAt"; readonly at: number };
-

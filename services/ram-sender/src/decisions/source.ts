@@ -135,7 +135,8 @@ const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): vo
       if (event.incarnation !== source.destination?.incarnation) return;
       return Precopy.itemsApplied(source, event, now);
     case "Refused":
-      if (event.epoch === source.epoch && event.round === source.ledger.round) Precopy.itemsRefused(source, event.items);
+      if (event.epoch === source.epoch && event.round === source.ledger.round)
+        Precopy.itemsRefused(source, event.items);
       return;
     case "WorkerUp":
       return Precopy.workerUp(source, event.worker);
@@ -213,7 +214,12 @@ const claim = (source: Source, entry: OwnershipEntry | null | "Unknown", now: nu
   if (entry === "Unknown") return emit({ _tag: "ReadRecord", op: "claim", afterMs: SETTLE_PAUSE_MS });
   if (entry !== null && entry.record.node !== source.node) {
     const reason = `the ownership record says that guest ${source.guest} belongs to node ${entry.record.node}, not ${source.node}`;
-    return fail(source, { code: "fenced", actor: "ram-sender", side: "source", step: "claim the guest", reason }, now, emit);
+    return fail(
+      source,
+      { code: "fenced", actor: "ram-sender", side: "source", step: "claim the guest", reason },
+      now,
+      emit,
+    );
   }
   // A switchover of an earlier life of this process is being taken back by its recovery; the claim waits for that.
   if (entry?.record.state === "switching") return emit({ _tag: "ReadRecord", op: "claim", afterMs: SETTLE_PAUSE_MS });
@@ -230,7 +236,12 @@ const settlementEvent = (source: Source, event: SettlementEvent, now: number, em
   const afterMs = "after" in next && next.after === "a pause" ? SETTLE_PAUSE_MS : 0;
   switch (next._tag) {
     case "Write":
-      return emit({ _tag: "WriteRecord", record: phase.settlement.record, revision: phase.settlement.revision, afterMs });
+      return emit({
+        _tag: "WriteRecord",
+        record: phase.settlement.record,
+        revision: phase.settlement.revision,
+        afterMs,
+      });
     case "Read":
       return emit({ _tag: "ReadRecord", op: phase.settlement.record.op, afterMs });
     case "Won":
@@ -307,7 +318,12 @@ const tick = (source: Source, now: number, emit: Emit): void => {
   if (phase._tag === "Resuming" && now >= source.nextCheckAt) emit({ _tag: "Local", step: "resume", round: 0 });
   if ((phase._tag === "Switching" || phase._tag === "AwaitingCommit") && Switchover.isPastDeadline(source, now)) {
     const reason = `the switchover took longer than switchover-deadline (${source.parameters["switchover-deadline"]} ms)`;
-    fail(source, { code: "switchover-deadline", actor: "ram-sender", side: "source", step: "switch over", reason }, now, emit);
+    fail(
+      source,
+      { code: "switchover-deadline", actor: "ram-sender", side: "source", step: "switch over", reason },
+      now,
+      emit,
+    );
   }
   if (source.phase._tag === "AwaitingCommit" && now >= source.nextTellAt) {
     source.nextTellAt = now + TELL_MS;
@@ -321,7 +337,8 @@ const tick = (source: Source, now: number, emit: Emit): void => {
 };
 
 const noteLastApplied = (source: Source, now: number): void => {
-  if (source.marks.applied === 0 && source.manifest !== null && Ledger.isDone(source.ledger)) source.marks.applied = now;
+  if (source.marks.applied === 0 && source.manifest !== null && Ledger.isDone(source.ledger))
+    source.marks.applied = now;
 };
 
 /** When time alone changes something, ms; null once everything is said and done. */
@@ -329,7 +346,8 @@ const nextWake = (source: Source, now: number): number | null => {
   const { phase } = source;
   if (phase._tag === "Ended") return null;
   let at = Math.max(now, source.nextReportAt);
-  if (phase._tag === "Precopy" && Ledger.hasWork(source.ledger) && source.pace.tokens < 0) at = Math.min(at, Pace.payday(source.pace));
+  if (phase._tag === "Precopy" && Ledger.hasWork(source.ledger) && source.pace.tokens < 0)
+    at = Math.min(at, Pace.payday(source.pace));
   if (source.ledger.outstanding.size > 0) at = Math.min(at, now + Precopy.resendAfterMs(source));
   if (phase._tag === "AwaitingCommit") at = Math.min(at, Math.max(now, source.nextTellAt));
   if (phase._tag === "Resuming" && source.nextCheckAt > now) at = Math.min(at, source.nextCheckAt);

@@ -1,6 +1,6 @@
 /** From stopping the guest at the source to hearing that it runs at the destination. */
 import type { OwnershipEntry } from "@godwit/protocol";
-import { type Emit, complete, fail, resume, switchingRecord, write } from "./ending.ts";
+import { complete, type Emit, fail, resume, switchingRecord, write } from "./ending.ts";
 import * as Ledger from "./ledger.ts";
 import { beginRound } from "./precopy.ts";
 import type { Source } from "./source-state.ts";

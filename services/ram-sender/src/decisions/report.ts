@@ -1,0 +1,111 @@
+/** How a source stands, in the words of the protocol. */
+import type {
+  Epoch,
+  Incarnation,
+  MigrationId,
+  RamInfo,
+  SourceCommand,
+  SourcePhase,
+  SourceReport,
+} from "@godwit/protocol";
+import { PAGE_BYTES } from "@godwit/protocol";
+import * as Ledger from "./ledger.ts";
+import type { Source } from "./source-state.ts";
+
+const phaseOf = (source: Source): SourcePhase => {
+  switch (source.phase._tag) {
+    case "Claiming":
+      return "claiming";
+    case "Claimed":
+      return "claimed";
+    case "OpeningTracker":
+    case "Precopy":
+      return "precopy";
+    case "Stopping":
+    case "SavingDeviceState":
+    case "FinalSync":
+      return "stopping";
+    case "PreSwitchover":
+      return "pre-switchover";
+    case "Switching":
+    case "AwaitingCommit":
+      return "switching";
+    case "TakingBack":
+    case "Resuming":
+    case "Releasing":
+      return "taking-back";
+    case "Discarding":
+      return "completed";
+    case "Ended":
+      return source.phase.outcome;
+  }
+};
+
+const ramOf = (source: Source, now: number): RamInfo => {
+  const { meter } = source;
+  const elapsed = Math.max(1, now - meter.roundStartedAt);
+  const rate = (meter.roundNormalBytes * 1000) / elapsed;
+  return {
+    total: source.blockPages.reduce((sum, pages) => sum + pages, 0) * PAGE_BYTES,
+    remaining: Ledger.remainingBytes(source.ledger),
+    transferred: meter.wireBytes,
+    normal: meter.normalPages,
+    duplicate: Math.max(0, meter.pages - meter.normalPages),
+    "normal-bytes": meter.normalPages * PAGE_BYTES,
+    "page-size": PAGE_BYTES,
+    "dirty-sync-count": source.ledger.round,
+    "dirty-pages-rate": Math.round(meter.dirtyPagesRate),
+    "pages-per-second": Math.round(rate / PAGE_BYTES),
+    mbps: (rate * 8) / 1_000_000,
+    "multifd-bytes": meter.wireBytes,
+    "resent-items": source.ledger.resentItems,
+  };
+};
+
+const downtimeOf = (source: Source): Pick<SourceReport, "downtime" | "downtime-parts"> => {
+  const { marks } = source;
+  if (marks.running === 0 || source.failure !== null) return {};
+  // The answer that the guest runs may overtake the last acknowledgement.
+  const applied = marks.applied === 0 ? marks.running : Math.min(marks.applied, marks.running);
+  return {
+    downtime: marks.running - marks.stop,
+    "downtime-parts": {
+      stop: marks.save - marks.stop,
+      "save-device-state": marks.sync - marks.save,
+      "final-sync": marks.finalRound - marks.sync,
+      "final-round": applied - marks.finalRound,
+      "load-and-start": marks.running - applied,
+    },
+  };
+};
+
+export const reportOf = (source: Source, now: number): SourceReport => ({
+  migration: source.migration as MigrationId,
+  term: source.term,
+  attempt: source.attempt,
+  incarnation: source.incarnation as Incarnation,
+  phase: phaseOf(source),
+  epoch: source.epoch as Epoch,
+  ram: ramOf(source, now),
+  channels: source.channels.lanes.map((lane) => ({
+    channel: lane.channel,
+    worker: lane.worker,
+    epoch: lane.epoch,
+    "in-flight": lane.inFlightBytes,
+  })),
+  ...(source.offer === null ? {} : { offer: source.offer }),
+  ...(source.verdictWanted === null ? {} : { verdict: source.verdictWanted }),
+  ...(source.tracker === null ? {} : { "dirty-tracker": source.tracker }),
+  ...(source.failure === null ? {} : { failure: source.failure }),
+  ...downtimeOf(source),
+});
+
+/** The answer of a process that knows nothing of the migration it was asked about. */
+export const unknownReport = (command: SourceCommand, incarnation: string): SourceReport => ({
+  migration: command.migration,
+  term: command.term,
+  attempt: 0,
+  incarnation: incarnation as Incarnation,
+  phase: "unknown",
+  epoch: 0,
+});

@@ -1,0 +1,106 @@
+/** All migrations of one RAM sender process, and which of them a command is for. */
+import type { Capabilities, SourceCommand, SourceReport } from "@godwit/protocol";
+import { unknownReport } from "./report.ts";
+import { makeSource } from "./source.ts";
+import type { Source, SourceEvent } from "./source-state.ts";
+
+export interface Sender {
+  readonly node: string;
+  readonly incarnation: string;
+  readonly sources: Map<string, Source>;
+  /** Guests whose record is being settled after a restart; claims wait for that. */
+  readonly recovering: Set<string>;
+}
+
+export type Routed =
+  | { readonly _tag: "Begin"; readonly source: Source }
+  | { readonly _tag: "Step"; readonly source: Source; readonly event: SourceEvent }
+  | { readonly _tag: "Show"; readonly source: Source }
+  | { readonly _tag: "Answer"; readonly report: SourceReport }
+  | { readonly _tag: "Ignore" };
+
+const isOver = (source: Source): boolean => source.phase._tag === "Ended";
+
+export const route = (sender: Sender, command: SourceCommand, now: number): Routed => {
+  const source = sender.sources.get(command.migration);
+  if (source !== undefined) {
+    // An old coordinator that woke up (R7).
+    if (command.term < source.term) return { _tag: "Ignore" };
+    source.term = command.term;
+  }
+  if (command._tag === "Claim") return claim(sender, source, command, now);
+  if (source === undefined) return { _tag: "Answer", report: unknownReport(command, sender.incarnation) };
+  switch (command._tag) {
+    case "Inspect":
+      return { _tag: "Show", source };
+    case "Abort":
+      if (isOver(source)) return { _tag: "Show", source };
+      return { _tag: "Step", source, event: { _tag: "Abort", failure: command.failure } };
+    case "Conclude":
+      if (isOver(source)) sender.sources.delete(source.migration);
+      return { _tag: "Ignore" };
+    case "Start":
+      return {
+        _tag: "Step",
+        source,
+        event: {
+          _tag: "Start",
+          epoch: command.epoch,
+          destination: command.destination,
+          incarnation: command.incarnation,
+        },
+      };
+    case "Verdict":
+      return {
+        _tag: "Step",
+        source,
+        event: { _tag: "Verdict", epoch: command.epoch, round: command.round, verdict: command.verdict },
+      };
+    case "Continue":
+      return { _tag: "Step", source, event: { _tag: "Continue" } };
+    case "Tune":
+      return { _tag: "Step", source, event: { _tag: "Tune", parameters: command.parameters } };
+  }
+};
+
+const claim = (
+  sender: Sender,
+  present: Source | undefined,
+  command: Extract<SourceCommand, { _tag: "Claim" }>,
+  now: number,
+): Routed => {
+  if (sender.recovering.has(command.guest)) return { _tag: "Ignore" };
+  if (present !== undefined && (!isOver(present) || command.attempt <= present.attempt))
+    return { _tag: "Show", source: present };
+  for (const other of sender.sources.values()) {
+    if (other.guest !== command.guest || other.migration === command.migration || isOver(other)) continue;
+    return {
+      _tag: "Answer",
+      report: {
+        ...unknownReport(command, sender.incarnation),
+        attempt: command.attempt,
+        phase: "failed",
+        failure: {
+          code: "migration-in-progress",
+          actor: "ram-sender",
+          side: "source",
+          step: "claim the guest",
+          reason: `guest ${command.guest} is being moved by migration ${other.migration}`,
+        },
+      },
+    };
+  }
+  const source = makeSource({
+    migration: command.migration,
+    guest: command.guest,
+    node: sender.node,
+    incarnation: sender.incarnation,
+    term: command.term,
+    attempt: command.attempt,
+    parameters: command.parameters,
+    capabilities: command.capabilities as Capabilities,
+    now,
+  });
+  sender.sources.set(command.migration, source);
+  return { _tag: "Begin", source };
+};

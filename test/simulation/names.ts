@@ -1,0 +1,9 @@
+/** Names and sizes that all simulated actors share. */
+export const GUEST = "vm1";
+export const NODE_A = "a";
+export const NODE_B = "b";
+export const WORKERS = ["worker-0", "worker-1", "worker-2"] as const;
+export const PAGE_BYTES = 4096;
+/** Pages of the guest: several items a round, so that items of one round take different ways. */
+export const PAGES = 400;
+export const MIGRATION = "00000000000000aa";

@@ -1,0 +1,253 @@
+/** A RAM sender on the simulated network: the real decisions, a model of the guest beneath. */
+import type { SimNetwork } from "@godwit/fabric/simulation";
+import { type SourceCommand, subjects } from "@godwit/protocol";
+import * as Source from "@godwit/ram-sender/decisions";
+import type { Breakage } from "./breakage.ts";
+import { checkAlways, type GuestModel } from "./guest-model.ts";
+import { GUEST, NODE_A, PAGE_BYTES, WORKERS } from "./names.ts";
+import { readOwnership, writeOwnership } from "./ownership-register.ts";
+import { between } from "./random-times.ts";
+
+const NAME = "sender";
+/** A stale answer at the start must not decide: the record is looked at so often, this far apart, ms. */
+const RECOVERY_LOOKS = 6;
+const RECOVERY_LOOK_MS = 300;
+
+export const bootSource = (
+  network: SimNetwork,
+  guest: GuestModel,
+  incarnation: string,
+  broken: ReadonlySet<Breakage>,
+): void => {
+  const sender: Source.Sender = { node: NODE_A, incarnation, sources: new Map(), recovering: new Set() };
+  const local = (delayMs: number, what: () => void, done: () => void): void => {
+    // The guest is another process: what it was asked to do happens even when the asker has died.
+    network.after(delayMs, () => {
+      what();
+      checkAlways(guest);
+    });
+    network.timer(NAME, delayMs + 0.2, done);
+  };
+  const recoverAfterStart = (looks: number): void => {
+    sender.recovering.add(GUEST);
+    readOwnership(network, NAME, looks === RECOVERY_LOOKS ? 0 : RECOVERY_LOOK_MS, (entry) => {
+      if (entry === "Unknown") return recoverAfterStart(looks);
+      const recovery = Source.recover(entry, NODE_A, `${incarnation}-recovery-${looks}`);
+      if (recovery._tag === "TakeBack") return takeBack(recovery);
+      if (looks > 1 && !guest.sourceRuns && !guest.sourceDiscarded) return recoverAfterStart(looks - 1);
+      sender.recovering.delete(GUEST);
+    });
+  };
+  const takeBack = (recovery: Extract<Source.Recovery, { _tag: "TakeBack" }>): void =>
+    writeOwnership(network, NAME, { ...recovery, afterMs: 0 }, (outcome) => {
+      if (outcome === "Unknown") return takeBack(recovery);
+      if (outcome !== "Lost") return resumed(recovery);
+      readOwnership(network, NAME, 0, (entry) => {
+        if (entry !== null && entry !== "Unknown" && entry.record.op === recovery.record.op) return resumed(recovery);
+        recoverAfterStart(RECOVERY_LOOKS);
+      });
+    });
+  const resumed = (recovery: Extract<Source.Recovery, { _tag: "TakeBack" }>): void => {
+    if (!recovery.resume) {
+      sender.recovering.delete(GUEST);
+      return;
+    }
+    local(
+      between(network, 0.1, 2),
+      () => {
+        guest.sourceRuns = true;
+      },
+      () => sender.recovering.delete(GUEST),
+    );
+  };
+
+  const step = (source: Source.Source, event: Source.SourceEvent): void => {
+    if (!sender.sources.has(source.migration) && event._tag !== "Tick") return;
+    for (const effect of Source.step(source, event, network.now())) perform(source, effect);
+  };
+
+  const wakes = new Map<Source.Source, number>();
+  const wake = (source: Source.Source, at: number): void => {
+    const planned = wakes.get(source);
+    if (planned !== undefined && planned <= at) return;
+    wakes.set(source, at);
+    network.timer(NAME, at - network.now(), () => {
+      if (wakes.get(source) !== at) return;
+      wakes.delete(source);
+      step(source, { _tag: "Tick" });
+    });
+  };
+
+  const perform = (source: Source.Source, effect: Source.SourceEffect): void => {
+    switch (effect._tag) {
+      case "Local":
+        return performLocal(source, effect.step, effect.round);
+      case "CloseTracker":
+        return;
+      case "ReadRecord":
+        return readOwnership(network, NAME, effect.afterMs, (entry) =>
+          step(source, { _tag: "RecordRead", op: effect.op, entry }),
+        );
+      case "WriteRecord":
+        return writeOwnership(network, NAME, effect, (outcome) =>
+          step(source, {
+            _tag: "RecordWritten",
+            op: effect.record.op,
+            outcome:
+              broken.has("an unknown answer is taken for a yes") && outcome === "Unknown"
+                ? { revision: effect.revision }
+                : outcome,
+          }),
+        );
+      case "Dispatch":
+        return network.send(NAME, subjects.work(NODE_A, effect.worker), {
+          migration: source.migration,
+          epoch: source.epoch,
+          round: source.ledger.round,
+          item: effect.item.item,
+          work: effect.item.work,
+          channel: effect.channel,
+          channelEpoch: effect.channelEpoch,
+          saved: guest.saved,
+        });
+      case "TellLoader":
+        return network.send(NAME, subjects.switching(source.migration), { epoch: source.epoch });
+      case "Report":
+        return network.send(NAME, subjects.sourceReport(source.migration), Source.reportOf(source, network.now()));
+      case "WakeAt":
+        return wake(source, effect.at);
+    }
+  };
+
+  const performLocal = (source: Source.Source, localStep: Source.LocalStep, round: number): void => {
+    const took = between(network, 0.1, 3);
+    const fails = network.random() < network.faults.dropRate / 10 && localStep !== "resume" && localStep !== "discard";
+    if (fails) {
+      const failure = { code: "guest-failed", actor: "ram-sender", step: localStep, reason: "simulated" } as const;
+      network.timer(NAME, took, () => step(source, { _tag: "LocalFailed", step: localStep, failure }));
+      return;
+    }
+    switch (localStep) {
+      case "describe":
+        return local(
+          took,
+          () => {},
+          () =>
+            step(source, {
+              _tag: "Described",
+              running: guest.sourceRuns,
+              offer: {
+                version: 1,
+                driver: "builtin",
+                machine: "model",
+                hypervisor: "1",
+                running: guest.sourceRuns,
+                blocks: [{ name: "ram0", "length-bytes": guest.source.length * PAGE_BYTES, "page-size": PAGE_BYTES }],
+              },
+            }),
+        );
+      case "open-tracker":
+        return local(
+          took,
+          () => {
+            for (let p = 0; p < guest.source.length; p++) guest.dirty.add(p);
+          },
+          () => step(source, { _tag: "TrackerOpened", kind: "model" }),
+        );
+      case "sync": {
+        let found: number[] = [];
+        return local(
+          took,
+          () => {
+            found = [...guest.dirty];
+            if (!broken.has("clear the dirty bitmap late")) guest.dirty.clear();
+          },
+          () => {
+            if (broken.has("clear the dirty bitmap late")) guest.dirty.clear();
+            for (const page of found) step(source, { _tag: "Found", round, block: 0, firstPage: page, pages: 1 });
+            step(source, { _tag: "Synced", round, dirtyPages: found.length, syncMs: took });
+          },
+        );
+      }
+      case "pause":
+        return local(
+          took,
+          () => {
+            guest.sourceRuns = false;
+          },
+          () => step(source, { _tag: "Paused" }),
+        );
+      case "save-device-state":
+        return local(
+          took,
+          () => {
+            guest.saved = Uint32Array.of(guest.writes, 7);
+          },
+          () => step(source, { _tag: "DeviceStateSaved", bytes: 2 * 256 * 1024 }),
+        );
+      case "resume":
+        return local(
+          took,
+          () => {
+            guest.sourceRuns = true;
+          },
+          () => step(source, { _tag: "Resumed" }),
+        );
+      case "discard":
+        return local(
+          took,
+          () => {
+            guest.sourceDiscarded = true;
+          },
+          () => step(source, { _tag: "Discarded" }),
+        );
+    }
+  };
+
+  network.subscribe(NAME, subjects.source(NODE_A), (payload) => {
+    const routed = Source.route(sender, payload as SourceCommand, network.now());
+    switch (routed._tag) {
+      case "Begin":
+        listen(routed.source);
+        for (const effect of Source.begin) perform(routed.source, effect);
+        return;
+      case "Step":
+        return step(routed.source, routed.event);
+      case "Show":
+        return perform(routed.source, { _tag: "Report" });
+      case "Answer":
+        return network.send(NAME, subjects.sourceReport((payload as SourceCommand).migration), routed.report);
+      case "Ignore":
+        return;
+    }
+  });
+
+  const listen = (source: Source.Source): void => {
+    for (const worker of WORKERS) if (network.life(worker) > 0) step(source, { _tag: "WorkerUp", worker });
+    network.subscribe(NAME, subjects.acknowledgement(source.migration), (payload) =>
+      step(source, payload as Source.SourceEvent),
+    );
+    network.subscribe(NAME, subjects.destinationReport(source.migration), (payload) => {
+      const report = payload as { phase: string; epoch: number; incarnation: string; failure?: never };
+      if (report.phase === "running")
+        step(source, { _tag: "DestinationRunning", epoch: report.epoch, incarnation: report.incarnation });
+      if (report.phase === "failed") {
+        step(source, {
+          _tag: "DestinationFailed",
+          epoch: report.epoch,
+          incarnation: report.incarnation,
+          failure: report.failure ?? ({ code: "internal", actor: "loader", step: "?", reason: "none" } as never),
+        });
+      }
+    });
+  };
+  network.subscribe(NAME, "supervisor.worker", (payload) => {
+    const event = payload as { worker: string; up: boolean };
+    for (const source of sender.sources.values())
+      step(source, { _tag: event.up ? "WorkerUp" : "WorkerDown", worker: event.worker });
+  });
+  network.onLink(NAME, (connected) => {
+    if (connected) for (const source of sender.sources.values()) step(source, { _tag: "LinkRestored" });
+  });
+  recoverAfterStart(RECOVERY_LOOKS);
+};
