@@ -8,7 +8,7 @@ const SEEK_HOLE = 4;
 
 /**
  * Makes a range of a file read as zeros and gives its memory or disk blocks back; the file keeps its length.
- * Whole pages are freed, parts of pages are cleared. Fails with EOPNOTSUPP where the file system cannot.
+ * Whole pages are freed, parts of pages are cleared. Fails with ENOTSUP where the file system cannot.
  */
 export const punchHole = (fd: number, offsetBytes: number, lengthBytes: number): void => {
   checked(

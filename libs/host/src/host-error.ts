@@ -25,7 +25,7 @@ export class HostError extends Error {
   }
 }
 
-/** Name of an errno number as the kernel's headers spell it, "ENOSPC" for 28. */
+/** Name of an errno number, "ENOSPC" for 28. Where the headers have two names it is the one that Node gives: ENOTSUP, EAGAIN. */
 export const errnoName = (errno: number): string => getSystemErrorName(-errno);
 
 /** The errno name of whatever a `node:fs` call threw, or of a HostError; "UNKNOWN" for anything else. */

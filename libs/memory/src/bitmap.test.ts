@@ -35,7 +35,7 @@ const run = (pageCount: number, list: ReadonlyArray<Step>): { bitmap: Bitmap.Bit
       Bitmap.clearRange(bitmap, first, count);
       model.fill(false, first, first + count);
     } else {
-      Bitmap[verb](bitmap);
+      (verb === "setAll" ? Bitmap.setAll : Bitmap.clearAll)(bitmap);
       model.fill(verb === "setAll");
     }
   }

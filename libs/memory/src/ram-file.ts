@@ -89,11 +89,14 @@ export const openRamWriter = (block: RamBlock): RamWriter => {
     for (let done = 0; done < pages; done += step) write(zeros, 0, firstPage + done, Math.min(step, pages - done));
   };
   const punch = (firstPage: number, pages: number): void => {
-    if (!canPunch) return writeZeros(firstPage, pages);
+    if (!canPunch) {
+      writeZeros(firstPage, pages);
+      return;
+    }
     try {
       punchHole(fd, block.fileOffset + firstPage * PAGE_BYTES, pages * PAGE_BYTES);
     } catch (error) {
-      if (errnoOf(error) !== "EOPNOTSUPP") throw fileError(block, "fallocate", error);
+      if (errnoOf(error) !== "ENOTSUP") throw fileError(block, "fallocate", error);
       canPunch = false;
       writeZeros(firstPage, pages);
     }

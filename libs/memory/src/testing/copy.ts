@@ -20,7 +20,10 @@ export const makeCopy = (tracker: DirtyTracker, guest: ReadonlyArray<RamBlock>):
     readers[block]!.readPages(firstPage, pages, contents[block]!, firstPage * PAGE_BYTES);
   };
   const wrongPages = () => guest.flatMap((block, index) => differences(block, guestReaders[index]!, contents[index]!));
-  return { take, wrongPages, close: () => [...readers, ...guestReaders].forEach((reader) => reader.close()) };
+  const close = () => {
+    for (const reader of [...readers, ...guestReaders]) reader.close();
+  };
+  return { take, wrongPages, close };
 };
 
 const differences = (block: RamBlock, reader: RamReader, content: Buffer): ReadonlyArray<string> => {
