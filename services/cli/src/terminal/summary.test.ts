@@ -1,0 +1,56 @@
+import { assert, describe, it } from "vitest";
+import { renderSummary, type Summary } from "./summary.ts";
+
+const completed: Summary = {
+  status: "completed",
+  totalTimeMs: 4210,
+  downtimeMs: 38.2,
+  downtimeParts: { "stop guest": 2, "last round": 27, commit: 9.2 },
+  rounds: 4,
+  pagesNormal: 262_144,
+  pagesZero: 12_000,
+  bytes: 1.25 * 1024 ** 3,
+  throughputMbps: 2550.4,
+  channels: 4,
+  verified: { pages: 274_144, bad: 0 },
+};
+
+describe("the summary of a migration", () => {
+  it("names every figure with its unit", () => {
+    assert.strictEqual(
+      renderSummary(completed),
+      [
+        "migration completed",
+        "  total time  4.21 s",
+        "  downtime    38 ms (stop guest 2.00 ms, last round 27 ms, commit 9.20 ms)",
+        "  rounds      4",
+        "  pages       262,144 sent, 12,000 zero",
+        "  sent        1.25 GiB at 2,550 Mbit/s over 4 channels",
+        "  verified    all 274,144 pages equal",
+        "",
+      ].join("\n"),
+    );
+  });
+
+  it("cannot be misread when pages differ or nothing was compared", () => {
+    assert.include(renderSummary({ ...completed, verified: { pages: 100, bad: 3 } }), "3 of 100 pages DIFFER");
+    assert.include(renderSummary({ ...completed, verified: { pages: 0, bad: 0 } }), "nothing was compared");
+  });
+
+  it("gives the reason of a failure and leaves out what never happened", () => {
+    const failed: Summary = {
+      status: "failed",
+      totalTimeMs: 100,
+      rounds: 1,
+      pagesNormal: 1,
+      pagesZero: 0,
+      bytes: 4096,
+      channels: 1,
+      reason: "incompatible:\n  machine: mine a, yours b",
+    };
+    const text = renderSummary(failed);
+    assert.match(text, /^migration failed\n {2}reason {6}incompatible:\n {16}machine: mine a/);
+    assert.notMatch(text, /downtime|verified|Mbit|NaN|undefined/);
+    assert.include(text, "over 1 channel\n");
+  });
+});

@@ -1,0 +1,51 @@
+import { formatBytes, formatCount, formatMs } from "./format.ts";
+
+/** How a migration ended. Optional figures are left out of the block, never shown as zero. */
+export interface Summary {
+  /** QEMU's name: `completed`, `failed`, `cancelled`. */
+  readonly status: string;
+  readonly totalTimeMs: number;
+  readonly downtimeMs?: number;
+  /** What the downtime consists of, in order of time, ms. */
+  readonly downtimeParts?: Readonly<Record<string, number>>;
+  readonly rounds: number;
+  readonly pagesNormal: number;
+  readonly pagesZero: number;
+  readonly bytes: number;
+  /** Megabits/s (10^6), QEMU's unit. */
+  readonly throughputMbps?: number;
+  readonly channels: number;
+  readonly verified?: { readonly pages: number; readonly bad: number };
+  /** Why it ended otherwise than `completed`. */
+  readonly reason?: string;
+}
+
+const plural = (count: number, noun: string): string => `${formatCount(count)} ${noun}${count === 1 ? "" : "s"}`;
+
+/** The longest label, so that the figures stand below each other. */
+const LABEL_WIDTH = 10;
+const line = (label: string, text: string): string => `  ${label.padEnd(LABEL_WIDTH)}  ${text}\n`;
+
+/** The block of lines that stands at the end of `godwit migrate`. */
+export const renderSummary = (summary: Summary): string => {
+  const { downtimeMs, throughputMbps, verified, reason } = summary;
+  const parts = Object.entries(summary.downtimeParts ?? {}).map(([name, ms]) => `${name} ${formatMs(ms)}`);
+  const pace = throughputMbps === undefined ? "" : ` at ${formatCount(throughputMbps)} Mbit/s`;
+  return [
+    `migration ${summary.status}\n`,
+    reason === undefined ? "" : line("reason", reason.replaceAll("\n", `\n${" ".repeat(LABEL_WIDTH + 4)}`)),
+    line("total time", formatMs(summary.totalTimeMs)),
+    downtimeMs === undefined
+      ? ""
+      : line("downtime", formatMs(downtimeMs) + (parts.length > 0 ? ` (${parts.join(", ")})` : "")),
+    line("rounds", formatCount(summary.rounds)),
+    line("pages", `${formatCount(summary.pagesNormal)} sent, ${formatCount(summary.pagesZero)} zero`),
+    line("sent", `${formatBytes(summary.bytes)}${pace} over ${plural(summary.channels, "channel")}`),
+    verified === undefined ? "" : line("verified", verification(verified)),
+  ].join("");
+};
+
+const verification = ({ pages, bad }: { readonly pages: number; readonly bad: number }): string => {
+  if (pages === 0) return "nothing was compared";
+  return bad === 0 ? `all ${plural(pages, "page")} equal` : `${formatCount(bad)} of ${plural(pages, "page")} DIFFER`;
+};
