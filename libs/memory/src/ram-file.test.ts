@@ -1,5 +1,14 @@
 import { spawnSync } from "node:child_process";
-import { closeSync, mkdirSync, mkdtempSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { createRamFile } from "@godwit/host";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -128,7 +137,7 @@ const onMounted = (type: string, options: string, test: (path: string) => void) 
   expect(spawnSync("mount", ["-t", type, "-o", options, "none", mountPoint]).status).toBe(0);
   try {
     writeFileSync(path, "");
-    truncateSync(path, PAGES * PAGE_BYTES);
+    if (type !== "hugetlbfs") truncateSync(path, PAGES * PAGE_BYTES);
     test(path);
   } finally {
     spawnSync("umount", ["--lazy", mountPoint]);
@@ -164,5 +173,41 @@ describe.skipIf(!mounts)(mounts ? special : `${special} (skipped: mounting one n
       expect((statSync(small).blocks * 512) / PAGE_BYTES).toBe(8);
       writer.close();
     });
+  });
+
+  it("writes, zeroes and reads memory of huge pages, and fails with ENOMEM when there are not enough", () => {
+    const HUGE_PAGE_BYTES = 2 ** 21;
+    const setting = "/proc/sys/vm/nr_hugepages";
+    const before = readFileSync(setting, "utf8");
+    writeFileSync(setting, String(Number(before) + 2));
+    try {
+      onMounted("hugetlbfs", "pagesize=2M", (path) => {
+        truncateSync(path, 2 * HUGE_PAGE_BYTES);
+        const huge = {
+          ...block,
+          path,
+          fileOffset: 0,
+          lengthBytes: 2 * HUGE_PAGE_BYTES,
+          hostPageBytes: HUGE_PAGE_BYTES,
+        };
+        const writer = openRamWriter(huge);
+        writer.writePages(510, 4, pagesOf(7, 4), 0);
+        writer.zeroPages(511, 2);
+        const reader = openRamReader(huge);
+        const target = pagesOf(5, 6);
+        reader.readPages(509, 6, target, 0);
+        expect(target).toEqual(
+          Buffer.concat([pagesOf(0, 1), pagesOf(7, 1), pagesOf(0, 2), pagesOf(7, 1), pagesOf(0, 1)]),
+        );
+        writer.close();
+        reader.close();
+        const tooMany = 2 ** 20;
+        truncateSync(path, tooMany * HUGE_PAGE_BYTES);
+        const error = failure(() => openRamWriter({ ...huge, lengthBytes: tooMany * HUGE_PAGE_BYTES }));
+        expect(error).toMatchObject({ operation: "mmap", errno: "ENOMEM" });
+      });
+    } finally {
+      writeFileSync(setting, before);
+    }
   });
 });

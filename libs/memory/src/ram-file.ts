@@ -1,5 +1,5 @@
-import { closeSync, fstatSync, openSync, readSync, writeSync } from "node:fs";
-import { errnoOf, nextData, nextHole, punchHole } from "@godwit/host";
+import { closeSync, fstatSync, openSync, readSync, statfsSync, writeSync } from "node:fs";
+import { errnoOf, mapFile, nextData, nextHole, punchHole } from "@godwit/host";
 import { RamFileError } from "./errors.ts";
 import { PAGE_BYTES, pageCount, type RamBlock } from "./ram-block.ts";
 
@@ -31,7 +31,8 @@ export interface RamReader {
  * Writes pages of one block.
  *
  * It writes with `pwrite` rather than through a mapping: on a full file system a store would end this process with SIGBUS, where
- * `pwrite` fails with ENOSPC.
+ * `pwrite` fails with ENOSPC. Only hugetlbfs takes no writes; there the block is mapped, and the kernel reserves all its huge
+ * pages when it is opened, so that a lack of them is an error (ENOMEM) and no signal.
  */
 export interface RamWriter {
   readonly block: RamBlock;
@@ -44,6 +45,9 @@ export interface RamWriter {
 
 /** Zeros written at once where holes cannot be punched: as much as one packet holds. */
 const ZEROS_BYTES = 512 * 1024;
+
+/** f_type of hugetlbfs (include/uapi/linux/magic.h). */
+const HUGETLBFS_MAGIC = 0x958458f6;
 
 /** Opens a block for reading. Throws RamFileError, with EOVERFLOW when the file ends before the block does. */
 export const openRamReader = (block: RamBlock): RamReader => {
@@ -69,15 +73,9 @@ export const openRamWriter = (block: RamBlock): RamWriter => {
   const fd = openBlock(block, "r+");
   let canPunch = true;
 
-  const write = (source: Uint8Array, sourceOffset: number, firstPage: number, pages: number): void => {
-    const position = block.fileOffset + firstPage * PAGE_BYTES;
-    attempt(block, "write", () => {
-      // A file system that fills up takes a part first, and fails the rest with ENOSPC.
-      for (let done = 0; done < pages * PAGE_BYTES; ) {
-        done += writeSync(fd, source, sourceOffset + done, pages * PAGE_BYTES - done, position + done);
-      }
-    });
-  };
+  const store = openStore(block, fd);
+  const write = (source: Uint8Array, sourceOffset: number, firstPage: number, pages: number): void =>
+    attempt(block, "write", () => store.write(source, sourceOffset, firstPage * PAGE_BYTES, pages * PAGE_BYTES));
   const writePages = (firstPage: number, pages: number, source: Uint8Array, sourceOffset: number): void => {
     checkPages(block, firstPage, pages, source, sourceOffset);
     write(source, sourceOffset, firstPage, pages);
@@ -111,7 +109,47 @@ export const openRamWriter = (block: RamBlock): RamWriter => {
       page = run.first + run.count;
     }
   };
-  return { block, writePages, zeroPages, close: () => closeSync(fd) };
+  return { block, writePages, zeroPages, close: store.close };
+};
+
+/** How bytes get into a block's file; offsets in bytes, from the start of the block. */
+interface Store {
+  readonly write: (source: Uint8Array, sourceOffset: number, blockOffset: number, lengthBytes: number) => void;
+  readonly close: () => void;
+}
+
+/** Takes the descriptor over: it is closed with the store, or at once when the store cannot be had. */
+const openStore = (block: RamBlock, fd: number): Store => {
+  try {
+    const isHugetlbfs = attempt(block, "statfs", () => statfsSync(block.path).type === HUGETLBFS_MAGIC);
+    return isHugetlbfs ? mappedStore(block, fd) : fileStore(block, fd);
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+};
+
+const fileStore = (block: RamBlock, fd: number): Store => ({
+  write: (source, sourceOffset, blockOffset, lengthBytes) => {
+    // A file system that fills up takes a part first, and fails the rest with ENOSPC.
+    for (let done = 0; done < lengthBytes; ) {
+      done += writeSync(fd, source, sourceOffset + done, lengthBytes - done, block.fileOffset + blockOffset + done);
+    }
+  },
+  close: () => closeSync(fd),
+});
+
+const mappedStore = (block: RamBlock, fd: number): Store => {
+  const range = { offsetBytes: block.fileOffset, lengthBytes: block.lengthBytes };
+  const mapping = attempt(block, "mmap", () => mapFile(fd, range, "writable"));
+  return {
+    write: (source, sourceOffset, blockOffset, lengthBytes) =>
+      mapping.bytes.set(source.subarray(sourceOffset, sourceOffset + lengthBytes), blockOffset),
+    close: () => {
+      mapping.unmap();
+      closeSync(fd);
+    },
+  };
 };
 
 /** The next run of pages in [fromPage, endPage) that touch data of the file. A file system without holes says "all of it". */

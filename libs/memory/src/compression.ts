@@ -1,0 +1,42 @@
+/**
+ * Packs and unpacks the payload of one packet, whole: each packet stands alone, so any of them may be lost or repeated.
+ *
+ * Unpacking is bounded by the length the packet declares, however well the bytes expand, and refuses what does not fill that length
+ * exactly or leaves input over: zlib ignores trailing bytes, and Node's zstd stops after the first frame.
+ */
+import { constants, deflateSync, inflateSync, zstdCompressSync, zstdDecompressSync } from "node:zlib";
+import type { Compression } from "@godwit/protocol";
+
+/** Levels as QEMU names them: zlib 0 to 9, zstd 0 (its default) to 20. */
+export const compress = (kind: Exclude<Compression, "none">, level: number, bytes: Uint8Array): Uint8Array =>
+  kind === "zlib"
+    ? deflateSync(bytes, { level })
+    : zstdCompressSync(bytes, { params: { [constants.ZSTD_c_compressionLevel]: level } });
+
+interface WithEngine {
+  readonly buffer: Buffer;
+  readonly engine: { readonly bytesWritten: number };
+}
+
+/** The unpacked bytes, or why these are not `rawBytes` packed. Never throws, never makes more than `rawBytes`. */
+export const decompress = (
+  kind: Compression,
+  payload: Uint8Array,
+  rawBytes: number,
+): Uint8Array | { readonly malformed: string } => {
+  if (kind === "none") return payload;
+  // A limit of 0 is no limit to zlib; nothing to unpack needs no unpacking.
+  if (rawBytes === 0) return payload.length === 0 ? payload : { malformed: "a payload where none was declared" };
+  try {
+    const options = { maxOutputLength: rawBytes, info: true } as const;
+    const unpack = kind === "zlib" ? inflateSync : zstdDecompressSync;
+    const { buffer, engine } = unpack(payload, options) as unknown as WithEngine;
+    if (buffer.length !== rawBytes)
+      return { malformed: `unpacks to ${buffer.length} bytes, ${rawBytes} were declared` };
+    if (engine.bytesWritten !== payload.length)
+      return { malformed: `${payload.length - engine.bytesWritten} bytes are left over` };
+    return buffer;
+  } catch (error) {
+    return { malformed: `${kind}: ${error instanceof Error ? error.message : String(error)}` };
+  }
+};
