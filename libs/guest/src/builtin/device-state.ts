@@ -12,7 +12,7 @@
  *
  * Numbers are little-endian. Read in this order: size limit, magic, version, crc32, header, ledger.
  */
-import { closeSync, constants, fstatSync, fsyncSync, openSync, readFileSync, rmSync, writeSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readFileSync, rmSync, writeSync } from "node:fs";
 import { crc32, deflateSync, inflateSync } from "node:zlib";
 import { PAGE_BYTES } from "./kernel/page.ts";
 import { Refusal } from "./refusal.ts";
@@ -113,12 +113,11 @@ const requireSize = (bytes: number, memoryBytes: number): void => {
   if (bytes > limit) throw bad(`device state has ${bytes} bytes, more than the ${limit} of a guest of this size`);
 };
 
-/** Writes a new file, which must not exist yet, and returns its length, bytes. What is written in part is removed. */
+/** Writes a new file, which must not exist yet, and returns its length, bytes. What is written in part is removed. Not synced to disk: it is read at once, on this host, while the guest stands still. */
 export const writeDeviceState = (path: string, content: Buffer): number => {
   const fd = openSync(path, "wx", 0o600);
   try {
     for (let at = 0; at < content.length; ) at += writeSync(fd, content, at);
-    fsyncSync(fd);
     return content.length;
   } catch (cause) {
     rmSync(path, { force: true });

@@ -8,11 +8,12 @@ import { fileURLToPath } from "node:url";
 import type { RamBlock } from "@godwit/memory";
 import { GodwitError } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
+import * as Schedule from "effect/Schedule";
 import * as Schema from "effect/Schema";
 import type { GuestSpec } from "../guest.ts";
 import { defaultDirectory, filesOf } from "./files.ts";
 import { PAGE_BYTES, type PageMix } from "./kernel/page.ts";
-import { guestError } from "./monitor-client.ts";
+import { guestError, isDeserted } from "./monitor-client.ts";
 import { refusalOf } from "./refusal.ts";
 import { type ProcessSpec, parseProcessSpec } from "./spec.ts";
 
@@ -45,39 +46,41 @@ const STEP = "start the guest";
 
 /** A start's deadline: what node and its threads need on a host that is busy, ms, */
 const START_TIMEOUT_MS = 30_000;
-/** and the slowest filling of memory that is still one, bytes/ms; 3 million were measured. */
+/** and the slowest filling of memory that is still one, bytes/ms; 560,000 were measured on a busy host with 2 vCPUs. */
 const FILL_BYTES_PER_MS_MIN = 100_000;
 
 /**
  * Starts a guest; it runs when this succeeds. Fails with `invalid-parameter` (the value is named), `guest-exists`, `no-space`,
  * or `guest-failed`. Interruption ends the process again.
  */
-export const startBuiltin = Effect.fnUntraced(function* (options: BuiltinOptions) {
-  const directory = yield* prepareDirectory(options.directory);
-  const { name, memoryBytes } = options;
-  const pages = Math.max(1, Math.floor(memoryBytes / PAGE_BYTES));
-  return yield* launch(directory, {
-    ...frameOf(directory, name, memoryBytes),
-    role: "boot",
-    workload: {
-      seed: options.seed ?? 1,
-      vcpus: options.vcpus ?? Math.min(DEFAULT_VCPUS, pages),
-      dirtyRateBytesPerSecond: options.dirtyRateBytesPerSecond ?? DEFAULT_DIRTY_RATE,
-      workingSetBytes: options.workingSetBytes ?? Math.ceil(pages / 4) * PAGE_BYTES,
-      mix: options.mix ?? DEFAULT_MIX,
-    },
-  });
-});
+export const startBuiltin: (options: BuiltinOptions) => Effect.Effect<BuiltinSpec, GodwitError> = Effect.fnUntraced(
+  function* (options) {
+    const directory = yield* prepareDirectory(options.directory);
+    const { name, memoryBytes } = options;
+    const pages = Math.max(1, Math.floor(memoryBytes / PAGE_BYTES));
+    return yield* launch(directory, {
+      ...frameOf(directory, name, memoryBytes),
+      role: "boot",
+      workload: {
+        seed: options.seed ?? 1,
+        vcpus: options.vcpus ?? Math.min(DEFAULT_VCPUS, pages),
+        dirtyRateBytesPerSecond: options.dirtyRateBytesPerSecond ?? DEFAULT_DIRTY_RATE,
+        workingSetBytes: options.workingSetBytes ?? Math.ceil(pages / 4) * PAGE_BYTES,
+        mix: options.mix ?? DEFAULT_MIX,
+      },
+    });
+  },
+);
 
 /**
  * Starts a destination for a guest with these RAMBlocks: memory of zeros, and vCPUs that wait for device state. Its own
  * blocks (`describe`) have other paths. Fails as `startBuiltin` does, and with `incompatible` for blocks that no builtin guest has.
  */
-export const startBuiltinIncoming = Effect.fnUntraced(function* (
+export const startBuiltinIncoming: (
   name: string,
   blocks: ReadonlyArray<RamBlock>,
   directory?: string,
-) {
+) => Effect.Effect<BuiltinSpec, GodwitError> = Effect.fnUntraced(function* (name, blocks, directory) {
   const [block, ...others] = blocks;
   if (block === undefined || others.length > 0 || block.name !== "ram0" || block.hostPageBytes !== PAGE_BYTES) {
     const shown = blocks.map(({ name: block, hostPageBytes }) => `${block} (pages of ${hostPageBytes})`).join(", ");
@@ -121,7 +124,19 @@ const StartReport = Schema.fromJsonString(
   ]),
 );
 
-const launch = Effect.fnUntraced(function* (directory: string, spec: ProcessSpec) {
+/** One start takes about 250 ms; a killed guest of hundreds of GiB needs seconds to give its memory, and then its lock, back. */
+const LAST_BREATH = { schedule: Schedule.spaced("200 millis"), times: 20 };
+
+/** Starts the process, once more when the name is held by one that nobody can reach: a guest that was killed a moment ago. */
+const launch = (directory: string, spec: ProcessSpec): Effect.Effect<BuiltinSpec, GodwitError> =>
+  launchOnce(directory, spec).pipe(
+    Effect.retry({
+      ...LAST_BREATH,
+      while: (error) => (error.code === "guest-exists" ? isDeserted(spec.socket) : Effect.succeed(false)),
+    }),
+  );
+
+const launchOnce = Effect.fnUntraced(function* (directory: string, spec: ProcessSpec) {
   const json = JSON.stringify(spec);
   // The same check that the process makes, before there is a process or a file of that name.
   yield* Effect.try({

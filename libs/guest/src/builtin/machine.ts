@@ -97,6 +97,8 @@ export const startMachine = async (spec: ProcessSpec, ram: Ram, log: (text: stri
       log(`failed: ${reason}`);
       state = { tag: "failed", reason };
       sweep?.abandon(new Refusal("guest-failed", reason));
+      // The other vCPUs must not go on without it. The order to the one that failed fails, which is known already.
+      vcpus.pause().catch(() => undefined);
     },
   });
 
