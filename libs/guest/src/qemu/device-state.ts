@@ -2,6 +2,7 @@ import {
   closeSync,
   createReadStream,
   createWriteStream,
+  existsSync,
   linkSync,
   openSync,
   readSync,
@@ -57,6 +58,8 @@ export const saveDeviceState = (qmp: Qmp, path: string): Effect.Effect<number, G
   withDeviceStateSettings(
     qmp,
     Effect.gen(function* () {
+      // Before QEMU gives away what it gives once.
+      if (existsSync(path)) return yield* failure("device-state-failed", SAVE, `${path} exists already`);
       const ending = yield* migrationEnding(qmp, SAVE);
       const socket = yield* rendezvousPath(qmp.peer).pipe(Effect.mapError(localFailure(SAVE)));
       const listener = yield* listenOnce(socket, qmp.peer).pipe(Effect.mapError(localFailure(SAVE)));

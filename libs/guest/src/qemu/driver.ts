@@ -1,4 +1,4 @@
-import { constants, copyFileSync, statfsSync } from "node:fs";
+import { statfsSync } from "node:fs";
 import { dirname } from "node:path";
 import { openTracker, type TrackerKind } from "@godwit/memory";
 import type { GodwitError } from "@godwit/protocol";
@@ -40,37 +40,15 @@ const LOAD = "load the device state";
 const TRACK = "start dirty tracking";
 
 const makeGuest = (spec: QemuSpec): Guest => {
-  /** Where this handle wrote the device state that QEMU gave, which it does once; null after the guest went on. */
-  let saved: SavedState | null = null;
-
   const withMonitor = <A>(step: string, work: (qmp: Qmp) => Effect.Effect<A, GodwitError>) =>
     connectQmp(spec.qmp).pipe(Effect.mapError(qmpFailure(step)), Effect.flatMap(work), Effect.scoped);
-
   const description = withMonitor("describe", (qmp) => describeQemu(qmp, spec.name));
-
-  const save = (path: string) => (qmp: Qmp) =>
-    Effect.gen(function* () {
-      const state = yield* readState(qmp).pipe(Effect.mapError(qmpFailure(SAVE)));
-      if (state.runState !== "paused") return yield* wrongState(SAVE, state, "pause it first");
-      if (state.status !== "postmigrate") saved = { path, bytes: yield* saveDeviceState(qmp, path) };
-      else if (saved === null)
-        return yield* wrongState(SAVE, state, "it gave its device state away; resume and pause it first");
-      else yield* copySaved(saved, path);
-      return saved.bytes;
-    });
-
-  const resume = (qmp: Qmp) =>
-    Effect.suspend(() => {
-      saved = null;
-      return resumeQemu(qmp);
-    });
-
   return {
     describe: Effect.map(description, publicDescription),
     track: (kind) => Effect.flatMap(description, (found) => track(found, kind)),
     pause: withMonitor("pause", pauseQemu),
-    resume: withMonitor("resume", resume),
-    saveDeviceState: (path) => withMonitor(SAVE, save(path)),
+    resume: withMonitor("resume", resumeQemu),
+    saveDeviceState: (path) => withMonitor(SAVE, (qmp) => save(qmp, path)),
     loadDeviceState: (path) => withMonitor(LOAD, (qmp) => load(spec, qmp, path)),
     discard: connectQmp(spec.qmp).pipe(
       Effect.matchEffect({
@@ -88,19 +66,18 @@ const publicDescription = ({ pid: _, blocks, ...description }: QemuDescription) 
   blocks: blocks.map(({ address: _, ...block }) => block),
 });
 
-interface SavedState {
-  readonly path: string;
-  readonly bytes: number;
-}
-
-/** A guest that stood still since it was saved would be saved the same: the file serves again. */
-const copySaved = (saved: SavedState, path: string): Effect.Effect<void, GodwitError> =>
-  saved.path === path
-    ? Effect.void
-    : Effect.try({
-        try: () => copyFileSync(saved.path, path, constants.COPYFILE_EXCL),
-        catch: (cause) => failure("device-state-failed", SAVE, String(cause)),
-      });
+const save = (qmp: Qmp, path: string): Effect.Effect<number, GodwitError> =>
+  Effect.gen(function* () {
+    const state = yield* readState(qmp).pipe(Effect.mapError(qmpFailure(SAVE)));
+    if (state.runState !== "paused") return yield* wrongState(SAVE, state, "pause it first");
+    if (state.status === "postmigrate")
+      return yield* wrongState(
+        SAVE,
+        state,
+        "it gave its device state away, which it does once; resume and pause it first",
+      );
+    return yield* saveDeviceState(qmp, path);
+  });
 
 const load = (spec: QemuSpec, qmp: Qmp, path: string): Effect.Effect<void, GodwitError> =>
   Effect.gen(function* () {

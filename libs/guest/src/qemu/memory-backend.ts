@@ -1,4 +1,5 @@
 import { readdirSync, readlinkSync, statfsSync, statSync } from "node:fs";
+import { basename } from "node:path";
 import { findMappedRange, identifyFile } from "@godwit/host";
 import { PAGE_BYTES, type RamBlock } from "@godwit/memory";
 import * as Effect from "effect/Effect";
@@ -77,24 +78,29 @@ export const refusalOfBackend = (backend: MemoryBackend): string | null => {
 /**
  * The block of a movable backend: its file as this process can open it, and its address in QEMU's process `pid`.
  *
- * The path that QEMU knows may lie in another mount namespace (a container), or name a directory in which QEMU made a file
- * and unlinked it at once. /proc leads to both, as long as that process lives. Throws Error with the reason when no way leads there.
+ * The path that QEMU knows may lie in another mount namespace (a container), may have been deleted or replaced since, or may
+ * be a directory in which QEMU made a file and unlinked it at once. /proc leads to all of them as long as that process lives.
+ * Throws Error with the reason when no way leads there.
  */
 export const locateBlock = (backend: MemoryBackend, pid: number): QemuBlock => {
   const memPath = backend.memPath!;
   const range = { fileOffset: backend.fileOffset, lengthBytes: backend.sizeBytes };
-  const candidates = [memPath, `/proc/${pid}/root${memPath}`, ...unlinkedFiles(backend.id, memPath, pid)];
-  let fallback: string | null = null;
-  for (const path of candidates) {
-    const bytes = fileBytes(path);
-    if (bytes === null || bytes < range.fileOffset + range.lengthBytes) continue;
-    const address = mappedAt(pid, path, range);
+  const holdsRange = (path: string) => (fileBytes(path) ?? 0) >= range.fileOffset + range.lengthBytes;
+  for (const path of [memPath, `/proc/${pid}/root${memPath}`, ...unlinkedFiles(backend.id, memPath, pid)]) {
+    const address = holdsRange(path) ? mappedAt(pid, path, range) : null;
     if (address !== null) return blockAt(backend, path, address);
-    fallback ??= path;
   }
-  // Somebody else opened the socket for QEMU (libvirt does), so `pid` is not QEMU's: the name alone must do.
-  if (fallback === memPath) return blockAt(backend, memPath, null);
-  throw new Error(`RAM file ${memPath} of "${backend.id}" cannot be opened from here, or is shorter than the RAM`);
+  // Somebody else opened the socket for QEMU (libvirt does), or QEMU cannot be seen from here: the name alone must do.
+  if (!isQemu(pid) && holdsRange(memPath)) return blockAt(backend, memPath, null);
+  throw new Error(
+    `RAM file ${memPath} of "${backend.id}" cannot be opened from here, or is not the one that QEMU uses`,
+  );
+};
+
+/** Whether a process is visibly a QEMU. */
+const isQemu = (pid: number): boolean => {
+  const program = attempt(() => readlinkSync(`/proc/${pid}/exe`));
+  return program !== null && basename(program).includes("qemu");
 };
 
 const blockAt = (backend: MemoryBackend, path: string, address: bigint | null): QemuBlock => ({
@@ -115,17 +121,18 @@ const fileBytes = (path: string): number | null => {
 const mappedAt = (pid: number, path: string, range: { fileOffset: number; lengthBytes: number }): bigint | null =>
   attempt(() => findMappedRange(pid, identifyFile(path), range));
 
-/** Files that QEMU made for backend `id` in directory `memPath` and unlinked, by the descriptors it holds of them. */
+/** Unlinked files of backend `id`, at `memPath` or made by QEMU in that directory, by the descriptors it holds of them. */
 const unlinkedFiles = (id: string, memPath: string, pid: number): ReadonlyArray<string> => {
   const directory = memPath.replace(/\/+$/, "");
   // QEMU names them after the RAMBlock, which is the id alone or, as a machine may ask for, its place in the object tree.
   const prefixes = [`${directory}/qemu_back_mem.${id}.`, `${directory}/qemu_back_mem._objects_${id}.`];
+  const deleted = `${memPath} (deleted)`;
   const descriptors = `/proc/${pid}/fd`;
   return (attempt(() => readdirSync(descriptors)) ?? [])
     .map((fd) => `${descriptors}/${fd}`)
     .filter((path) => {
       const target = attempt(() => readlinkSync(path));
-      return target !== null && prefixes.some((prefix) => target.startsWith(prefix));
+      return target !== null && (target === deleted || prefixes.some((prefix) => target.startsWith(prefix)));
     });
 };
 
