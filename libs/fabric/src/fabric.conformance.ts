@@ -26,6 +26,8 @@ export interface FabricWorld {
   /** Another actor joins, until the scope ends. */
   readonly join: (actor: string) => Effect.Effect<FabricShape, FabricError, Scope.Scope>;
   readonly announceElsewhere: (member: Member) => Effect.Effect<OtherProcess, FabricError, Scope.Scope>;
+  /** What its clock may add to a promised time, ms: nothing when it is virtual. */
+  readonly slackMs: number;
   readonly close: () => Promise<void>;
 }
 

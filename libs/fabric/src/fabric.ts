@@ -101,6 +101,8 @@ export interface FabricCounters {
   readonly requestsRefused: number;
   /** Presence messages that were not ours or malformed. */
   readonly malformed: number;
+  /** Bugs in the fabric itself that would have deafened the connection. */
+  readonly callbackErrors: number;
 }
 
 /**

@@ -32,10 +32,14 @@ export const SimFabric = {
 };
 
 const make = Effect.fnUntraced(function* (network: SimNetwork, actor: string) {
-  const counters = { publishesDropped: 0, messagesDropped: 0, requestsRefused: 0, malformed: 0 };
-  network.start(actor);
+  const counters = { publishesDropped: 0, messagesDropped: 0, requestsRefused: 0, malformed: 0, callbackErrors: 0 };
+  // An actor that `network.start` booted has its own way to restart; this must not replace it.
+  if (network.life(actor) === 0) network.start(actor);
   const life = network.life(actor);
   const lives = () => network.life(actor) === life;
+  /** What the dead ask is not heard, not even when the actor lives again. */
+  const whileAlive = <A, E>(ask: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+    Effect.suspend(() => (lives() ? ask : Effect.never));
 
   const publish = (subject: string, data: Uint8Array): boolean => {
     if (lives() && network.isConnected(actor) && data.length <= MAX_PAYLOAD_BYTES) {
@@ -69,7 +73,7 @@ const make = Effect.fnUntraced(function* (network: SimNetwork, actor: string) {
   const wire: PresenceWire = {
     publish,
     subscribe: (subject, receive) =>
-      network.subscribe(actor, subject, (payload, on) => receive(on, payload as Uint8Array)),
+      lives() ? network.subscribe(actor, subject, (payload, on) => receive(on, payload as Uint8Array)) : () => {},
     roundTrip: (settled) =>
       network.ask(
         actor,
@@ -81,6 +85,7 @@ const make = Effect.fnUntraced(function* (network: SimNetwork, actor: string) {
     every: (ms, tick) => {
       let cancel = () => {};
       const again = () => {
+        if (!lives()) return;
         cancel = network.timer(actor, ms, () => {
           again();
           tick();
@@ -108,13 +113,15 @@ const make = Effect.fnUntraced(function* (network: SimNetwork, actor: string) {
     }),
     request: (subject, data, { timeoutMs }) =>
       Effect.callback<Reply, NoResponders | RequestTimeout>((resume) => {
-        if (!lives()) return;
         network.request(actor, subject, data.slice(), timeoutMs, (reply) => {
           if (reply._tag === "Answer") resume(Effect.succeed(reply.payload as Reply));
           else if (reply._tag === "NoResponders") resume(Effect.fail(new NoResponders({ subject })));
           else resume(Effect.fail(new RequestTimeout({ subject, timeoutMs })));
         });
-      }).pipe(Effect.flatMap((reply) => openReply(subject, reply))),
+      }).pipe(
+        Effect.flatMap((reply) => openReply(subject, reply)),
+        whileAlive,
+      ),
     serve: Effect.fnUntraced(function* (definition) {
       const handle = yield* makeHandlers(actor, () => {
         counters.requestsRefused++;
@@ -127,7 +134,7 @@ const make = Effect.fnUntraced(function* (network: SimNetwork, actor: string) {
         );
       }
     }),
-    bucket: (name) => Effect.sync(() => simBucket(network.register(name), actor)),
+    bucket: (name) => Effect.sync(() => simBucket(network.register(name), actor, whileAlive)),
     ...presence,
     link: Effect.gen(function* () {
       const inbox = yield* makeNewsInbox<LinkEvent>(LINK_EVENTS_KEPT);

@@ -7,12 +7,21 @@ import { fileURLToPath } from "node:url";
 import * as Context from "effect/Context";
 import * as Effect from "effect/Effect";
 import * as Layer from "effect/Layer";
+import * as References from "effect/References";
+import type * as Scope from "effect/Scope";
 import type { FabricWorld } from "../fabric.conformance.ts";
 import { Fabric, type Member } from "../fabric.ts";
 import { type LocalNats, type LocalNatsOptions, startNats } from "../local-nats.ts";
 import { NatsFabric } from "../nats/nats-fabric.ts";
 
+/** A test machine with more to do than cores, ms. */
+const BUSY_MACHINE_MS = 1_000;
+
 const ANNOUNCER = fileURLToPath(new URL("announcer.ts", import.meta.url));
+
+/** Runs a test's program without its log: links break on purpose. */
+export const run = <A, E>(program: Effect.Effect<A, E, Scope.Scope>): Promise<A> =>
+  Effect.runPromise(Effect.scoped(program).pipe(Effect.provideService(References.MinimumLogLevel, "None")));
 
 /** An actor's fabric on a real server, for the life of the scope. */
 export const joinNats = (servers: string, name: string) =>
@@ -50,9 +59,10 @@ export async function startTestNats(
 export async function openNatsWorld(): Promise<FabricWorld> {
   const { server, close } = await startTestNats();
   return {
-    run: (program) => Effect.runPromise(Effect.scoped(program)),
+    run,
     join: (actor) => joinNats(server.url, actor),
     announceElsewhere: (member) => announceInProcess(server.url, member),
+    slackMs: BUSY_MACHINE_MS,
     close,
   };
 }

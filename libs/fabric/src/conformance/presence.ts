@@ -8,8 +8,6 @@ import { type Member, type News, type PresenceEvent, SILENT_MS } from "../fabric
 
 /** From death to its report, ms: what `SILENT_MS` promises. */
 const NOTICED_MS = 1_000;
-/** What a busy test machine may add on real clocks, ms. */
-const SLACK_MS = 300;
 
 const member = (id: string, incarnation = "i1"): Member => ({ role: "multifd-worker", node: "a", id, incarnation });
 const up = (who: Member): PresenceEvent => ({ _tag: "Up", member: who });
@@ -77,7 +75,7 @@ export function presenceConformance(world: CurrentWorld): void {
         expect(yield* take(news, 1)).toEqual([down(member("mortal"), "silent")]);
         const noticedMs = (yield* Clock.currentTimeMillis) - diedMs;
         expect(noticedMs).toBeGreaterThan(SILENT_MS / 2);
-        expect(noticedMs).toBeLessThan(NOTICED_MS + SLACK_MS);
+        expect(noticedMs).toBeLessThan(NOTICED_MS + world().slackMs);
       }),
     ));
 

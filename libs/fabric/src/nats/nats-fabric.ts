@@ -11,6 +11,7 @@ import type { PresenceWire } from "../presence.ts";
 import { presenceOn } from "../presence-effects.ts";
 import { openBucket } from "./bucket.ts";
 import { type NatsLink, type NatsOptions, openLink } from "./connection.ts";
+import { guarded } from "./guard.ts";
 import { request, serve } from "./requests.ts";
 
 /** Link changes kept for each listener that does not take them; the oldest are forgotten. */
@@ -28,7 +29,7 @@ const make = Effect.fnUntraced(function* (options: NatsOptions) {
   const inboxes = new Set<{ readonly plane: Plane; readonly fail: (error: FabricError) => void }>();
   const listeners = new Set<(event: LinkEvent) => void>();
   const run = Effect.runForkWith(yield* Effect.context<never>());
-  const counters = { publishesDropped: 0, messagesDropped: 0, requestsRefused: 0, malformed: 0 };
+  const counters = { publishesDropped: 0, messagesDropped: 0, requestsRefused: 0, malformed: 0, callbackErrors: 0 };
   let closing = false;
 
   const onLinkEvent = (event: LinkEvent) => {
@@ -37,8 +38,7 @@ const make = Effect.fnUntraced(function* (options: NatsOptions) {
       const closed = closedError(`${event.plane} connection`, event.reason);
       for (const inbox of inboxes) if (inbox.plane === event.plane) inbox.fail(closed);
     }
-    if (!closing)
-      run(Effect.logWarning(`NATS ${event.plane} link: ${event._tag}`).pipe(Effect.annotateLogs({ ...event })));
+    if (!closing) run(logged(event));
   };
   const control = yield* openLink(options, "control", onLinkEvent);
   const bulk = yield* openLink(options, "bulk", onLinkEvent);
@@ -47,6 +47,10 @@ const make = Effect.fnUntraced(function* (options: NatsOptions) {
       closing = true;
     }),
   );
+  const broken = (error: unknown) => {
+    counters.callbackErrors++;
+    run(Effect.logError("a callback of the fabric has thrown").pipe(Effect.annotateLogs({ error })));
+  };
   const linkOf = (plane: Plane): NatsLink => (plane === "bulk" ? bulk : control);
   const maxPayloadBytes = Math.min(...[control, bulk].map((link) => link.nc.info?.max_payload ?? 0));
 
@@ -84,12 +88,12 @@ const make = Effect.fnUntraced(function* (options: NatsOptions) {
       };
       yield* Effect.acquireRelease(
         Effect.try({
-          try: () => nc.subscribe(subject, { callback: receive }),
+          try: () => nc.subscribe(subject, { callback: guarded(receive, broken) }),
           catch: (cause) => closedError(`subscribe ${subject}`, cause instanceof Error ? cause.message : String(cause)),
         }),
         (subscription) => Effect.sync(() => subscription.unsubscribe()),
       );
-      // Without a link there is nothing to wait for: reconnecting subscribes again.
+      // Without a link, or when it breaks now, there is nothing to wait for: reconnecting subscribes again.
       if (connected()) {
         yield* Effect.promise(() => nc.flush().catch(() => {})).pipe(Effect.timeoutOption(SUBSCRIBE_MS));
       }
@@ -101,10 +105,10 @@ const make = Effect.fnUntraced(function* (options: NatsOptions) {
     publish,
     subscribe: (subject, receive) => {
       const subscription = control.nc.subscribe(subject, {
-        callback: (error, message) => {
+        callback: guarded((error, message) => {
           // Denied: the link's listener has been told.
           if (error === null) receive(message.subject, message.data);
-        },
+        }, broken),
       });
       return () => subscription.unsubscribe();
     },
@@ -149,6 +153,13 @@ const make = Effect.fnUntraced(function* (options: NatsOptions) {
     counters: () => ({ ...counters }),
   });
 });
+
+/** Losing a link loses messages; what an operator sees first when guests stay paused. */
+const logged = (event: LinkEvent): Effect.Effect<void> => {
+  const line = `NATS ${event.plane} link: ${event._tag}`;
+  if (event._tag === "Reconnected") return Effect.logInfo(line);
+  return Effect.logWarning("reason" in event ? `${line}: ${event.reason}` : line);
+};
 
 const closedError = (operation: string, reason: string): FabricError =>
   new FabricError({ code: "closed", operation, reason, retryable: false });

@@ -1,5 +1,4 @@
 import type { SimEvent } from "./event-heap.ts";
-import type { SimSubscription } from "./subscriptions.ts";
 
 /** A process of the simulation. It is known by its name; what it is between two crashes is one life. */
 export interface SimActor {
@@ -9,7 +8,8 @@ export interface SimActor {
   paused: boolean;
   /** What came while it was paused, in order of arrival. */
   readonly held: Array<SimEvent>;
-  readonly subscriptions: Set<SimSubscription>;
+  /** Called when it crashes: what it had subscribed to. */
+  readonly releases: Set<() => void>;
   /** Actors it cannot exchange anything with. */
   readonly cutFrom: Set<SimActor>;
   /** Cut from everybody. */
@@ -29,7 +29,7 @@ export function makeActor(name: string): SimActor {
     life: 1,
     paused: false,
     held: [],
-    subscriptions: new Set(),
+    releases: new Set(),
     cutFrom: new Set(),
     disconnected: false,
     lastArrivalMs: new Map(),

@@ -1,121 +1,30 @@
-import { isCut, makeActor, type SimActor } from "./actor.ts";
-import { EventHeap, type Gate, type SimEvent } from "./event-heap.ts";
-import { type Faults, QUIET } from "./faults.ts";
-import { type Random, seededRandom } from "./random.ts";
+import { isCut } from "./actor.ts";
+import type { Gate, SimEvent } from "./event-heap.ts";
 import { SimRegister } from "./register.ts";
 import { type Answer, type Receive, type SimSubscription, Subscriptions } from "./subscriptions.ts";
+import { type SimOptions, SimWorld } from "./world.ts";
 
 /** How long an operation on a register waits for its answer, ms. */
 const REGISTER_TIMEOUT_MS = 500;
-
-/** What has happened so far. A rare branch whose counter stays 0 over many seeds was not tested. */
-export interface SimCounters {
-  events: number;
-  delivered: number;
-  dropped: number;
-  duplicated: number;
-  reordered: number;
-  /** Lost to a partition or a disconnection. */
-  cut: number;
-  crashes: number;
-  pauses: number;
-  lateWrites: number;
-  lostAnswers: number;
-  staleReads: number;
-}
 
 export type SimReply =
   | { readonly _tag: "Answer"; readonly payload: unknown }
   | { readonly _tag: "NoResponders" }
   | { readonly _tag: "Timeout" };
 
-/** `what` happened to `actor`; equal seeds give equal sequences of these. */
-export type Trace = (atMs: number, what: string, actor: string, detail: string) => void;
-
-export interface SimOptions {
-  readonly seed: number;
-  readonly faults?: Partial<Faults>;
-  readonly trace?: Trace;
-}
-
-/**
- * Many actors, one thread, virtual time: a run is a function of the seed. `step` takes the earliest event and lets it happen;
- * nothing else makes time pass. Payloads are handed over as they are, not copied.
- *
- * Actors are named by strings and exist, alive, from their first mention. What a callback throws leaves `step`: a bug in what
- * is being simulated must be seen.
- */
-export class SimNetwork {
-  readonly counters: SimCounters = {
-    events: 0,
-    delivered: 0,
-    dropped: 0,
-    duplicated: 0,
-    reordered: 0,
-    cut: 0,
-    crashes: 0,
-    pauses: 0,
-    lateWrites: 0,
-    lostAnswers: 0,
-    staleReads: 0,
-  };
-  /** May be changed at any time; `quiet()` ends all faults, so that a run can show that everything settles. */
-  faults: Faults;
-  /** For the choices of whatever is simulated, so that they too follow from the seed. */
-  readonly random: Random;
-
-  readonly #trace: Trace | undefined;
-  readonly #heap = new EventHeap();
-  readonly #actors = new Map<string, SimActor>();
+/** What actors of a simulated world say to each other. Payloads are handed over as they are, not copied. */
+export class SimNetwork extends SimWorld {
   readonly #registers = new Map<string, SimRegister>();
   readonly #subscriptions: Subscriptions;
-  #nowMs = 0;
-  #order = 0;
 
   constructor(options: SimOptions) {
-    this.random = seededRandom(options.seed);
-    this.faults = { ...QUIET, ...options.faults };
-    this.#trace = options.trace;
+    super(options);
     this.#subscriptions = new Subscriptions(this.random);
   }
 
-  /** Virtual time, ms. */
-  now(): number {
-    return this.#nowMs;
-  }
-
-  /** Lets the earliest event happen; false when there is none. */
-  step(): boolean {
-    const event = this.#heap.pop();
-    if (event === undefined) return false;
-    this.#nowMs = event.atMs;
-    this.counters.events++;
-    const { actor } = event;
-    if (actor === null) event.run(event.argument, event.subject, event.answer);
-    else if (actor.life === event.life && actor.alive) this.#happen(event, actor);
-    return true;
-  }
-
-  /** Steps until nothing is left, `untilMs` is reached (time then is `untilMs`) or `events` have happened; returns their number. */
-  run(limits: { readonly untilMs?: number; readonly events?: number } = {}): number {
-    const { untilMs = Number.POSITIVE_INFINITY, events = Number.POSITIVE_INFINITY } = limits;
-    let count = 0;
-    for (; count < events; count++) {
-      const next = this.#heap.earliest();
-      if (next === undefined || next.atMs > untilMs) {
-        if (untilMs !== Number.POSITIVE_INFINITY) this.#nowMs = Math.max(this.#nowMs, untilMs);
-        break;
-      }
-      this.step();
-    }
-    return count;
-  }
-
-  // What actors do.
-
   /** Messages on `subject`, which may be a pattern, until the returned function is called or the actor crashes. */
   subscribe(actor: string, subject: string, receive: Receive, options: { readonly queue?: string } = {}): () => void {
-    const owner = this.#actor(actor);
+    const owner = this.actor(actor);
     const subscription: SimSubscription = {
       actor: owner,
       subject,
@@ -124,20 +33,21 @@ export class SimNetwork {
       gate: { open: owner.alive },
     };
     if (!owner.alive) return () => {};
-    owner.subscriptions.add(subscription);
-    this.#subscriptions.add(subscription);
-    return () => {
-      owner.subscriptions.delete(subscription);
+    const release = () => {
+      owner.releases.delete(release);
       this.#subscriptions.remove(subscription);
     };
+    owner.releases.add(release);
+    this.#subscriptions.add(subscription);
+    return release;
   }
 
   /** To all who subscribe now. */
   send(from: string, subject: string, payload: unknown): void {
-    const sender = this.#actor(from);
+    const sender = this.actor(from);
     if (!sender.alive) return;
     for (const subscription of this.#subscriptions.receivers(subject)) {
-      this.#carry(
+      this.carry(
         sender,
         subscription.actor,
         subscription.gate,
@@ -150,38 +60,28 @@ export class SimNetwork {
 
   /** Settles once: with the first answer, at once when nobody subscribes, or after `timeoutMs`. */
   request(from: string, subject: string, payload: unknown, timeoutMs: number, settle: (reply: SimReply) => void): void {
-    const sender = this.#actor(from);
+    const sender = this.actor(from);
     if (!sender.alive) return;
     const gate: Gate = { open: true };
     const settled = (reply: SimReply) => {
       gate.open = false;
       settle(reply);
     };
-    this.#schedule(timeoutMs, sender, null, gate, () => settled({ _tag: "Timeout" }));
+    this.schedule(timeoutMs, sender, null, gate, () => settled({ _tag: "Timeout" }));
     // A sender without a link cannot even be told that nobody subscribes.
     if (sender.disconnected) return;
     const receivers = this.#subscriptions.receivers(subject);
     if (receivers.length === 0) {
-      this.#schedule(this.#delay(), sender, null, gate, () => settled({ _tag: "NoResponders" }));
+      this.schedule(this.delay(), sender, null, gate, () => settled({ _tag: "NoResponders" }));
     }
     for (const { actor, gate: alive, receive } of receivers) {
       const life = sender.life;
       const answer: Answer = (reply) => {
         if (sender.life !== life) return;
-        this.#carry(actor, sender, gate, () => settled({ _tag: "Answer", payload: reply }), undefined, subject);
+        this.carry(actor, sender, gate, () => settled({ _tag: "Answer", payload: reply }), undefined, subject);
       };
-      this.#carry(sender, actor, alive, receive as SimEvent["run"], payload, subject, answer);
+      this.carry(sender, actor, alive, receive as SimEvent["run"], payload, subject, answer);
     }
-  }
-
-  /** Calls back once after `delayMs`; held while the actor is paused, forgotten when it crashes. Returns how to cancel it. */
-  timer(actor: string, delayMs: number, callback: () => void): () => void {
-    const gate: Gate = { open: true };
-    const owner = this.#actor(actor);
-    if (owner.alive) this.#schedule(delayMs, owner, null, gate, callback);
-    return () => {
-      gate.open = false;
-    };
   }
 
   /** The bucket of this name; all actors share it. */
@@ -192,129 +92,6 @@ export class SimNetwork {
       this.#registers.set(name, register);
     }
     return register;
-  }
-
-  // What happens to actors.
-
-  /** Calls back after `delayMs`, whatever becomes of the actors: for the one who makes the faults. Returns how to cancel it. */
-  after(delayMs: number, callback: () => void): () => void {
-    const gate: Gate = { open: true };
-    this.#schedule(delayMs, null, null, null, () => {
-      if (gate.open) callback();
-    });
-    return () => {
-      gate.open = false;
-    };
-  }
-
-  /** Runs `boot` now, and again after each crash with a restart. An actor that has crashed lives again. */
-  start(actor: string, boot: () => void = () => {}): void {
-    const owner = this.#actor(actor);
-    owner.boot = boot;
-    this.#boot(owner);
-  }
-
-  /** Forgets the actor's subscriptions, timers and everything on its way to it; what it has sent still arrives. */
-  crash(actor: string, restartAfterMs?: number): void {
-    const owner = this.#actor(actor);
-    if (!owner.alive) return;
-    this.counters.crashes++;
-    this.trace("crash", actor, "");
-    for (const subscription of owner.subscriptions) this.#subscriptions.remove(subscription);
-    owner.subscriptions.clear();
-    owner.linkListeners.clear();
-    owner.held.length = 0;
-    owner.alive = false;
-    owner.paused = false;
-    owner.life++;
-    if (restartAfterMs !== undefined) {
-      const { life } = owner;
-      this.after(restartAfterMs, () => {
-        if (owner.life === life) this.#boot(owner);
-      });
-    }
-  }
-
-  /** Messages and timers wait until `resume`, as for a process that is stopped; its writes on their way land. */
-  pause(actor: string, forMs?: number): void {
-    const owner = this.#actor(actor);
-    if (!owner.alive || owner.paused) return;
-    this.counters.pauses++;
-    this.trace("pause", actor, "");
-    owner.paused = true;
-    const { life } = owner;
-    if (forMs !== undefined) {
-      this.after(forMs, () => {
-        if (owner.life === life) this.resume(actor);
-      });
-    }
-  }
-
-  resume(actor: string): void {
-    const owner = this.#actor(actor);
-    if (!owner.paused) return;
-    this.trace("resume", actor, "");
-    owner.paused = false;
-    const held = owner.held.splice(0);
-    for (const event of held) this.#heap.push({ ...event, atMs: this.#nowMs, order: this.#order++ });
-  }
-
-  /** Nothing passes between the two, either way, until `heal`. A register's server has the name `register:<name>`. */
-  partition(a: string, b: string, forMs?: number): void {
-    const [one, other] = [this.#actor(a), this.#actor(b)];
-    one.cutFrom.add(other);
-    other.cutFrom.add(one);
-    this.trace("partition", a, b);
-    if (forMs !== undefined) this.after(forMs, () => this.heal(a, b));
-  }
-
-  heal(a: string, b: string): void {
-    const [one, other] = [this.#actor(a), this.#actor(b)];
-    one.cutFrom.delete(other);
-    other.cutFrom.delete(one);
-    this.trace("heal", a, b);
-  }
-
-  /** Cuts the actor from everybody and tells its link listeners. */
-  disconnect(actor: string, forMs?: number): void {
-    this.#link(this.#actor(actor), false);
-    if (forMs !== undefined) this.after(forMs, () => this.reconnect(actor));
-  }
-
-  reconnect(actor: string): void {
-    this.#link(this.#actor(actor), true);
-  }
-
-  isConnected(actor: string): boolean {
-    const owner = this.#actor(actor);
-    return owner.alive && !owner.disconnected;
-  }
-
-  /** Number of the actor's life, counted from 1, or 0 while it is dead. */
-  life(actor: string): number {
-    const owner = this.#actor(actor);
-    return owner.alive ? owner.life : 0;
-  }
-
-  /** Forgotten when the actor crashes. */
-  onLink(actor: string, listener: (connected: boolean) => void): () => void {
-    const { linkListeners } = this.#actor(actor);
-    linkListeners.add(listener);
-    return () => linkListeners.delete(listener);
-  }
-
-  /** No faults from now on; partitions, disconnections and pauses end. */
-  quiet(): void {
-    this.faults = QUIET;
-    for (const actor of this.#actors.values()) {
-      actor.cutFrom.clear();
-      if (actor.disconnected) this.#link(actor, true);
-      this.resume(actor.name);
-    }
-  }
-
-  trace(what: string, actor: string, detail: string): void {
-    this.#trace?.(this.#nowMs, what, actor, detail);
   }
 
   /**
@@ -328,133 +105,23 @@ export class SimNetwork {
     options: { readonly timeoutMs: number; readonly lateMs: number },
     settle: (result: A | undefined) => void,
   ): void {
-    const [asker, server] = [this.#actor(from), this.#actor(to)];
+    const [asker, server] = [this.actor(from), this.actor(to)];
     if (!asker.alive) return;
     const gate: Gate = { open: true };
     const settled = (result: A | undefined) => {
       gate.open = false;
       settle(result);
     };
-    this.#schedule(options.timeoutMs, asker, null, gate, () => settled(undefined));
+    this.schedule(options.timeoutMs, asker, null, gate, () => settled(undefined));
     if (isCut(asker, server)) {
       this.counters.cut++;
       return;
     }
     const { life } = asker;
-    this.#schedule(this.#delay() + options.lateMs, server, asker, null, () => {
+    this.schedule(this.delay() + options.lateMs, server, asker, null, () => {
       const result = work();
       if (result === undefined || asker.life !== life) return;
-      this.#schedule(this.#delay(), asker, server, gate, () => settled(result));
-    });
-  }
-
-  // How it happens.
-
-  #actor(name: string): SimActor {
-    let actor = this.#actors.get(name);
-    if (actor === undefined) {
-      actor = makeActor(name);
-      this.#actors.set(name, actor);
-    }
-    return actor;
-  }
-
-  #boot(owner: SimActor): void {
-    owner.alive = true;
-    this.trace("start", owner.name, `life ${owner.life}`);
-    owner.boot?.();
-  }
-
-  #link(owner: SimActor, connected: boolean): void {
-    if (owner.disconnected !== connected) return;
-    owner.disconnected = !connected;
-    this.trace(connected ? "connect" : "disconnect", owner.name, "");
-    for (const listener of owner.linkListeners) this.#schedule(0, owner, null, null, () => listener(connected));
-  }
-
-  #happen(event: SimEvent, actor: SimActor): void {
-    if (actor.paused) {
-      actor.held.push(event);
-      return;
-    }
-    if (event.gate !== null && !event.gate.open) return;
-    if (event.from !== null) {
-      if (isCut(event.from, actor)) {
-        this.counters.cut++;
-        return;
-      }
-      this.counters.delivered++;
-      if (this.#trace !== undefined) this.trace("deliver", actor.name, `${event.subject} from ${event.from.name}`);
-    }
-    event.run(event.argument, event.subject, event.answer);
-  }
-
-  #delay(): number {
-    const { min, max } = this.faults.delayMs;
-    return min + this.random() * (max - min);
-  }
-
-  /** One message on its way from one actor to another, with the faults of the moment. */
-  #carry(
-    from: SimActor,
-    to: SimActor,
-    gate: Gate,
-    run: SimEvent["run"],
-    argument: unknown,
-    subject: string,
-    answer?: Answer,
-  ): void {
-    const { faults, random } = this;
-    if (isCut(from, to)) {
-      this.counters.cut++;
-      return;
-    }
-    if (faults.dropRate > 0 && random() < faults.dropRate) {
-      this.counters.dropped++;
-      return;
-    }
-    let copies = 1;
-    if (faults.duplicateRate > 0 && random() < faults.duplicateRate) {
-      this.counters.duplicated++;
-      copies = 2;
-    }
-    for (; copies > 0; copies--) {
-      let atMs = this.#nowMs + this.#delay();
-      if (faults.reorderRate > 0 && random() < faults.reorderRate) {
-        this.counters.reordered++;
-        atMs += random() * faults.reorderMs;
-      } else {
-        const last = to.lastArrivalMs.get(from) ?? 0;
-        if (atMs < last) atMs = last;
-        to.lastArrivalMs.set(from, atMs);
-      }
-      this.#heap.push({
-        atMs,
-        order: this.#order++,
-        actor: to,
-        life: to.life,
-        from,
-        gate,
-        run,
-        argument,
-        subject,
-        answer,
-      });
-    }
-  }
-
-  #schedule(delayMs: number, actor: SimActor | null, from: SimActor | null, gate: Gate | null, run: () => void): void {
-    this.#heap.push({
-      atMs: this.#nowMs + Math.max(0, delayMs),
-      order: this.#order++,
-      actor,
-      life: actor?.life ?? 0,
-      from,
-      gate,
-      run,
-      argument: undefined,
-      subject: "",
-      answer: undefined,
+      this.schedule(this.delay(), asker, server, gate, () => settled(result));
     });
   }
 }
