@@ -1,3 +1,5 @@
 export * from "./builtin/index.ts";
 export * from "./guest.ts";
+export { openDestination, openGuest, openRegistered } from "./opening.ts";
 export * from "./qemu/index.ts";
+export { openRegistry, type Registry } from "./registry.ts";

@@ -1,0 +1,45 @@
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime";
+import { Fabric, NatsFabric } from "@godwit/fabric";
+import { GodwitError } from "@godwit/protocol";
+import * as Telemetry from "@godwit/telemetry";
+import * as Cause from "effect/Cause";
+import * as Effect from "effect/Effect";
+import type * as Scope from "effect/Scope";
+import { readSettings, type Settings } from "./settings.ts";
+
+/** The version that services show; the workspace's own. */
+export const GODWIT_VERSION = "0.1.0";
+
+/** What an actor runs: it is present on the fabric from `ready` on, until its scope ends. */
+export type ActorProgram = (settings: Settings) => Effect.Effect<never, unknown, Fabric | Scope.Scope>;
+
+/**
+ * The main of every actor process: settings from the environment, logs, a fabric on NATS; ends orderly on SIGINT and SIGTERM. Until
+ * NATS can be reached it keeps trying, so that the order in which things start does not matter.
+ */
+export const runActor = (role: string, id: string, program: ActorProgram): void => {
+  const main = Effect.gen(function* () {
+    const settings = yield* readSettings(role, process.env);
+    const fabric = NatsFabric.layer({
+      servers: settings.nats,
+      name: `godwit ${role} ${settings.node} ${id}`,
+      ...(settings.creds === undefined ? {} : { creds: settings.creds }),
+    });
+    yield* Effect.scoped(program(settings)).pipe(
+      Effect.provide(fabric),
+      Effect.annotateLogs({ incarnation: settings.incarnation }),
+      Effect.tapCause((cause) => (Cause.hasInterruptsOnly(cause) ? Effect.void : Effect.logError("the actor ended", cause))),
+      Effect.provide(Telemetry.layer({ actor: role, node: settings.node })),
+    );
+  });
+  NodeRuntime.runMain(main as Effect.Effect<void, unknown>, { disableErrorReporting: true });
+};
+
+/** Turns any failure of an actor's own machinery into one that can be reported. */
+export const asGodwitError =
+  (actor: string, step: string) =>
+  (cause: unknown): GodwitError =>
+    cause instanceof GodwitError
+      ? cause
+      : new GodwitError({ code: "internal", actor, step, reason: cause instanceof Error ? cause.message : String(cause) });
+

@@ -1,0 +1,50 @@
+import { randomBytes } from "node:crypto";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { GodwitError, Incarnation, isSafeName } from "@godwit/protocol";
+import * as Effect from "effect/Effect";
+import * as Schema from "effect/Schema";
+
+/** What an actor process needs to know to start: environment variables, each of which the command line sets as well. */
+export interface Settings {
+  /** GODWIT_NATS: server URLs, as the `nats` CLI takes them. */
+  readonly nats: string;
+  /** GODWIT_CREDS: a credentials file. */
+  readonly creds: string | undefined;
+  /** GODWIT_NODE: the host this actor acts for. */
+  readonly node: string;
+  /** GODWIT_RUNTIME_DIR: sockets, guest registry, exports; private to this node and user. */
+  readonly runtimeDirectory: string;
+  /** GODWIT_GUEST_DIR: RAM files of builtin guests; a tmpfs with room for them. */
+  readonly guestDirectory: string;
+  /** GODWIT_INCARNATION: drawn by the supervisor, so that it can name this very life when it has ended; else drawn here. */
+  readonly incarnation: Incarnation;
+}
+
+export const DEFAULT_NATS = "nats://127.0.0.1:4222";
+
+/** A fresh incarnation, migration id or the like: 64 random bits in hex. */
+export const randomId = (): string => randomBytes(8).toString("hex");
+
+/** Where a node keeps its files unless told otherwise: the user's runtime directory, which is private and in memory. */
+export const defaultRuntimeDirectory = (node: string): string =>
+  join(process.env["XDG_RUNTIME_DIR"] ?? join(tmpdir(), `godwit-${process.getuid?.() ?? 0}`), "godwit", node);
+
+/** Fails with `invalid-parameter` when the node's name could not stand in a subject. */
+export const readSettings = (role: string, env: NodeJS.ProcessEnv): Effect.Effect<Settings, GodwitError> =>
+  Effect.suspend(() => {
+    const node = env["GODWIT_NODE"] ?? "local";
+    const invalid = (reason: string) =>
+      Effect.fail(new GodwitError({ code: "invalid-parameter", actor: role, step: "read the settings", reason }));
+    if (!isSafeName(node)) return invalid(`GODWIT_NODE is "${node}", not 1 to 64 letters, digits, dashes or underscores`);
+    const incarnation = env["GODWIT_INCARNATION"] ?? randomId();
+    if (!Schema.is(Incarnation)(incarnation)) return invalid(`GODWIT_INCARNATION is "${incarnation}", not 16 hex digits`);
+    return Effect.succeed({
+      nats: env["GODWIT_NATS"] ?? DEFAULT_NATS,
+      creds: env["GODWIT_CREDS"],
+      node,
+      runtimeDirectory: env["GODWIT_RUNTIME_DIR"] ?? defaultRuntimeDirectory(node),
+      guestDirectory: env["GODWIT_GUEST_DIR"] ?? `/dev/shm/godwit-${process.getuid?.() ?? 0}/${node}`,
+      incarnation,
+    });
+  });

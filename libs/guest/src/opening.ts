@@ -1,0 +1,83 @@
+/** From a guest's name to the guest, at either end of a migration. */
+import type { RamBlock } from "@godwit/memory";
+import { GodwitError } from "@godwit/protocol";
+import * as Effect from "effect/Effect";
+import type * as Scope from "effect/Scope";
+import { BuiltinDriver } from "./builtin/driver.ts";
+import { startBuiltinIncoming } from "./builtin/launch.ts";
+import type { Guest, GuestSpec } from "./guest.ts";
+import { QemuDriver } from "./qemu/driver.ts";
+import { launchQemu } from "./qemu/launch.ts";
+import type { Registry } from "./registry.ts";
+
+export const openGuest = (spec: GuestSpec): Effect.Effect<Guest, GodwitError, Scope.Scope> =>
+  spec.driver === "builtin" ? BuiltinDriver.open(spec) : QemuDriver.open(spec);
+
+const find = (registry: Registry, name: string): Effect.Effect<GuestSpec | null, GodwitError> =>
+  Effect.try({
+    try: () => registry.find(name),
+    catch: (cause) =>
+      new GodwitError({
+        code: "guest-failed",
+        actor: "node",
+        step: "read the guest registry",
+        reason: cause instanceof Error ? cause.message : String(cause),
+      }),
+  });
+
+/** A guest that this node has. Fails with `no-such-guest`. */
+export const openRegistered = Effect.fnUntraced(function* (registry: Registry, name: string) {
+  const spec = yield* find(registry, name);
+  if (spec === null) {
+    return yield* new GodwitError({ code: "no-such-guest", actor: "node", step: "find the guest", reason: `this node has no guest ${name}` });
+  }
+  return { spec, guest: yield* openGuest(spec) };
+});
+
+/**
+ * The guest that shall receive a migration, in run state `incoming`: one that waits already, or one that is started for it. A guest
+ * of that name that runs, or stands still with a life of its own, is refused with `guest-exists` and left alone.
+ */
+export const openDestination = Effect.fnUntraced(function* (
+  registry: Registry,
+  offer: { readonly name: string; readonly driver: GuestSpec["driver"]; readonly blocks: ReadonlyArray<RamBlock> },
+  guestDirectory: string,
+): Effect.fn.Return<{ readonly spec: GuestSpec; readonly guest: Guest }, GodwitError, Scope.Scope> {
+  const present = yield* find(registry, offer.name);
+  if (present !== null) {
+    const waiting = yield* openWaiting(present);
+    if (waiting !== null) return { spec: present, guest: waiting };
+  }
+  if (offer.driver === "qemu") {
+    if (present?.driver === "qemu" && present.launch !== undefined) {
+      yield* launchQemu(present, present.launch);
+      return { spec: present, guest: yield* openGuest(present) };
+    }
+    const reason = `this node has no QEMU for guest ${offer.name}; start one with -incoming defer and give its monitor to godwit node --guest ${offer.name}=qemu:SOCKET`;
+    return yield* new GodwitError({ code: "no-such-guest", actor: "loader", side: "destination", step: "prepare the guest", reason });
+  }
+  const spec = yield* startBuiltinIncoming(offer.name, offer.blocks, guestDirectory);
+  registry.put(spec);
+  return { spec, guest: yield* openGuest(spec) };
+});
+
+/** The registered guest if it waits for a migration, null if it is gone; anything else is somebody's guest. */
+const openWaiting = Effect.fnUntraced(function* (spec: GuestSpec) {
+  const opened = yield* openGuest(spec).pipe(
+    Effect.flatMap((guest) => Effect.map(guest.describe, (description) => ({ guest, description }))),
+    Effect.catchIf(
+      (error) => error.code === "guest-failed" || error.code === "no-such-guest",
+      () => Effect.succeed(null),
+    ),
+  );
+  if (opened === null) return null;
+  const { runState } = opened.description;
+  if (runState === "incoming") return opened.guest;
+  return yield* new GodwitError({
+    code: "guest-exists",
+    actor: "loader",
+    side: "destination",
+    step: "prepare the guest",
+    reason: `this node has a guest ${spec.name} already, and it is ${runState}`,
+  });
+});

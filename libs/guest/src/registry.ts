@@ -1,0 +1,58 @@
+/** The guests of one node: a JSON file for each in `<runtime directory>/guests/`, written whole, so that a reader never sees half of one. */
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { isSafeName } from "@godwit/protocol";
+import * as Schema from "effect/Schema";
+import type { GuestSpec } from "./guest.ts";
+
+const Spec = Schema.Union([
+  Schema.Struct({ driver: Schema.Literal("builtin"), name: Schema.String, socket: Schema.String, pid: Schema.Int }),
+  Schema.Struct({
+    driver: Schema.Literal("qemu"),
+    name: Schema.String,
+    qmp: Schema.String,
+    launch: Schema.optionalKey(Schema.Array(Schema.String)),
+  }),
+]);
+const decode = Schema.decodeUnknownSync(Schema.fromJsonString(Spec));
+
+export interface Registry {
+  readonly list: () => ReadonlyArray<GuestSpec>;
+  readonly find: (name: string) => GuestSpec | null;
+  readonly put: (spec: GuestSpec) => void;
+  readonly remove: (name: string) => void;
+}
+
+const SUFFIX = ".json";
+
+/** Throws what the file system throws, and a schema's complaint for a file that is not ours. */
+export const openRegistry = (runtimeDirectory: string): Registry => {
+  const directory = join(runtimeDirectory, "guests");
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  const pathOf = (name: string): string => {
+    if (!isSafeName(name)) throw new Error(`guest name ${JSON.stringify(name)} is not 1 to 64 letters, digits, dashes or underscores`);
+    return join(directory, name + SUFFIX);
+  };
+  const read = (name: string): GuestSpec | null => {
+    try {
+      return decode(readFileSync(pathOf(name), "utf8"));
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
+      throw error;
+    }
+  };
+  return {
+    list: () =>
+      readdirSync(directory)
+        .filter((file) => file.endsWith(SUFFIX))
+        .map((file) => read(file.slice(0, -SUFFIX.length)))
+        .filter((spec) => spec !== null),
+    find: read,
+    put: (spec) => {
+      const path = pathOf(spec.name);
+      writeFileSync(`${path}.${process.pid}`, JSON.stringify(spec), { mode: 0o600 });
+      renameSync(`${path}.${process.pid}`, path);
+    },
+    remove: (name) => rmSync(pathOf(name), { force: true }),
+  };
+};

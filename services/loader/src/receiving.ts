@@ -1,0 +1,77 @@
+/** A batch of messages of a migration's channels: which are packets, which still count, what was applied. */
+import type { Message } from "@godwit/fabric";
+import { ACK_ITEMS_MAX, decodePacket, encodeAcknowledgement } from "@godwit/protocol";
+import type { Receiver } from "./applying.ts";
+import { admit, type Destination, Fence } from "./decisions/index.ts";
+
+export interface Received {
+  /** Acknowledgements to send, one message for each round and ACK_ITEMS_MAX items. */
+  readonly acknowledgements: ReadonlyArray<Uint8Array>;
+  /** The last packet that was no packet, or broke a rule; for the log. */
+  readonly complaint: string | null;
+}
+
+/** Applies what may be applied. Throws what the receiver throws; what was applied before is acknowledged by nobody then, and goes again. */
+export const receive = (destination: Destination, receiver: Receiver, messages: ReadonlyArray<Message>): Received => {
+  const { fence } = destination;
+  const acknowledgements: Uint8Array[] = [];
+  let complaint: string | null = null;
+  let items: number[] = [];
+  let normalPages = 0;
+  let wireBytes = 0;
+  let round = fence.round;
+  const acknowledge = (): void => {
+    if (items.length === 0) return;
+    acknowledgements.push(
+      encodeAcknowledgement({
+        kind: "applied",
+        migration: destination.migration,
+        epoch: destination.epoch,
+        round,
+        incarnation: destination.incarnation,
+        items: Uint32Array.from(items),
+        normalPages,
+        wireBytes,
+        reason: "",
+      }),
+    );
+    items = [];
+    normalPages = 0;
+    wireBytes = 0;
+  };
+  for (const message of messages) {
+    const packet = decodePacket(message.data);
+    if (packet.kind === "malformed") {
+      complaint = packet.reason;
+      fence.dropped++;
+      continue;
+    }
+    const verdict = admit(destination, packet);
+    if (verdict !== "apply") {
+      if (verdict === "item out of range" || verdict === "other migration") complaint = verdict;
+      fence.dropped++;
+      continue;
+    }
+    const applied = receiver.apply(packet);
+    if (applied !== "applied") {
+      complaint = applied.malformed;
+      fence.dropped++;
+      continue;
+    }
+    if (packet.round !== round || items.length === ACK_ITEMS_MAX) {
+      acknowledge();
+      round = packet.round;
+    }
+    Fence.applied(fence, packet.item);
+    items.push(packet.item);
+    if (packet.kind === "pages") {
+      normalPages += packet.normalPages;
+      fence.pages += packet.pages;
+      fence.normalPages += packet.normalPages;
+    }
+    wireBytes += message.data.length;
+    fence.wireBytes += message.data.length;
+  }
+  acknowledge();
+  return { acknowledgements, complaint };
+};

@@ -1,0 +1,87 @@
+/** The destination loader of one host: hears a coordinator's commands and keeps a session for each migration that arrives here. */
+import { GODWIT_VERSION, openOwnershipRegister, type Settings } from "@godwit/actor";
+import { Fabric } from "@godwit/fabric";
+import { openRegistry } from "@godwit/guest";
+import { DestinationCommand, DestinationReport, json, subjects } from "@godwit/protocol";
+import * as Effect from "effect/Effect";
+import * as Exit from "effect/Exit";
+import * as Scope from "effect/Scope";
+import { type Loader, mayForget, route } from "./decisions/index.ts";
+import { recoverGuest } from "./recovery-run.ts";
+import { type Session, type SessionTools, startSession } from "./session.ts";
+
+const commands = json(DestinationCommand);
+const reports = json(DestinationReport);
+const ACCEPTED = new TextEncoder().encode("{}");
+const ACTOR = "loader";
+
+/** Serves for ever. */
+export const runLoader = Effect.fnUntraced(function* (settings: Settings): Effect.fn.Return<never, unknown, Fabric | Scope.Scope> {
+  const fabric = yield* Fabric;
+  const tools: SessionTools = {
+    settings,
+    register: yield* openOwnershipRegister,
+    registry: openRegistry(settings.runtimeDirectory),
+  };
+  const loader: Loader = { node: settings.node, incarnation: settings.incarnation, destinations: new Map() };
+  const sessions = new Map<string, { readonly session: Session; readonly scope: Scope.Closeable }>();
+
+  const end = Effect.fnUntraced(function* (migration: string) {
+    const open = sessions.get(migration);
+    sessions.delete(migration);
+    if (open !== undefined) yield* Scope.close(open.scope, Exit.void);
+  });
+
+  const begin = Effect.fnUntraced(function* (destination: Session["destination"]) {
+    yield* end(destination.migration);
+    const scope = yield* Scope.make();
+    const session = yield* startSession(destination, tools).pipe(
+      Effect.provideService(Fabric, fabric),
+      Effect.provideService(Scope.Scope, scope),
+    );
+    sessions.set(destination.migration, { session, scope });
+    yield* Effect.logInfo("preparing the guest").pipe(
+      Effect.annotateLogs({ migration: destination.migration, guest: destination.guest }),
+    );
+  });
+
+  const handle = Effect.fnUntraced(function* (data: Uint8Array) {
+    const command = yield* commands.decodeEffect(data, ACTOR);
+    const now = Date.now();
+    for (const old of [...loader.destinations.values()].filter((destination) => mayForget(destination, now))) {
+      loader.destinations.delete(old.migration);
+      yield* end(old.migration);
+    }
+    const routed = route(loader, command, now);
+    switch (routed._tag) {
+      case "Begin":
+        yield* begin(routed.destination);
+        break;
+      case "Step":
+        sessions.get(routed.destination.migration)?.session.dispatch(routed.event);
+        break;
+      case "Show":
+        sessions.get(routed.destination.migration)?.session.dispatch({ _tag: "Heard" });
+        sessions.get(routed.destination.migration)?.session.show();
+        break;
+      case "Answer":
+        fabric.publish(subjects.destinationReport(command.migration), reports.encode(routed.report));
+        break;
+      case "Ignore":
+        break;
+    }
+    return ACCEPTED;
+  });
+  yield* Effect.addFinalizer(() => Effect.forEach([...sessions.keys()], end, { discard: true }));
+
+  for (const spec of tools.registry.list()) yield* Effect.forkScoped(recoverGuest(spec, settings, tools.register));
+  yield* fabric.serve({
+    name: "godwit-loader",
+    version: GODWIT_VERSION,
+    description: `applies what arrives for the guests of node ${settings.node}`,
+    endpoints: [{ name: "command", subject: subjects.destination(settings.node), handle }],
+  });
+  yield* fabric.announce({ role: ACTOR, node: settings.node, id: "0", incarnation: settings.incarnation });
+  yield* Effect.logInfo("destination loader ready");
+  return yield* Effect.never;
+});

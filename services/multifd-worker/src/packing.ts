@@ -1,0 +1,101 @@
+/** From a work item to the packet it asks for. */
+import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { blockExport, compress, deviceStateExport, openRamReader, PAGE_BYTES, type RamReader } from "@godwit/memory";
+import {
+  type Compression,
+  PACKET_HEADER_BYTES,
+  PACKET_PAGES_MAX,
+  type PagesItem,
+  payloadOffset,
+  type SliceItem,
+  SLICE_BYTES_MAX,
+  sealPages,
+  sealSlice,
+  type WorkItem,
+} from "@godwit/protocol";
+import { gatherPages } from "./kernel/gather.ts";
+
+/** Room for the largest packet. Compressed payloads that would be longer than the pages themselves are sent as they are. */
+export const PACKET_BYTES_MAX = payloadOffset(PACKET_PAGES_MAX, PACKET_PAGES_MAX) + SLICE_BYTES_MAX;
+
+/** Files kept open: the blocks of a few migrations; opening one costs 20 us, so forgetting one is cheap. */
+const OPEN_FILES_MAX = 64;
+
+/** Packs items into buffers of the caller's. It keeps files open between items, and nothing else: any worker can take any item. */
+export interface Packer {
+  /** The packet's bytes, a view of `buffer` (PACKET_BYTES_MAX long). Throws when the memory cannot be read. */
+  readonly pack: (item: WorkItem, buffer: Uint8Array) => Uint8Array;
+  readonly close: () => void;
+}
+
+export const makePacker = (runtimeDirectory: string): Packer => {
+  const readers = new Map<string, RamReader>();
+  const forget = (path: string): void => {
+    readers.get(path)?.close();
+    readers.delete(path);
+  };
+  const readerOf = (item: PagesItem): RamReader => {
+    const path = blockExport(runtimeDirectory, item.migration, item.epoch, item.block);
+    const known = readers.get(path);
+    if (known !== undefined) return known;
+    if (readers.size >= OPEN_FILES_MAX) for (const oldest of [...readers.keys()].slice(0, 1)) forget(oldest);
+    const reader = openExport(path, item.fileOffset);
+    readers.set(path, reader);
+    return reader;
+  };
+  return {
+    pack: (item, buffer) => (item.kind === "pages" ? packPages(item, readerOf(item), buffer) : packSlice(item, runtimeDirectory, buffer)),
+    close: () => {
+      for (const path of [...readers.keys()]) forget(path);
+    },
+  };
+};
+
+/** A block as far as a worker knows it: from its offset to the end of its file. What lies beyond cannot be read. */
+const openExport = (path: string, fileOffset: number): RamReader => {
+  const fd = openSync(path, "r");
+  try {
+    const lengthBytes = Math.max(0, Math.floor((fstatSync(fd).size - fileOffset) / PAGE_BYTES) * PAGE_BYTES);
+    return openRamReader({ name: path, lengthBytes, hostPageBytes: PAGE_BYTES, path, fileOffset });
+  } finally {
+    closeSync(fd);
+  }
+};
+
+/** Compresses `buffer[start .. start + rawBytes)` in place, unless that saves nothing. */
+const squeeze = (
+  item: { readonly compression: Compression; readonly level: number },
+  buffer: Uint8Array,
+  start: number,
+  rawBytes: number,
+): { readonly compression: Compression; readonly payloadBytes: number } => {
+  if (item.compression === "none" || rawBytes === 0) return { compression: "none", payloadBytes: rawBytes };
+  const packed = compress(item.compression, item.level, buffer.subarray(start, start + rawBytes));
+  if (packed.length >= rawBytes) return { compression: "none", payloadBytes: rawBytes };
+  buffer.set(packed, start);
+  return { compression: item.compression, payloadBytes: packed.length };
+};
+
+const packPages = (item: PagesItem, reader: RamReader, buffer: Uint8Array): Uint8Array => {
+  let pages = 0;
+  for (let r = 1; r < item.runs.length; r += 2) pages += item.runs[r]!;
+  const start = payloadOffset(item.runs.length / 2, pages);
+  const gathered = gatherPages(reader, item.runs, pages, item.zeroPages, buffer, start);
+  const rawBytes = gathered.normalPages * PAGE_BYTES;
+  return sealPages(buffer, { ...item, ...gathered, pages, rawBytes, ...squeeze(item, buffer, start, rawBytes) });
+};
+
+const packSlice = (item: SliceItem, runtimeDirectory: string, buffer: Uint8Array): Uint8Array => {
+  const fd = openSync(deviceStateExport(runtimeDirectory, item.migration, item.epoch), "r");
+  try {
+    for (let done = 0; done < item.bytes; ) {
+      const count = readSync(fd, buffer, PACKET_HEADER_BYTES + done, item.bytes - done, item.offset + done);
+      if (count === 0) throw new Error(`the device state ends before byte ${item.offset + item.bytes}`);
+      done += count;
+    }
+  } finally {
+    closeSync(fd);
+  }
+  const packed = squeeze(item, buffer, PACKET_HEADER_BYTES, item.bytes);
+  return sealSlice(buffer, { ...item, rawBytes: item.bytes, ...packed });
+};

@@ -1,0 +1,138 @@
+/** The RAM sender of one host: hears a coordinator's commands and keeps a session for each migration that leaves this host. */
+import { GODWIT_VERSION, openOwnershipRegister, type Settings } from "@godwit/actor";
+import { Fabric } from "@godwit/fabric";
+import { openRegistry } from "@godwit/guest";
+import { json, SourceCommand, SourceReport, subjects } from "@godwit/protocol";
+import * as Effect from "effect/Effect";
+import * as Exit from "effect/Exit";
+import * as Scope from "effect/Scope";
+import { route, type Sender } from "./decisions/index.ts";
+import { recoverGuest } from "./recovery-run.ts";
+import { type Session, type SessionTools, startSession } from "./session.ts";
+
+const commands = json(SourceCommand);
+const reports = json(SourceReport);
+const ACCEPTED = new TextEncoder().encode("{}");
+const ACTOR = "ram-sender";
+
+/** Serves for ever. */
+export const runSender = Effect.fnUntraced(function* (settings: Settings): Effect.fn.Return<never, unknown, Fabric | Scope.Scope> {
+  const fabric = yield* Fabric;
+  const tools: SessionTools = {
+    settings,
+    register: yield* openOwnershipRegister,
+    registry: openRegistry(settings.runtimeDirectory),
+  };
+  const sender: Sender = { node: settings.node, incarnation: settings.incarnation, sources: new Map(), recovering: new Set() };
+  const sessions = new Map<string, { readonly session: Session; readonly scope: Scope.Closeable }>();
+  const workers = new Set<string>();
+
+  const begin = Effect.fnUntraced(function* (source: Parameters<typeof startSession>[0]) {
+    const former = sessions.get(source.migration);
+    if (former !== undefined) yield* Scope.close(former.scope, Exit.void);
+    const scope = yield* Scope.make();
+    const session = yield* startSession(source, tools).pipe(
+      Effect.provideService(Fabric, fabric),
+      Effect.provideService(Scope.Scope, scope),
+    );
+    sessions.set(source.migration, { session, scope });
+    for (const worker of workers) session.dispatch({ _tag: "WorkerUp", worker });
+    yield* Effect.logInfo("claiming the guest").pipe(Effect.annotateLogs({ migration: source.migration, guest: source.guest }));
+  });
+
+  const handle = Effect.fnUntraced(function* (data: Uint8Array) {
+    const command = yield* commands.decodeEffect(data, ACTOR);
+    const routed = route(sender, command, Date.now());
+    const session = sessions.get(command.migration);
+    switch (routed._tag) {
+      case "Begin":
+        yield* begin(routed.source);
+        break;
+      case "Step":
+        session?.session.dispatch(routed.event);
+        break;
+      case "Show":
+        session?.session.show();
+        break;
+      case "Answer":
+        fabric.publish(subjects.sourceReport(command.migration), reports.encode(routed.report));
+        break;
+      case "Ignore":
+        break;
+    }
+    if (session !== undefined && !sender.sources.has(command.migration)) {
+      sessions.delete(command.migration);
+      yield* Scope.close(session.scope, Exit.void);
+    }
+    return ACCEPTED;
+  });
+  yield* Effect.addFinalizer(() =>
+    Effect.forEach([...sessions.values()], (session) => Scope.close(session.scope, Exit.void), { discard: true }),
+  );
+
+  yield* watchWorkers(settings, workers, sessions);
+  yield* watchLink(sessions);
+  for (const spec of tools.registry.list()) {
+    sender.recovering.add(spec.name);
+    yield* Effect.forkScoped(
+      Effect.ensuring(
+        recoverGuest(spec, settings, tools.register),
+        Effect.sync(() => sender.recovering.delete(spec.name)),
+      ),
+    );
+  }
+  yield* fabric.serve({
+    name: "godwit-ram-sender",
+    version: GODWIT_VERSION,
+    description: `tracks and sends the memory of the guests of node ${settings.node}`,
+    endpoints: [{ name: "command", subject: subjects.source(settings.node), handle }],
+  });
+  yield* fabric.announce({ role: ACTOR, node: settings.node, id: "0", incarnation: settings.incarnation });
+  yield* Effect.logInfo("RAM sender ready");
+  return yield* Effect.never;
+});
+
+type Sessions = ReadonlyMap<string, { readonly session: Session }>;
+
+const tellAll = (sessions: Sessions, event: Parameters<Session["dispatch"]>[0]): void => {
+  for (const { session } of sessions.values()) session.dispatch(event);
+};
+
+/** A worker that was restarted has another incarnation: its channels get a new epoch before it gets new work. */
+const watchWorkers = Effect.fnUntraced(function* (settings: Settings, workers: Set<string>, sessions: Sessions) {
+  const fabric = yield* Fabric;
+  const news = yield* fabric.watch({ role: "multifd-worker", node: settings.node });
+  yield* Effect.forkScoped(
+    Effect.forever(
+      Effect.gen(function* () {
+        for (const event of yield* news.takeAll) {
+          const worker = event.member.id;
+          if (event._tag === "Up") {
+            workers.add(worker);
+            tellAll(sessions, { _tag: "WorkerUp", worker });
+            continue;
+          }
+          workers.delete(worker);
+          tellAll(sessions, { _tag: "WorkerDown", worker });
+          yield* Effect.logWarning(`multifd worker ${worker} is gone (${event.why}); its channels go to others`);
+        }
+      }),
+    ),
+  );
+});
+
+/** What was on its way when the link broke may be lost, and nobody says so. */
+const watchLink = Effect.fnUntraced(function* (sessions: Sessions) {
+  const fabric = yield* Fabric;
+  const link = yield* fabric.link;
+  yield* Effect.forkScoped(
+    Effect.forever(
+      Effect.gen(function* () {
+        for (const event of yield* link.takeAll) {
+          if (event._tag === "Reconnected") tellAll(sessions, { _tag: "LinkRestored" });
+          if (event._tag === "Denied") yield* Effect.logError(`NATS denies this RAM sender: ${event.reason}`);
+        }
+      }),
+    ),
+  );
+});
