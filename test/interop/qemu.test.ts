@@ -246,6 +246,25 @@ suite(`a QEMU guest that a move fails for${because}`, () => {
     }),
   );
 
+  it.live("is thrown away at the destination when loading was interrupted, unless that was before QEMU was asked", () =>
+    Effect.gen(function* () {
+      const directory = yield* scratch;
+      const source = yield* startSide(directory);
+      yield* source.qemu.awaitSerial((text) => text.includes("A"));
+      yield* source.guest.pause;
+      yield* source.guest.saveDeviceState(join(directory, "state"));
+      for (const ms of [1, 4, 7, 10, 13]) {
+        const destination = yield* startSide(directory, { role: "destination", start: "by-driver" });
+        yield* moveRam(source, destination);
+        yield* destination.guest.loadDeviceState(join(directory, "state")).pipe(Effect.timeoutOption(ms));
+        yield* destination.guest.discard;
+        const left = yield* Effect.result(destination.guest.describe);
+        if (left._tag === "Success") assert.strictEqual(left.success.runState, "incoming");
+        else assert.strictEqual(left.failure.code, "no-such-guest");
+      }
+    }),
+  );
+
   it.live("is saved neither while it runs nor over a file that is there", () =>
     Effect.gen(function* () {
       const directory = yield* scratch;

@@ -14,6 +14,7 @@ import { Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { errnoOf } from "@godwit/host";
 import type { GodwitError } from "@godwit/protocol";
+import * as Cause from "effect/Cause";
 import type * as Duration from "effect/Duration";
 import * as Effect from "effect/Effect";
 import * as Queue from "effect/Queue";
@@ -23,6 +24,7 @@ import type * as Scope from "effect/Scope";
 import { asFailure, failure, qmpFailure } from "./failure.ts";
 import { withDeviceStateSettings } from "./migration-settings.ts";
 import type { Qmp } from "./qmp.ts";
+import { QmpError } from "./qmp-error.ts";
 import { listenOnce, rendezvousPath } from "./rendezvous.ts";
 import { MigrationInfo, migrationIsUnderWay, QemuStatus } from "./run-state.ts";
 
@@ -51,47 +53,51 @@ const MigrationEvent = Schema.Struct({ status: Schema.String });
 const isMigrationEvent = Schema.is(MigrationEvent);
 
 /**
- * Writes the device state of a stopped QEMU into a new file at `path`, and returns its length, bytes. The file appears when
- * it is complete. Afterwards QEMU is in `postmigrate` and can go on, but not be saved again before it did.
+ * Writes the device state of a stopped QEMU into a new file at `path`, and returns its length, bytes. The file appears last,
+ * when all of it is there. Afterwards QEMU is in `postmigrate` and can go on, but not be saved again before it did.
  */
 export const saveDeviceState = (qmp: Qmp, path: string): Effect.Effect<number, GodwitError> =>
-  withDeviceStateSettings(
-    qmp,
-    Effect.gen(function* () {
-      // Before QEMU gives away what it gives once.
-      if (existsSync(path)) return yield* failure("device-state-failed", SAVE, `${path} exists already`);
-      const ending = yield* migrationEnding(qmp, SAVE);
-      const socket = yield* rendezvousPath(qmp.peer).pipe(Effect.mapError(localFailure(SAVE)));
-      const listener = yield* listenOnce(socket, qmp.peer).pipe(Effect.mapError(localFailure(SAVE)));
-      const partial = `${path}.partial`;
-      const removePartial = Effect.sync(() => rmSync(partial, { force: true }));
-      yield* removePartial;
-      yield* Effect.addFinalizer(() => removePartial);
-      const receive = listener.connection.pipe(
-        Effect.flatMap((connection) =>
-          streaming(SAVE, (signal) =>
-            pipeline(connection, lengthLimit(), createWriteStream(partial, { flags: "wx", mode: FILE_MODE }), {
-              signal,
-            }),
-          ),
-        ),
-      );
-      yield* qmp.execute("migrate", Schema.Unknown, { uri: `unix:${socket}` });
+  Effect.gen(function* () {
+    // Before QEMU gives away what it gives once.
+    if (existsSync(path)) return yield* failure("device-state-failed", SAVE, `${path} exists already`);
+    const partial = `${path}.partial`;
+    const removePartial = Effect.sync(() => rmSync(partial, { force: true }));
+    yield* removePartial;
+    yield* Effect.addFinalizer(() => removePartial);
+    yield* withDeviceStateSettings(qmp, receiveInto(qmp, partial));
+    // link, not rename: it refuses to replace what is there.
+    return yield* Effect.try({
+      try: () => {
+        linkSync(partial, path);
+        return statSync(path).size;
+      },
+      catch: localFailure(SAVE),
+    });
+  }).pipe(Effect.scoped, Effect.mapError(asFailure(SAVE)));
+
+const receiveInto = (qmp: Qmp, partial: string): Effect.Effect<void, QmpError | GodwitError> =>
+  Effect.gen(function* () {
+    const ending = yield* migrationEnding(qmp, SAVE);
+    const socket = yield* rendezvousPath(qmp).pipe(Effect.mapError(localFailure(SAVE)));
+    const listener = yield* listenOnce(socket, qmp.peer).pipe(Effect.mapError(localFailure(SAVE)));
+    const receive = Effect.flatMap(listener.connection, (connection) =>
+      streaming(SAVE, (signal) =>
+        pipeline(connection, lengthLimit(), createWriteStream(partial, { flags: "wx", mode: FILE_MODE }), { signal }),
+      ),
+    );
+    yield* qmp.execute("migrate", Schema.Unknown, { uri: `unix:${socket}` }).pipe(
       // Both must say so: the status that all was sent, the stream's end that all came. A failure leaves nobody connected.
-      yield* Effect.all([ending, receive], { concurrency: "unbounded" }).pipe(
-        Effect.onError(() => cancelMigration(qmp)),
-      );
-      yield* settled(qmp);
-      // link, not rename: it refuses to replace what is there.
-      return yield* Effect.try({
-        try: () => {
-          linkSync(partial, path);
-          return statSync(path).size;
-        },
-        catch: localFailure(SAVE),
-      });
-    }).pipe(Effect.scoped, withinTime(SAVE)),
-  ).pipe(Effect.mapError(asFailure(SAVE)));
+      Effect.andThen(Effect.all([ending, receive], { concurrency: "unbounded" })),
+      Effect.onError((cause) => (isRefusal(cause) ? Effect.void : cancelMigration(qmp))),
+    );
+    yield* settled(qmp);
+  }).pipe(Effect.scoped, withinTime(SAVE));
+
+/** A `migrate` that QEMU refused is none of ours to cancel. */
+const isRefusal = (cause: Cause.Cause<QmpError | GodwitError>): boolean => {
+  const error = Cause.squash(cause);
+  return error instanceof QmpError && error.kind === "refused";
+};
 
 /**
  * Feeds the device state at `path` to a QEMU that waits in `inmigrate`, with its RAM in place. It is stopped afterwards. After a
@@ -103,7 +109,7 @@ export const loadDeviceState = (qmp: Qmp, path: string): Effect.Effect<void, God
     Effect.gen(function* () {
       yield* checkStream(path);
       const ending = yield* migrationEnding(qmp, LOAD);
-      const socket = yield* rendezvousPath(qmp.peer).pipe(Effect.mapError(localFailure(LOAD)));
+      const socket = yield* rendezvousPath(qmp).pipe(Effect.mapError(localFailure(LOAD)));
       // In `inmigrate` this means: do not start by yourself, whatever the stream says of the source.
       yield* qmp.execute("stop", Schema.Unknown);
       const { major, minor } = qmp.version;

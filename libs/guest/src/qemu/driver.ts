@@ -9,7 +9,7 @@ import { loadDeviceState, saveDeviceState } from "./device-state.ts";
 import { failure, qmpFailure } from "./failure.ts";
 import { launchQemu, type QemuSpec, qemuLogTail } from "./launch.ts";
 import type { QemuBlock } from "./memory-backend.ts";
-import { connectQmp, type Qmp } from "./qmp.ts";
+import { connectQmp, isQmpAbsent, type Qmp } from "./qmp.ts";
 import { discardQemu, pauseQemu, resumeQemu, wrongState } from "./run-control.ts";
 import { readState } from "./run-state.ts";
 
@@ -23,17 +23,10 @@ export const QemuDriver: GuestDriver<QemuSpec> = {
   kind: "qemu",
   open: (spec) =>
     Effect.gen(function* () {
-      if (spec.launch !== undefined && (yield* isAbsent(spec))) yield* launchQemu(spec, spec.launch);
+      if (spec.launch !== undefined && (yield* isQmpAbsent(spec.qmp))) yield* launchQemu(spec, spec.launch);
       return makeGuest(spec);
     }),
 };
-
-const isAbsent = (spec: QemuSpec): Effect.Effect<boolean> =>
-  Effect.scoped(connectQmp(spec.qmp)).pipe(
-    Effect.as(false),
-    // Any other error will be met, and told, by the first operation.
-    Effect.catch((error) => Effect.succeed(error.kind === "absent")),
-  );
 
 const SAVE = "save the device state";
 const LOAD = "load the device state";

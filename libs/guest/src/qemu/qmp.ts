@@ -91,6 +91,13 @@ export const connectQmp = (socketPath: string, options: QmpOptions = {}): Effect
     return { socketPath, version, peer, execute, events: conversation.events, ended: conversation.ended };
   });
 
+/** Whether nothing listens on a monitor's socket. Any other trouble with it will be met, and told, by whoever uses it. */
+export const isQmpAbsent = (socketPath: string): Effect.Effect<boolean> =>
+  Effect.scoped(connectQmp(socketPath)).pipe(
+    Effect.as(false),
+    Effect.catch((error) => Effect.succeed(error.kind === "absent")),
+  );
+
 const failure = (kind: QmpError["kind"], socket: string, operation: string, reason: string): QmpError =>
   new QmpError({ kind, socket, operation, reason });
 

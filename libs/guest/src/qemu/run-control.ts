@@ -1,9 +1,10 @@
 import type { GodwitError } from "@godwit/protocol";
 import type * as Duration from "effect/Duration";
 import * as Effect from "effect/Effect";
+import * as Schedule from "effect/Schedule";
 import * as Schema from "effect/Schema";
 import { asFailure, failure } from "./failure.ts";
-import type { Qmp } from "./qmp.ts";
+import { isQmpAbsent, type Qmp } from "./qmp.ts";
 import { type QemuState, readState } from "./run-state.ts";
 
 /** How long QEMU may take to end after `quit`: it flushes its disks before. */
@@ -55,7 +56,10 @@ export const discardQemu = (qmp: Qmp): Effect.Effect<void, GodwitError> =>
     yield* qmp
       .execute("quit", Schema.Unknown)
       .pipe(Effect.catch((error) => (error.kind === "closed" ? Effect.void : Effect.fail(error))));
+    // The connection ends before the process does: until its socket is gone, it could be taken for a guest that is there.
     yield* qmp.ended.pipe(
+      Effect.andThen(isQmpAbsent(qmp.socketPath)),
+      Effect.repeat({ until: (absent) => absent, schedule: Schedule.spaced("5 millis") }),
       Effect.timeoutOrElse({
         duration: QUIT_TIMEOUT,
         orElse: () =>

@@ -50,8 +50,9 @@ export const runStateOf = (status: string, migration: MigrationInfo): RunState |
     case "prelaunch":
     case "postmigrate":
       return "paused";
+    // QEMU takes a device state once in its life: with a first try begun, however it went, this one is used up.
     case "inmigrate":
-      return migration.status === "failed" ? "failed" : "incoming";
+      return migration.status === undefined || migration.status === "none" ? "incoming" : "failed";
     case "shutdown":
       return "shutdown";
     case "internal-error":
