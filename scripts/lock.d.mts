@@ -1,0 +1,1 @@
+export function withLock<A>(path: string, waiting: (pid: number) => void, work: () => Promise<A>): Promise<A>;
