@@ -1,0 +1,61 @@
+/** Which nodes there are, and which guests they have. */
+import { Fabric, type Member } from "@godwit/fabric";
+import { GodwitError, isMalformed, json, NodeInfo, subjects } from "@godwit/protocol";
+import * as Effect from "effect/Effect";
+import type * as Scope from "effect/Scope";
+
+/** A node that has not answered by then is left out, ms: it asks its guests' monitors. */
+const NODE_TIMEOUT_MS = 3000;
+const codec = json(NodeInfo);
+const NOTHING = new TextEncoder().encode("{}");
+
+export interface Inventory {
+  /** Names of the nodes that are up. */
+  readonly nodes: () => ReadonlyArray<string>;
+  /** What each of them has; one that does not answer is left out. */
+  readonly ask: Effect.Effect<ReadonlyArray<NodeInfo>>;
+  /** The node that has the guest as a source. Fails with `no-such-guest`. */
+  readonly sourceOf: (guest: string) => Effect.Effect<string, GodwitError>;
+}
+
+/** States in which a guest can be moved away; elsewhere it is a destination, or dead. */
+const MOVABLE = new Set(["running", "paused"]);
+
+export const openInventory = Effect.gen(function* () {
+  const fabric = yield* Fabric;
+  const members = new Map<string, Member>();
+  const news = yield* fabric.watch({ role: "node" });
+  yield* Effect.forkScoped(
+    Effect.forever(
+      Effect.map(news.takeAll, (changes) => {
+        for (const { _tag, member } of changes) {
+          if (_tag === "Up") members.set(member.node, member);
+          else if (members.get(member.node)?.incarnation === member.incarnation) members.delete(member.node);
+        }
+      }),
+    ),
+  );
+  const askNode = (node: string): Effect.Effect<NodeInfo | null> =>
+    fabric.request(subjects.node(node, "info"), NOTHING, { timeoutMs: NODE_TIMEOUT_MS }).pipe(
+      Effect.map((bytes) => {
+        const info = codec.decode(bytes);
+        return isMalformed(info) ? null : info;
+      }),
+      Effect.catch((error) => Effect.as(Effect.logWarning(`node ${node}: ${error.message}`), null)),
+    );
+  const nodes = (): ReadonlyArray<string> => [...members.keys()].sort();
+  const ask = Effect.suspend(() =>
+    Effect.map(Effect.forEach(nodes(), askNode, { concurrency: "unbounded" }), (all) => all.filter((info) => info !== null)),
+  );
+  const sourceOf = Effect.fnUntraced(function* (guest: string) {
+    const all = yield* ask;
+    const found = all.flatMap((info) => info.guests.filter(({ name }) => name === guest).map((one) => ({ node: info.node, ...one })));
+    const movable = found.filter((one) => MOVABLE.has(one.state));
+    const first = movable[0] ?? found[0];
+    if (first !== undefined) return first.node;
+    const reason = `none of the nodes ${nodes().join(", ") || "(there are none)"} has a guest ${guest}`;
+    return yield* new GodwitError({ code: "no-such-guest", actor: "coordinator", step: "find the guest", reason });
+  });
+  const inventory: Inventory = { nodes, ask, sourceOf };
+  return inventory;
+}) satisfies Effect.Effect<Inventory, unknown, Fabric | Scope.Scope>;

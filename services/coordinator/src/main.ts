@@ -1,0 +1,4 @@
+import { runActor } from "@godwit/actor";
+import { runCoordinator } from "./service.ts";
+
+runActor("coordinator", "0", runCoordinator);

@@ -1,0 +1,69 @@
+/** One actor process under this node's supervision. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { createRequire } from "node:module";
+import { randomId, type Settings } from "@godwit/actor";
+import type { Member } from "@godwit/fabric";
+import * as Effect from "effect/Effect";
+
+/** Which process: its role is its service's name. `id` distinguishes several of one role. */
+export interface ChildSpec {
+  readonly role: "ram-sender" | "loader" | "multifd-worker";
+  readonly id: string;
+}
+
+const ENTRIES = {
+  "ram-sender": "@godwit/ram-sender/main",
+  loader: "@godwit/loader/main",
+  "multifd-worker": "@godwit/multifd-worker/main",
+} as const;
+const require = createRequire(import.meta.url);
+
+/** How long a child may take to end orderly after SIGTERM, ms; then it is killed. */
+const STOP_MS = 3000;
+
+export interface Child {
+  readonly member: Member;
+  readonly pid: number;
+  readonly exited: Effect.Effect<string>;
+  readonly stop: Effect.Effect<void>;
+}
+
+/** Starts the process; its incarnation is drawn here, so that its death can be declared by name. Logs go to our stderr. */
+export const startChild = (spec: ChildSpec, settings: Settings): Child => {
+  const incarnation = randomId();
+  const child = spawn(process.execPath, [require.resolve(ENTRIES[spec.role])], {
+    stdio: ["ignore", "ignore", "inherit"],
+    env: {
+      ...process.env,
+      GODWIT_NATS: settings.nats,
+      GODWIT_NODE: settings.node,
+      GODWIT_RUNTIME_DIR: settings.runtimeDirectory,
+      GODWIT_GUEST_DIR: settings.guestDirectory,
+      GODWIT_INCARNATION: incarnation,
+      GODWIT_WORKER: spec.id,
+      ...(settings.creds === undefined ? {} : { GODWIT_CREDS: settings.creds }),
+    },
+  });
+  const gone = new Promise<string>((resolve) => {
+    child.once("exit", (code, signal) => resolve(signal ?? `code ${code}`));
+    child.once("error", (error) => resolve(error.message));
+  });
+  return {
+    member: { role: spec.role, node: settings.node, id: spec.id, incarnation },
+    pid: child.pid ?? 0,
+    exited: Effect.promise(() => gone),
+    stop: stopChild(child, gone),
+  };
+};
+
+const stopChild = (child: ChildProcess, gone: Promise<string>): Effect.Effect<void> =>
+  Effect.gen(function* () {
+    child.kill("SIGTERM");
+    const orderly = yield* Effect.timeoutOption(
+      Effect.promise(() => gone),
+      STOP_MS,
+    );
+    if (orderly._tag === "Some") return;
+    child.kill("SIGKILL");
+    yield* Effect.promise(() => gone);
+  });
