@@ -114,13 +114,13 @@ suite(`a QEMU's monitor${because}`, () => {
 });
 
 suite(`launching a QEMU${because}`, () => {
-  it.live("starts a destination when there is none, and refuses to start a second one", () =>
+  it.live("starts a destination when it is told to, not when it is opened, and refuses to start a second one", () =>
     Effect.gen(function* () {
       const directory = yield* scratch;
-      const { qemu, guest } = yield* startSide(directory, { role: "destination", start: "by-driver" });
+      const { qemu, guest } = yield* startSide(directory, { role: "destination", start: "later" });
+      assert.strictEqual((yield* Effect.flip(guest.describe)).code, "no-such-guest");
+      yield* launchQemu(qemu.spec, qemu.spec.launch!);
       assert.strictEqual((yield* guest.describe).runState, "incoming");
-      const again = yield* QemuDriver.open(qemu.spec);
-      assert.strictEqual((yield* again.describe).runState, "incoming");
       const error = yield* Effect.flip(launchQemu(qemu.spec, qemu.spec.launch!));
       assert.strictEqual(error.code, "guest-exists");
     }),
@@ -129,16 +129,12 @@ suite(`launching a QEMU${because}`, () => {
   it.live("tells what QEMU said when it does not start", () =>
     Effect.gen(function* () {
       const directory = yield* scratch;
-      const spec = (launch: ReadonlyArray<string>): QemuSpec => ({
-        driver: "qemu",
-        name: "vm1",
-        qmp: join(directory, "vm1.qmp"),
-        launch,
-      });
-      const unknown = yield* Effect.flip(QemuDriver.open(spec(["qemu-system-x86_64", "-machine", "abacus"])));
+      const spec: QemuSpec = { driver: "qemu", name: "vm1", qmp: join(directory, "vm1.qmp") };
+      const launch = (command: ReadonlyArray<string>) => launchQemu(spec, command);
+      const unknown = yield* Effect.flip(launch(["qemu-system-x86_64", "-machine", "abacus"]));
       assert.strictEqual(unknown.code, "guest-failed");
       assert.match(unknown.reason, /exit code 1; its log ends with: .*abacus/s);
-      const missing = yield* Effect.flip(QemuDriver.open(spec(["/nowhere/qemu"])));
+      const missing = yield* Effect.flip(launch(["/nowhere/qemu"]));
       assert.strictEqual(missing.code, "guest-failed");
       assert.match(missing.reason, /ENOENT/);
     }),

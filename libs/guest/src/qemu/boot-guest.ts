@@ -20,8 +20,8 @@ export interface TestQemuOptions {
   readonly memoryBytes: number;
   /** `source` runs at once, `destination` waits for its memory and device state. */
   readonly role: "source" | "destination";
-  /** `now`, or later by the driver, through `spec.launch`. Default `now`. */
-  readonly start?: "now" | "by-driver";
+  /** `later`: whoever needs it starts it, with `launchQemu` and `spec.launch`. Default `now`. */
+  readonly start?: "now" | "later";
   /** What the guest does; the default counts through all memory above 1 MiB, 8 MiB/s, a letter for each pass. */
   readonly program?: Partial<BootProgram>;
   /** Default "tcg", which works everywhere. */
@@ -69,7 +69,7 @@ export const launchTestQemu = (options: TestQemuOptions): Effect.Effect<TestQemu
     yield* Effect.acquireRelease(Effect.try({ try: () => prepare(options, files, program), catch: localFailure }), () =>
       remove(files),
     );
-    if (options.start !== "by-driver") yield* launchQemu(spec, command);
+    if (options.start !== "later") yield* launchQemu(spec, command);
     return {
       spec,
       program,

@@ -7,25 +7,21 @@ import type { Guest, GuestDriver } from "../guest.ts";
 import { describeQemu, type QemuDescription } from "./description.ts";
 import { loadDeviceState, saveDeviceState } from "./device-state.ts";
 import { failure, qmpFailure } from "./failure.ts";
-import { launchQemu, type QemuSpec, qemuLogTail } from "./launch.ts";
+import { type QemuSpec, qemuLogTail } from "./launch.ts";
 import type { QemuBlock } from "./memory-backend.ts";
-import { connectQmp, isQmpAbsent, type Qmp } from "./qmp.ts";
+import { connectQmp, type Qmp } from "./qmp.ts";
 import { discardQemu, pauseQemu, resumeQemu, wrongState } from "./run-control.ts";
 import { readState } from "./run-state.ts";
 
 /**
- * An unmodified QEMU (8 or later), through its monitor.
+ * An unmodified QEMU (8 or later), through its monitor. Opening one does nothing: `launchQemu` starts a destination.
  *
  * Each operation has a connection of its own, 1 ms: a monitor serves one client at a time and lets the next one wait. So
  * several actors of a host can use one guest, and a QEMU started anew on the same socket is found.
  */
 export const QemuDriver: GuestDriver<QemuSpec> = {
   kind: "qemu",
-  open: (spec) =>
-    Effect.gen(function* () {
-      if (spec.launch !== undefined && (yield* isQmpAbsent(spec.qmp))) yield* launchQemu(spec, spec.launch);
-      return makeGuest(spec);
-    }),
+  open: (spec) => Effect.succeed(makeGuest(spec)),
 };
 
 const SAVE = "save the device state";
