@@ -1,5 +1,5 @@
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime";
-import { Fabric, NatsFabric } from "@godwit/fabric";
+import { type Fabric, NatsFabric } from "@godwit/fabric";
 import { GodwitError } from "@godwit/protocol";
 import * as Telemetry from "@godwit/telemetry";
 import * as Cause from "effect/Cause";
@@ -28,7 +28,9 @@ export const runActor = (role: string, id: string, program: ActorProgram): void 
     yield* Effect.scoped(program(settings)).pipe(
       Effect.provide(fabric),
       Effect.annotateLogs({ incarnation: settings.incarnation }),
-      Effect.tapCause((cause) => (Cause.hasInterruptsOnly(cause) ? Effect.void : Effect.logError("the actor ended", cause))),
+      Effect.tapCause((cause) =>
+        Cause.hasInterruptsOnly(cause) ? Effect.void : Effect.logError("the actor ended", cause),
+      ),
       Effect.provide(Telemetry.layer({ actor: role, node: settings.node })),
     );
   });
@@ -41,5 +43,9 @@ export const asGodwitError =
   (cause: unknown): GodwitError =>
     cause instanceof GodwitError
       ? cause
-      : new GodwitError({ code: "internal", actor, step, reason: cause instanceof Error ? cause.message : String(cause) });
-
+      : new GodwitError({
+          code: "internal",
+          actor,
+          step,
+          reason: cause instanceof Error ? cause.message : String(cause),
+        });

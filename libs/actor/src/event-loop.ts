@@ -36,10 +36,13 @@ export const makeAlarm = (ring: () => void): Alarm => {
       if (at >= due) return;
       stop();
       due = at;
-      timer = setTimeout(() => {
-        stop();
-        ring();
-      }, Math.max(0, at - Date.now()));
+      timer = setTimeout(
+        () => {
+          stop();
+          ring();
+        },
+        Math.max(0, at - Date.now()),
+      );
     },
     stop,
   };

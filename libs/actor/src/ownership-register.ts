@@ -1,5 +1,5 @@
 import { type Bucket, Fabric, type FabricError } from "@godwit/fabric";
-import { isMalformed, json, OWNERSHIP_BUCKET, OwnershipRecord, type OwnershipEntry } from "@godwit/protocol";
+import { isMalformed, json, OWNERSHIP_BUCKET, type OwnershipEntry, OwnershipRecord } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 
 const codec = json(OwnershipRecord);

@@ -36,9 +36,11 @@ export const readSettings = (role: string, env: NodeJS.ProcessEnv): Effect.Effec
     const node = env["GODWIT_NODE"] ?? "local";
     const invalid = (reason: string) =>
       Effect.fail(new GodwitError({ code: "invalid-parameter", actor: role, step: "read the settings", reason }));
-    if (!isSafeName(node)) return invalid(`GODWIT_NODE is "${node}", not 1 to 64 letters, digits, dashes or underscores`);
+    if (!isSafeName(node))
+      return invalid(`GODWIT_NODE is "${node}", not 1 to 64 letters, digits, dashes or underscores`);
     const incarnation = env["GODWIT_INCARNATION"] ?? randomId();
-    if (!Schema.is(Incarnation)(incarnation)) return invalid(`GODWIT_INCARNATION is "${incarnation}", not 16 hex digits`);
+    if (!Schema.is(Incarnation)(incarnation))
+      return invalid(`GODWIT_INCARNATION is "${incarnation}", not 16 hex digits`);
     return Effect.succeed({
       nats: env["GODWIT_NATS"] ?? DEFAULT_NATS,
       creds: env["GODWIT_CREDS"],

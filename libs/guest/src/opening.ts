@@ -29,7 +29,12 @@ const find = (registry: Registry, name: string): Effect.Effect<GuestSpec | null,
 export const openRegistered = Effect.fnUntraced(function* (registry: Registry, name: string) {
   const spec = yield* find(registry, name);
   if (spec === null) {
-    return yield* new GodwitError({ code: "no-such-guest", actor: "node", step: "find the guest", reason: `this node has no guest ${name}` });
+    return yield* new GodwitError({
+      code: "no-such-guest",
+      actor: "node",
+      step: "find the guest",
+      reason: `this node has no guest ${name}`,
+    });
   }
   return { spec, guest: yield* openGuest(spec) };
 });
@@ -54,7 +59,13 @@ export const openDestination = Effect.fnUntraced(function* (
       return { spec: present, guest: yield* openGuest(present) };
     }
     const reason = `this node has no QEMU for guest ${offer.name}; start one with -incoming defer and give its monitor to godwit node --guest ${offer.name}=qemu:SOCKET`;
-    return yield* new GodwitError({ code: "no-such-guest", actor: "loader", side: "destination", step: "prepare the guest", reason });
+    return yield* new GodwitError({
+      code: "no-such-guest",
+      actor: "loader",
+      side: "destination",
+      step: "prepare the guest",
+      reason,
+    });
   }
   const spec = yield* startBuiltinIncoming(offer.name, offer.blocks, guestDirectory);
   registry.put(spec);

@@ -30,7 +30,8 @@ export const openRegistry = (runtimeDirectory: string): Registry => {
   const directory = join(runtimeDirectory, "guests");
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   const pathOf = (name: string): string => {
-    if (!isSafeName(name)) throw new Error(`guest name ${JSON.stringify(name)} is not 1 to 64 letters, digits, dashes or underscores`);
+    if (!isSafeName(name))
+      throw new Error(`guest name ${JSON.stringify(name)} is not 1 to 64 letters, digits, dashes or underscores`);
     return join(directory, name + SUFFIX);
   };
   const read = (name: string): GuestSpec | null => {

@@ -45,11 +45,15 @@ export const openInventory = Effect.gen(function* () {
     );
   const nodes = (): ReadonlyArray<string> => [...members.keys()].sort();
   const ask = Effect.suspend(() =>
-    Effect.map(Effect.forEach(nodes(), askNode, { concurrency: "unbounded" }), (all) => all.filter((info) => info !== null)),
+    Effect.map(Effect.forEach(nodes(), askNode, { concurrency: "unbounded" }), (all) =>
+      all.filter((info) => info !== null),
+    ),
   );
   const sourceOf = Effect.fnUntraced(function* (guest: string) {
     const all = yield* ask;
-    const found = all.flatMap((info) => info.guests.filter(({ name }) => name === guest).map((one) => ({ node: info.node, ...one })));
+    const found = all.flatMap((info) =>
+      info.guests.filter(({ name }) => name === guest).map((one) => ({ node: info.node, ...one })),
+    );
     const movable = found.filter((one) => MOVABLE.has(one.state));
     const first = movable[0] ?? found[0];
     if (first !== undefined) return first.node;

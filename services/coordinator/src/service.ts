@@ -6,8 +6,8 @@ import {
   type Failure,
   GodwitError,
   isEnded,
-  json,
   type JsonCodec,
+  json,
   MigrateRequest,
   MigrationInfo,
   MigrationList,
@@ -16,16 +16,16 @@ import {
   proposeCapabilities,
   proposeParameters,
   subjects,
+  TuneRequest,
   toError,
   tuneParameters,
-  TuneRequest,
 } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Schema from "effect/Schema";
 import * as Scope from "effect/Scope";
-import { infoOf, makeMigration, type MigrationEventIn, type Phase, type SavedMigration } from "./decisions/index.ts";
+import { infoOf, type MigrationEventIn, makeMigration, type Phase, type SavedMigration } from "./decisions/index.ts";
 import { openInventory } from "./inventory.ts";
-import { savedOf, type Session, startSession } from "./session.ts";
+import { type Session, savedOf, startSession } from "./session.ts";
 import { openStore, type StoredMigration } from "./store.ts";
 
 const ACTOR = "coordinator";
@@ -39,7 +39,8 @@ const migrationList = json(MigrationList);
 const nodeList = json(Schema.Array(NodeInfo));
 
 const isFailure = (value: object): value is Failure => "code" in value && "reason" in value;
-const refuse = (code: Failure["code"], step: string, reason: string) => new GodwitError({ code, actor: ACTOR, step, reason });
+const refuse = (code: Failure["code"], step: string, reason: string) =>
+  new GodwitError({ code, actor: ACTOR, step, reason });
 
 /** Serves for ever. */
 export const runCoordinator = Effect.fnUntraced(function* (
@@ -74,9 +75,15 @@ export const runCoordinator = Effect.fnUntraced(function* (
     if (source === request.destination) {
       return yield* refuse("guest-exists", step, `guest ${request.guest} is at node ${source} already`);
     }
-    const busy = (yield* store.list).find(({ saved }) => saved.info.guest === request.guest && !isEnded(saved.info.status));
+    const busy = (yield* store.list).find(
+      ({ saved }) => saved.info.guest === request.guest && !isEnded(saved.info.status),
+    );
     if (busy !== undefined) {
-      return yield* refuse("migration-in-progress", step, `migration ${busy.saved.info.migration} is moving guest ${request.guest}`);
+      return yield* refuse(
+        "migration-in-progress",
+        step,
+        `migration ${busy.saved.info.migration} is moving guest ${request.guest}`,
+      );
     }
     const now = Date.now();
     const migration = makeMigration({
@@ -103,13 +110,18 @@ export const runCoordinator = Effect.fnUntraced(function* (
     const newest = [...sessions.values()].sort((a, b) => b.migration.startedAt - a.migration.startedAt)[0];
     const session = id === undefined ? newest : sessions.get(id);
     if (session !== undefined) return session;
-    return yield* refuse("no-such-migration", "find the migration", id === undefined ? "there is none" : `migration ${id} is not known here`);
+    return yield* refuse(
+      "no-such-migration",
+      "find the migration",
+      id === undefined ? "there is none" : `migration ${id} is not known here`,
+    );
   });
 
   const tell = Effect.fnUntraced(function* (id: string | undefined, what: string, event: MigrationEventIn) {
     const session = yield* sessionOf(id);
     const { status } = session.migration;
-    if (isEnded(status)) return yield* refuse("wrong-state", what, `migration ${session.migration.migration} is ${status}`);
+    if (isEnded(status))
+      return yield* refuse("wrong-state", what, `migration ${session.migration.migration} is ${status}`);
     if (event._tag === "Continue" && status !== "pre-switchover") {
       return yield* refuse("wrong-state", what, `Migration not in expected state: ${status}`);
     }
@@ -144,14 +156,21 @@ export const runCoordinator = Effect.fnUntraced(function* (
   yield* takeOver(owner, (isOrphan) =>
     Effect.flatMap(store.list, (all) =>
       Effect.forEach(
-        all.filter(({ saved }) => !isEnded(saved.info.status) && !sessions.has(saved.info.migration) && isOrphan(saved.owner)),
+        all.filter(
+          ({ saved }) => !isEnded(saved.info.status) && !sessions.has(saved.info.migration) && isOrphan(saved.owner),
+        ),
         adopt,
         { discard: true },
       ),
     ),
   );
 
-  const endpoint = <A, B>(name: string, input: JsonCodec<A>, output: JsonCodec<B>, handle: (request: A) => Effect.Effect<B, GodwitError>) => ({
+  const endpoint = <A, B>(
+    name: string,
+    input: JsonCodec<A>,
+    output: JsonCodec<B>,
+    handle: (request: A) => Effect.Effect<B, GodwitError>,
+  ) => ({
     name,
     subject: subjects.coordinator(name),
     queue: QUEUE,
@@ -176,12 +195,21 @@ export const runCoordinator = Effect.fnUntraced(function* (
       ),
       endpoint("list", migrationRequest, migrationList, () => list),
       endpoint("nodes", migrationRequest, nodeList, () => inventory.ask),
-      endpoint("cancel", migrationRequest, migrationInfo, ({ migration }) => tell(migration, "cancel", { _tag: "Cancel" })),
-      endpoint("continue", migrationRequest, migrationInfo, ({ migration }) => tell(migration, "continue", { _tag: "Continue" })),
+      endpoint("cancel", migrationRequest, migrationInfo, ({ migration }) =>
+        tell(migration, "cancel", { _tag: "Cancel" }),
+      ),
+      endpoint("continue", migrationRequest, migrationInfo, ({ migration }) =>
+        tell(migration, "continue", { _tag: "Continue" }),
+      ),
       endpoint("set-parameters", tuneRequest, migrationInfo, tune),
     ],
   });
-  yield* fabric.announce({ role: ACTOR, node: settings.node, id: settings.incarnation, incarnation: settings.incarnation });
+  yield* fabric.announce({
+    role: ACTOR,
+    node: settings.node,
+    id: settings.incarnation,
+    incarnation: settings.incarnation,
+  });
   yield* Effect.logInfo("coordinator ready");
   return yield* Effect.never;
 });

@@ -14,7 +14,14 @@ import {
 import * as Effect from "effect/Effect";
 import * as Schedule from "effect/Schedule";
 import type * as Scope from "effect/Scope";
-import { infoOf, type Migration, type MigrationEffect, type MigrationEventIn, type SavedMigration, step } from "./decisions/index.ts";
+import {
+  infoOf,
+  type Migration,
+  type MigrationEffect,
+  type MigrationEventIn,
+  type SavedMigration,
+  step,
+} from "./decisions/index.ts";
 import type { Store } from "./store.ts";
 
 /** How long the wait for a delivery receipt of a command may take, ms; the command itself is said again by its own clock. */
@@ -48,7 +55,12 @@ export const savedOf = (migration: Migration, owner: string, now: number): Saved
 /** Starts the session with the revision its migration was stored at; it works until the scope ends. */
 export const startSession = Effect.fnUntraced(function* (
   migration: Migration,
-  tools: { readonly store: Store; readonly register: OwnershipRegister; readonly owner: string; readonly revision: number },
+  tools: {
+    readonly store: Store;
+    readonly register: OwnershipRegister;
+    readonly owner: string;
+    readonly revision: number;
+  },
 ): Effect.fn.Return<Session, never, Fabric | Scope.Scope> {
   const fabric = yield* Fabric;
   const scope = yield* Effect.scope;
@@ -80,7 +92,9 @@ export const startSession = Effect.fnUntraced(function* (
       case "ToDestination":
         return send(subjects.destination(migration.destination), destinationCommands.encode(effect.command));
       case "ReadRecord":
-        return fork(Effect.map(tools.register.read(migration.guest), (entry) => dispatch({ _tag: "RecordRead", entry })));
+        return fork(
+          Effect.map(tools.register.read(migration.guest), (entry) => dispatch({ _tag: "RecordRead", entry })),
+        );
       case "Save":
         return fork(save);
       case "Publish":
@@ -95,11 +109,14 @@ export const startSession = Effect.fnUntraced(function* (
     fabric.publish(subjects.event(migration.migration), events.encode({ event, info }));
     if (event === "PROGRESS") return;
     fork(
-      Effect.annotateLogs(Effect.logInfo(event === "MIGRATION" ? `status ${info.status}` : `pass ${info.ram?.["dirty-sync-count"]}`), {
-        migration: migration.migration,
-        guest: migration.guest,
-        ...(info["error-desc"] === undefined ? {} : { error: info["error-desc"] }),
-      }),
+      Effect.annotateLogs(
+        Effect.logInfo(event === "MIGRATION" ? `status ${info.status}` : `pass ${info.ram?.["dirty-sync-count"]}`),
+        {
+          migration: migration.migration,
+          guest: migration.guest,
+          ...(info["error-desc"] === undefined ? {} : { error: info["error-desc"] }),
+        },
+      ),
     );
   };
 
@@ -121,7 +138,9 @@ export const startSession = Effect.fnUntraced(function* (
       });
     }),
     Effect.retry(SAVE_AGAIN),
-    Effect.catch(() => Effect.logError("the migration could not be saved; it goes on, and another coordinator would not know its end")),
+    Effect.catch(() =>
+      Effect.logError("the migration could not be saved; it goes on, and another coordinator would not know its end"),
+    ),
     Effect.annotateLogs({ migration: migration.migration }),
   );
 
@@ -157,16 +176,24 @@ export const startSession = Effect.fnUntraced(function* (
   yield* Effect.forkScoped(
     Effect.forever(
       Effect.flatMap(source.takeAll, (messages) =>
-        Effect.forEach(messages, ({ data }) => hear(data, sourceReports, (report) => ({ _tag: "SourceReported", report })), { discard: true }),
+        Effect.forEach(
+          messages,
+          ({ data }) => hear(data, sourceReports, (report) => ({ _tag: "SourceReported", report })),
+          { discard: true },
+        ),
       ),
     ),
   );
   yield* Effect.forkScoped(
     Effect.forever(
       Effect.flatMap(destination.takeAll, (messages) =>
-        Effect.forEach(messages, ({ data }) => hear(data, destinationReports, (report) => ({ _tag: "DestinationReported", report })), {
-          discard: true,
-        }),
+        Effect.forEach(
+          messages,
+          ({ data }) => hear(data, destinationReports, (report) => ({ _tag: "DestinationReported", report })),
+          {
+            discard: true,
+          },
+        ),
       ),
     ),
   );

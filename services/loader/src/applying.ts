@@ -2,7 +2,7 @@
 import { closeSync, mkdirSync, openSync, rmSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
 import { decompress, openRamWriter, PAGE_BYTES, type RamBlock, type RamWriter } from "@godwit/memory";
-import { isMalformed, type PagesPacket, type Packet, type SlicePacket } from "@godwit/protocol";
+import { isMalformed, type Packet, type PagesPacket, type SlicePacket } from "@godwit/protocol";
 
 /** What came of a packet: applied, or what is wrong with it. A page is written whole or not at all. */
 export type Applied = "applied" | { readonly malformed: string };
@@ -78,6 +78,7 @@ const applySlice = (fd: number, packet: SlicePacket): Applied => {
   const payload = decompress(packet.compression, packet.payload, packet.rawBytes);
   if (isMalformed(payload)) return payload;
   const bytes = payload as Uint8Array;
-  for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done, bytes.length - done, packet.offset + done);
+  for (let done = 0; done < bytes.length; )
+    done += writeSync(fd, bytes, done, bytes.length - done, packet.offset + done);
   return "applied";
 };

@@ -16,7 +16,8 @@ export const recoverGuest = Effect.fnUntraced(function* (
 ): Effect.fn.Return<void> {
   for (let look = 1; look <= LOOKS; look++) {
     const entry = yield* register.read(spec.name);
-    const recovery = entry === "Unknown" ? null : recover(entry, settings.node, `${settings.incarnation}-${randomId()}`);
+    const recovery =
+      entry === "Unknown" ? null : recover(entry, settings.node, `${settings.incarnation}-${randomId()}`);
     if (recovery?._tag === "Start") {
       const started = yield* start(spec, recovery.resume);
       // The guest runs; whether the record says so is for the next reader's peace of mind.
@@ -37,5 +38,7 @@ const start = (spec: GuestSpec, resume: boolean): Effect.Effect<boolean> =>
       return true;
     }),
   ).pipe(
-    Effect.catch((error) => Effect.as(Effect.logError(`guest ${spec.name} was handed over and does not start: ${error.message}`), false)),
+    Effect.catch((error) =>
+      Effect.as(Effect.logError(`guest ${spec.name} was handed over and does not start: ${error.message}`), false),
+    ),
   );

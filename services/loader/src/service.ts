@@ -16,7 +16,9 @@ const ACCEPTED = new TextEncoder().encode("{}");
 const ACTOR = "loader";
 
 /** Serves for ever. */
-export const runLoader = Effect.fnUntraced(function* (settings: Settings): Effect.fn.Return<never, unknown, Fabric | Scope.Scope> {
+export const runLoader = Effect.fnUntraced(function* (
+  settings: Settings,
+): Effect.fn.Return<never, unknown, Fabric | Scope.Scope> {
   const fabric = yield* Fabric;
   const tools: SessionTools = {
     settings,

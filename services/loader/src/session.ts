@@ -4,15 +4,7 @@ import { asGodwitError, makeAlarm, makeEventLoop, type OwnershipRegister, type S
 import { Fabric, type Message } from "@godwit/fabric";
 import { type Guest, openDestination, type Registry } from "@godwit/guest";
 import { PAGE_BYTES, RamFileError } from "@godwit/memory";
-import {
-  DestinationReport,
-  fromError,
-  GodwitError,
-  isMalformed,
-  json,
-  subjects,
-  Switching,
-} from "@godwit/protocol";
+import { DestinationReport, fromError, GodwitError, isMalformed, json, Switching, subjects } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Scope from "effect/Scope";
 import { openReceiver, type Receiver } from "./applying.ts";
@@ -85,7 +77,12 @@ export const startSession = Effect.fnUntraced(function* (
         return fork(
           Effect.matchEager(localWork(effect.step), {
             onSuccess: dispatch,
-            onFailure: (error) => dispatch({ _tag: "LocalFailed", step: effect.step, failure: { ...fromError(error), side: "destination" } }),
+            onFailure: (error) =>
+              dispatch({
+                _tag: "LocalFailed",
+                step: effect.step,
+                failure: { ...fromError(error), side: "destination" },
+              }),
           }),
         );
       case "ReadRecord":
@@ -124,8 +121,13 @@ export const startSession = Effect.fnUntraced(function* (
           return Effect.as(opened.loadDeviceState(path), { _tag: "DeviceStateLoaded" } as const);
         });
       case "resume":
-        return Effect.as(withGuest((opened) => opened.resume), { _tag: "Resumed" } as const).pipe(
-          Effect.tapError((error) => Effect.logError(`guest ${destination.guest} holds everything and does not start: ${error.message}`)),
+        return Effect.as(
+          withGuest((opened) => opened.resume),
+          { _tag: "Resumed" } as const,
+        ).pipe(
+          Effect.tapError((error) =>
+            Effect.logError(`guest ${destination.guest} holds everything and does not start: ${error.message}`),
+          ),
         );
       case "discard":
         return Effect.suspend(() => {
@@ -147,7 +149,11 @@ export const startSession = Effect.fnUntraced(function* (
       path: "",
       fileOffset: 0,
     }));
-    const opened = yield* openDestination(registry, { name: destination.guest, driver: offer.driver, blocks }, settings.guestDirectory);
+    const opened = yield* openDestination(
+      registry,
+      { name: destination.guest, driver: offer.driver, blocks },
+      settings.guestDirectory,
+    );
     const description = yield* opened.guest.describe;
     const found = differences(offer, description);
     if (found.length > 0) {
@@ -163,7 +169,11 @@ export const startSession = Effect.fnUntraced(function* (
     const byName = new Map(description.blocks.map((block) => [block.name, block]));
     const path = join(settings.runtimeDirectory, "incoming", `${destination.migration}-${destination.epoch}`);
     receiver = yield* Effect.try({
-      try: () => openReceiver(offer.blocks.map((block) => byName.get(block.name)!), path),
+      try: () =>
+        openReceiver(
+          offer.blocks.map((block) => byName.get(block.name)!),
+          path,
+        ),
       catch: asGodwitError("loader", "open the guest's memory"),
     });
     guest = opened.guest;
@@ -219,4 +229,3 @@ const forgetIfGone = (registry: Registry, name: string): Effect.Effect<void> =>
   Effect.sync(() => {
     if (registry.find(name)?.driver === "builtin") registry.remove(name);
   });
-

@@ -7,8 +7,8 @@ import {
   PACKET_PAGES_MAX,
   type PagesItem,
   payloadOffset,
-  type SliceItem,
   SLICE_BYTES_MAX,
+  type SliceItem,
   sealPages,
   sealSlice,
   type WorkItem,
@@ -44,7 +44,8 @@ export const makePacker = (runtimeDirectory: string): Packer => {
     return reader;
   };
   return {
-    pack: (item, buffer) => (item.kind === "pages" ? packPages(item, readerOf(item), buffer) : packSlice(item, runtimeDirectory, buffer)),
+    pack: (item, buffer) =>
+      item.kind === "pages" ? packPages(item, readerOf(item), buffer) : packSlice(item, runtimeDirectory, buffer),
     close: () => {
       for (const path of [...readers.keys()]) forget(path);
     },

@@ -34,7 +34,13 @@ export const runWorker = Effect.fnUntraced(function* (
   while (true) {
     const messages = yield* work.takeAll;
     for (let at = 0; at < messages.length; at += PACKETS_PER_TURN) {
-      const complaint = sendAll(messages.slice(at, at + PACKETS_PER_TURN), packer, buffers, fabric, settings.incarnation);
+      const complaint = sendAll(
+        messages.slice(at, at + PACKETS_PER_TURN),
+        packer,
+        buffers,
+        fabric,
+        settings.incarnation,
+      );
       if (complaint !== null) yield* Effect.logWarning(complaint);
       yield* nextTurn;
     }

@@ -7,11 +7,12 @@ import * as Effect from "effect/Effect";
 
 /** Which process: its role is its service's name. `id` distinguishes several of one role. */
 export interface ChildSpec {
-  readonly role: "ram-sender" | "loader" | "multifd-worker";
+  readonly role: "coordinator" | "ram-sender" | "loader" | "multifd-worker";
   readonly id: string;
 }
 
 const ENTRIES = {
+  coordinator: "@godwit/coordinator/main",
   "ram-sender": "@godwit/ram-sender/main",
   loader: "@godwit/loader/main",
   "multifd-worker": "@godwit/multifd-worker/main",
@@ -28,11 +29,14 @@ export interface Child {
   readonly stop: Effect.Effect<void>;
 }
 
-/** Starts the process; its incarnation is drawn here, so that its death can be declared by name. Logs go to our stderr. */
-export const startChild = (spec: ChildSpec, settings: Settings): Child => {
+/** Where a child's log goes: our own stderr, or an open file. */
+export type LogTarget = "inherit" | number;
+
+/** Starts the process; its incarnation is drawn here, so that its death can be declared by name. */
+export const startChild = (spec: ChildSpec, settings: Settings, log: LogTarget): Child => {
   const incarnation = randomId();
   const child = spawn(process.execPath, [require.resolve(ENTRIES[spec.role])], {
-    stdio: ["ignore", "ignore", "inherit"],
+    stdio: ["ignore", "ignore", log],
     env: {
       ...process.env,
       GODWIT_NATS: settings.nats,

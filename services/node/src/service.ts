@@ -5,7 +5,7 @@ import { type GuestSpec, openGuest, openRegistry, type Registry } from "@godwit/
 import { json, NodeInfo, subjects } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
-import type { Child, ChildSpec } from "./actor-child.ts";
+import type { Child, ChildSpec, LogTarget } from "./actor-child.ts";
 import { supervise } from "./supervision.ts";
 
 const codec = json(NodeInfo);
@@ -16,6 +16,7 @@ export interface NodeOptions {
   readonly workers: number;
   /** Guests to register, besides those the registry has already. */
   readonly guests: ReadonlyArray<GuestSpec>;
+  readonly log: LogTarget;
   /** Told of each process that is started, for those who watch or kill them. */
   readonly started: (child: Child) => void;
 }
@@ -31,9 +32,12 @@ export const runNode = Effect.fnUntraced(function* (
   const children: ReadonlyArray<ChildSpec> = [
     { role: "ram-sender", id: "0" },
     { role: "loader", id: "0" },
-    ...Array.from({ length: options.workers }, (_, worker): ChildSpec => ({ role: "multifd-worker", id: String(worker) })),
+    ...Array.from(
+      { length: options.workers },
+      (_, worker): ChildSpec => ({ role: "multifd-worker", id: String(worker) }),
+    ),
   ];
-  for (const child of children) yield* Effect.forkScoped(supervise(child, settings, options.started));
+  for (const child of children) yield* Effect.forkScoped(supervise(child, settings, options));
   yield* fabric.serve({
     name: "godwit-node",
     version: GODWIT_VERSION,
@@ -73,6 +77,13 @@ const describeGuest = (spec: GuestSpec): Effect.Effect<NodeInfo["guests"][number
       "memory-bytes": description.blocks.reduce((sum, block) => sum + block.lengthBytes, 0),
     })),
     Effect.catch((error) =>
-      Effect.succeed({ name: spec.name, driver: spec.driver, machine: "", state: "unreachable", "memory-bytes": 0, error: error.message }),
+      Effect.succeed({
+        name: spec.name,
+        driver: spec.driver,
+        machine: "",
+        state: "unreachable",
+        "memory-bytes": 0,
+        error: error.message,
+      }),
     ),
   );

@@ -2,7 +2,7 @@
 import type { Settings } from "@godwit/actor";
 import { Fabric } from "@godwit/fabric";
 import * as Effect from "effect/Effect";
-import { type Child, type ChildSpec, startChild } from "./actor-child.ts";
+import { type Child, type ChildSpec, type LogTarget, startChild } from "./actor-child.ts";
 
 /** The first restart is at once; a process that dies again and again is started after 0.1, 0.2 ... s, at most so long, ms. */
 const RESTART_DELAY_MAX_MS = 2000;
@@ -13,17 +13,17 @@ const LONG_LIFE_MS = 5000;
 export const supervise = Effect.fnUntraced(function* (
   spec: ChildSpec,
   settings: Settings,
-  seen: (child: Child) => void,
+  options: { readonly log: LogTarget; readonly started: (child: Child) => void },
 ): Effect.fn.Return<never, never, Fabric> {
   const fabric = yield* Fabric;
   let deaths = 0;
   while (true) {
     const startedAt = Date.now();
     yield* Effect.acquireUseRelease(
-      Effect.sync(() => startChild(spec, settings)),
+      Effect.sync(() => startChild(spec, settings, options.log)),
       (child) =>
         Effect.gen(function* () {
-          seen(child);
+          options.started(child);
           const why = yield* child.exited;
           fabric.declareExited(child.member);
           yield* Effect.logWarning(`${spec.role} ${spec.id} (pid ${child.pid}) exited: ${why}; it is started again`);

@@ -48,7 +48,8 @@ export const workItem = (
     deadline: now + ITEM_LIFE_MS,
   };
   const { work } = item;
-  if (work.kind === "slice") return encodeWorkItem({ kind: "slice", ...shared, stream: 0, offset: work.offset, bytes: work.bytes });
+  if (work.kind === "slice")
+    return encodeWorkItem({ kind: "slice", ...shared, stream: 0, offset: work.offset, bytes: work.bytes });
   const reader = readers[work.block];
   const detection = parameters["zero-page-detection"];
   return encodeWorkItem({

@@ -1,6 +1,6 @@
 /** Settles what an earlier life of this sender left behind, guest by guest, before anything new is begun (O7). */
 import { type OwnershipRegister, randomId, type Settings } from "@godwit/actor";
-import { openGuest, type GuestSpec } from "@godwit/guest";
+import { type GuestSpec, openGuest } from "@godwit/guest";
 import type { OwnershipEntry } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import { recover } from "./decisions/index.ts";
@@ -33,7 +33,9 @@ export const recoverGuest = Effect.fnUntraced(function* (
     const outcome = yield* register.write(spec.name, recovery.record, recovery.revision);
     if (typeof outcome === "object" || (yield* isOurs(register, spec.name, recovery.record.op))) {
       if (!recovery.resume || !(yield* isPaused(spec))) return;
-      yield* Effect.logWarning(`an earlier life of this sender left guest ${spec.name} stopped; it was taken back and goes on here`);
+      yield* Effect.logWarning(
+        `an earlier life of this sender left guest ${spec.name} stopped; it was taken back and goes on here`,
+      );
       return yield* Effect.scoped(Effect.flatMap(openGuest(spec), (guest) => guest.resume)).pipe(
         Effect.catch((error) => Effect.logError(`guest ${spec.name} does not go on: ${error.message}`)),
       );
@@ -45,11 +47,13 @@ export const recoverGuest = Effect.fnUntraced(function* (
 });
 
 const known = (register: OwnershipRegister, guest: string): Effect.Effect<OwnershipEntry | null> =>
-  register.read(guest).pipe(
-    Effect.flatMap((entry) =>
-      entry === "Unknown" ? Effect.delay(known(register, guest), LOOK_AGAIN_MS) : Effect.succeed(entry),
-    ),
-  );
+  register
+    .read(guest)
+    .pipe(
+      Effect.flatMap((entry) =>
+        entry === "Unknown" ? Effect.delay(known(register, guest), LOOK_AGAIN_MS) : Effect.succeed(entry),
+      ),
+    );
 
 const isOurs = (register: OwnershipRegister, guest: string, op: string): Effect.Effect<boolean> =>
   Effect.map(register.read(guest), (entry) => entry !== null && entry !== "Unknown" && entry.record.op === op);

@@ -16,14 +16,21 @@ const ACCEPTED = new TextEncoder().encode("{}");
 const ACTOR = "ram-sender";
 
 /** Serves for ever. */
-export const runSender = Effect.fnUntraced(function* (settings: Settings): Effect.fn.Return<never, unknown, Fabric | Scope.Scope> {
+export const runSender = Effect.fnUntraced(function* (
+  settings: Settings,
+): Effect.fn.Return<never, unknown, Fabric | Scope.Scope> {
   const fabric = yield* Fabric;
   const tools: SessionTools = {
     settings,
     register: yield* openOwnershipRegister,
     registry: openRegistry(settings.runtimeDirectory),
   };
-  const sender: Sender = { node: settings.node, incarnation: settings.incarnation, sources: new Map(), recovering: new Set() };
+  const sender: Sender = {
+    node: settings.node,
+    incarnation: settings.incarnation,
+    sources: new Map(),
+    recovering: new Set(),
+  };
   const sessions = new Map<string, { readonly session: Session; readonly scope: Scope.Closeable }>();
   const workers = new Set<string>();
 
@@ -37,7 +44,9 @@ export const runSender = Effect.fnUntraced(function* (settings: Settings): Effec
     );
     sessions.set(source.migration, { session, scope });
     for (const worker of workers) session.dispatch({ _tag: "WorkerUp", worker });
-    yield* Effect.logInfo("claiming the guest").pipe(Effect.annotateLogs({ migration: source.migration, guest: source.guest }));
+    yield* Effect.logInfo("claiming the guest").pipe(
+      Effect.annotateLogs({ migration: source.migration, guest: source.guest }),
+    );
   });
 
   const handle = Effect.fnUntraced(function* (data: Uint8Array) {

@@ -1,12 +1,21 @@
 /** One migration of this host's sender: feeds its decisions with events and carries out what they want. */
+
+import { rmSync } from "node:fs";
 import { asGodwitError, makeAlarm, makeEventLoop, type OwnershipRegister, type Settings } from "@godwit/actor";
 import { Fabric } from "@godwit/fabric";
 import { type Guest, openRegistered, type Registry } from "@godwit/guest";
-import { type DirtyTracker, exportBlocks, openRamReader, type RamBlock, type RamReader, withdrawExports } from "@godwit/memory";
-import { deviceStateExport } from "@godwit/memory";
 import {
-  decodeAcknowledgement,
+  type DirtyTracker,
+  deviceStateExport,
+  exportBlocks,
+  openRamReader,
+  type RamBlock,
+  type RamReader,
+  withdrawExports,
+} from "@godwit/memory";
+import {
   DestinationReport,
+  decodeAcknowledgement,
   fromError,
   GodwitError,
   isMalformed,
@@ -14,14 +23,21 @@ import {
   OFFER_VERSION,
   type Offer,
   SourceReport,
-  subjects,
   Switching,
+  subjects,
 } from "@godwit/protocol";
-import { rmSync } from "node:fs";
 import * as Effect from "effect/Effect";
 import * as Exit from "effect/Exit";
 import * as Scope from "effect/Scope";
-import { begin, type LocalStep, reportOf, type Source, type SourceEffect, type SourceEvent, step } from "./decisions/index.ts";
+import {
+  begin,
+  type LocalStep,
+  reportOf,
+  type Source,
+  type SourceEffect,
+  type SourceEvent,
+  step,
+} from "./decisions/index.ts";
 import { workItem } from "./dispatch.ts";
 
 /** Acknowledgements that may wait: one for each item that windows allow in flight, if every item held one page. */
@@ -120,7 +136,8 @@ export const startSession = Effect.fnUntraced(function* (
     fork(
       Effect.matchEager(localWork(localStep, round), {
         onSuccess: dispatch,
-        onFailure: (error) => dispatch({ _tag: "LocalFailed", step: localStep, failure: { ...fromError(error), side: "source" } }),
+        onFailure: (error) =>
+          dispatch({ _tag: "LocalFailed", step: localStep, failure: { ...fromError(error), side: "source" } }),
       }),
     );
 
@@ -144,11 +161,17 @@ export const startSession = Effect.fnUntraced(function* (
       case "sync":
         return sync(round);
       case "pause":
-        return Effect.as(withGuest((opened) => opened.pause), { _tag: "Paused" });
+        return Effect.as(
+          withGuest((opened) => opened.pause),
+          { _tag: "Paused" },
+        );
       case "save-device-state":
         return saveDeviceState;
       case "resume":
-        return Effect.as(withGuest((opened) => opened.resume), { _tag: "Resumed" });
+        return Effect.as(
+          withGuest((opened) => opened.resume),
+          { _tag: "Resumed" },
+        );
       case "discard":
         return withGuest((opened) => opened.discard).pipe(
           Effect.tap(() => Effect.sync(() => registry.remove(source.guest))),
@@ -160,7 +183,9 @@ export const startSession = Effect.fnUntraced(function* (
   const openTracker = (opened: Guest): Effect.Effect<SourceEvent, GodwitError> =>
     Effect.gen(function* () {
       trackerScope = yield* Scope.fork(scope);
-      const made = yield* opened.track(source.parameters["dirty-tracker"]).pipe(Effect.provideService(Scope.Scope, trackerScope));
+      const made = yield* opened
+        .track(source.parameters["dirty-tracker"])
+        .pipe(Effect.provideService(Scope.Scope, trackerScope));
       tracker = { tracker: made, scope: trackerScope };
       blocks = made.readFrom;
       yield* Effect.try({
@@ -189,9 +214,23 @@ export const startSession = Effect.fnUntraced(function* (
       const found = (block: number, firstPage: number, pages: number): void =>
         dispatch({ _tag: "Found", round, block, firstPage, pages });
       return tracker.tracker.sync(found).pipe(
-        Effect.map((report): SourceEvent => ({ _tag: "Synced", round, dirtyPages: report.dirtyPages, syncMs: report.durationMs })),
+        Effect.map(
+          (report): SourceEvent => ({
+            _tag: "Synced",
+            round,
+            dirtyPages: report.dirtyPages,
+            syncMs: report.durationMs,
+          }),
+        ),
         Effect.mapError(
-          (cause) => new GodwitError({ code: "tracker-failed", actor: "ram-sender", side: "source", step: "sync the dirty bitmap", reason: cause.message }),
+          (cause) =>
+            new GodwitError({
+              code: "tracker-failed",
+              actor: "ram-sender",
+              side: "source",
+              step: "sync the dirty bitmap",
+              reason: cause.message,
+            }),
         ),
       );
     });
@@ -212,7 +251,13 @@ const described = (description: Effect.Success<Guest["describe"]>): Effect.Effec
   if (runState !== "running" && runState !== "paused") {
     const reason = `guest ${description.name} is ${runState}; only a running or a paused guest can be moved`;
     return Effect.fail(
-      new GodwitError({ code: "guest-not-movable", actor: "ram-sender", side: "source", step: "describe the guest", reason }),
+      new GodwitError({
+        code: "guest-not-movable",
+        actor: "ram-sender",
+        side: "source",
+        step: "describe the guest",
+        reason,
+      }),
     );
   }
   const offer: Offer = {
@@ -258,7 +303,8 @@ const listen = Effect.fnUntraced(function* (source: Source, dispatch: (event: So
           if (isMalformed(report) || report.migration !== source.migration) continue;
           const { epoch, incarnation, phase, failure } = report;
           if (phase === "running") dispatch({ _tag: "DestinationRunning", epoch, incarnation });
-          if (phase === "failed" && failure !== undefined) dispatch({ _tag: "DestinationFailed", epoch, incarnation, failure });
+          if (phase === "failed" && failure !== undefined)
+            dispatch({ _tag: "DestinationFailed", epoch, incarnation, failure });
         }
       }),
     ),

@@ -34,7 +34,8 @@ export const gatherPages = (
     }
     // Pages lie one after the other from `end` on; each that stays moves down to where the last one that stayed ends.
     for (let page = 0, at = end; page < count; page++, at += PAGE_BYTES, index++) {
-      const zero = zeroPages === "worker" ? isZeroPage(bytes, at) : (zeroPages[index >>> 3]! & (1 << (index & 7))) !== 0;
+      const zero =
+        zeroPages === "worker" ? isZeroPage(bytes, at) : (zeroPages[index >>> 3]! & (1 << (index & 7))) !== 0;
       if (zero) {
         zeroMap[index >>> 3]! |= 1 << (index & 7);
         continue;

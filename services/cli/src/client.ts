@@ -1,0 +1,107 @@
+/** What users ask a coordinator, typed; and a migration watched to its end. */
+import { Fabric, type RequestError } from "@godwit/fabric";
+import {
+  GodwitError,
+  isEnded,
+  isMalformed,
+  type JsonCodec,
+  json,
+  MigrateRequest,
+  MigrationEvent,
+  MigrationInfo,
+  MigrationList,
+  MigrationRequest,
+  NodeInfo,
+  subjects,
+  TuneRequest,
+} from "@godwit/protocol";
+import * as Effect from "effect/Effect";
+import * as Schema from "effect/Schema";
+
+/** A coordinator asks the nodes before it answers, and those their guests, ms. */
+const REQUEST_TIMEOUT_MS = 8000;
+/** Without an event for this long the coordinator is asked, ms: an event may be lost, and a coordinator may be restarting. */
+const QUIET_MS = 1000;
+const WAITING_EVENTS_MAX = 1024;
+
+const events = json(MigrationEvent);
+const migrateRequest = json(MigrateRequest);
+const migrationRequest = json(MigrationRequest);
+const tuneRequest = json(TuneRequest);
+const migrationInfo = json(MigrationInfo);
+const migrationList = json(MigrationList);
+const nodeList = json(Schema.Array(NodeInfo));
+
+const explain =
+  (verb: string) =>
+  (error: RequestError): GodwitError => {
+    if (error._tag === "GodwitError") return error;
+    const step = `ask a coordinator to ${verb}`;
+    if (error._tag === "NoResponders") {
+      return new GodwitError({
+        code: "nats-unreachable",
+        actor: "cli",
+        step,
+        reason: "NATS is there, but no godwit coordinator answers on it; start one with `godwit coordinator`",
+      });
+    }
+    return new GodwitError({ code: "nats-unreachable", actor: "cli", step, reason: error.message });
+  };
+
+const ask =
+  <A, B>(verb: string, input: JsonCodec<A>, output: JsonCodec<B>) =>
+  (request: A): Effect.Effect<B, GodwitError, Fabric> =>
+    Effect.gen(function* () {
+      const fabric = yield* Fabric;
+      const reply = yield* fabric
+        .request(subjects.coordinator(verb), input.encode(request), { timeoutMs: REQUEST_TIMEOUT_MS })
+        .pipe(Effect.mapError(explain(verb)));
+      return yield* output.decodeEffect(reply, "cli");
+    });
+
+export const migrate = ask("migrate", migrateRequest, migrationInfo);
+export const queryMigrate = ask("query-migrate", migrationRequest, migrationInfo);
+export const listMigrations = ask("list", migrationRequest, migrationList);
+export const cancel = ask("cancel", migrationRequest, migrationInfo);
+export const resumePaused = ask("continue", migrationRequest, migrationInfo);
+export const setParameters = ask("set-parameters", tuneRequest, migrationInfo);
+export const nodes = ask("nodes", migrationRequest, nodeList);
+
+/** Follows a migration until it has ended; `seen` gets every state that comes by, the last one included. */
+export const follow = Effect.fnUntraced(function* (
+  migration: MigrationInfo["migration"],
+  seen: (info: MigrationInfo) => void,
+): Effect.fn.Return<MigrationInfo, GodwitError, Fabric> {
+  const fabric = yield* Fabric;
+  return yield* Effect.scoped(
+    Effect.gen(function* () {
+      const subscription = yield* fabric
+        .subscribe(subjects.event(migration), { capacity: WAITING_EVENTS_MAX })
+        .pipe(Effect.mapError(explain("watch")));
+      // What happened before the subscription stood is asked for once.
+      let latest = yield* queryMigrate({ migration });
+      seen(latest);
+      while (!isEnded(latest.status)) {
+        const news = yield* subscription.takeAll.pipe(
+          Effect.mapError(explain("watch")),
+          Effect.timeoutOrElse({
+            duration: QUIET_MS,
+            orElse: () => Effect.succeed([]),
+          }),
+        );
+        for (const { data } of news) {
+          const event = events.decode(data);
+          if (isMalformed(event)) continue;
+          latest = event.info;
+          seen(latest);
+        }
+        if (news.length === 0) {
+          // A coordinator that is being restarted answers a moment later.
+          latest = yield* Effect.catch(queryMigrate({ migration }), () => Effect.succeed(latest));
+          seen(latest);
+        }
+      }
+      return latest;
+    }),
+  );
+});

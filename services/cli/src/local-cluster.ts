@@ -1,0 +1,85 @@
+/** Everything on this machine: a NATS server, a coordinator, and nodes. What `godwit up`, the demo and the tests stand on. */
+import { mkdirSync, openSync } from "node:fs";
+import { join } from "node:path";
+import { randomId, type Settings } from "@godwit/actor";
+import { type Fabric, type FabricError, NatsFabric } from "@godwit/fabric";
+import { localNats } from "@godwit/fabric/local-nats";
+import type { GuestSpec } from "@godwit/guest";
+import { type Child, runNode, supervise } from "@godwit/node";
+import type { Incarnation } from "@godwit/protocol";
+import * as Effect from "effect/Effect";
+import * as Layer from "effect/Layer";
+import type * as Scope from "effect/Scope";
+
+export interface LocalClusterOptions {
+  /** Everything it writes lies below; the caller removes it. */
+  readonly directory: string;
+  /** Where RAM files of builtin guests lie: a tmpfs. */
+  readonly guestDirectory: string;
+  readonly nodes: ReadonlyArray<{
+    readonly name: string;
+    readonly workers: number;
+    readonly guests: ReadonlyArray<GuestSpec>;
+  }>;
+  /** TCP port of NATS; 0: any. */
+  readonly port?: number;
+  /** Where NATS's streams lie; default below `directory`. */
+  readonly natsDirectory?: string;
+}
+
+export interface LocalCluster {
+  readonly url: string;
+  readonly logFile: string;
+  /** The processes that live now, by role, node and id. */
+  readonly children: ReadonlyMap<string, Child>;
+  readonly settingsOf: (node: string) => Settings;
+  /** A fabric for the caller's own requests. */
+  readonly fabric: Layer.Layer<Fabric, FabricError>;
+}
+
+export const childKey = (role: string, node: string, id: string): string => `${role}/${node}/${id}`;
+
+/** Starts it all in the scope; returns at once, actors come up meanwhile. */
+export const openLocalCluster = Effect.fnUntraced(function* (
+  options: LocalClusterOptions,
+): Effect.fn.Return<LocalCluster, FabricError, Scope.Scope> {
+  mkdirSync(options.directory, { recursive: true, mode: 0o700 });
+  const logFile = join(options.directory, "godwit.log");
+  const log = openSync(logFile, "a", 0o600);
+  const nats = yield* localNats({
+    storeDir: options.natsDirectory ?? join(options.directory, "nats"),
+    port: options.port ?? 0,
+  });
+  const children = new Map<string, Child>();
+  const started = (child: Child): void => {
+    const { role, node, id } = child.member;
+    children.set(childKey(role, node, id), child);
+  };
+  const settingsOf = (node: string): Settings => ({
+    nats: nats.url,
+    creds: undefined,
+    node,
+    runtimeDirectory: join(options.directory, node),
+    guestDirectory: join(options.guestDirectory, node),
+    incarnation: randomId() as Incarnation,
+  });
+  /** Runs something for ever on a fabric of its own, as a process would. */
+  const onFabric = Effect.fnUntraced(function* (
+    name: string,
+    work: Effect.Effect<never, unknown, Fabric | Scope.Scope>,
+  ) {
+    const context = yield* Layer.build(NatsFabric.layer({ servers: nats.url, name }));
+    yield* Effect.forkScoped(Effect.provide(work, context));
+  });
+  yield* onFabric("godwit up", supervise({ role: "coordinator", id: "0" }, settingsOf("up"), { log, started }));
+  for (const { name, workers, guests } of options.nodes) {
+    yield* onFabric(`godwit node ${name}`, runNode(settingsOf(name), { workers, guests, log, started }));
+  }
+  return {
+    url: nats.url,
+    logFile,
+    children,
+    settingsOf,
+    fabric: NatsFabric.layer({ servers: nats.url, name: "godwit cli" }),
+  };
+});
