@@ -210,8 +210,18 @@ describe("the check of dependencies", () => {
     assert.deepStrictEqual(problems(dependencyViolations(files, packages)), [
       "imports effect, which libs/x/package.json does not name",
       "imports vitest, which libs/x/package.json does not name",
-      "names pino, which nothing there imports",
+      "names pino, which nothing there uses",
       "imports left-pad, which no package.json names",
+    ]);
+  });
+
+  it("counts a program that is resolved and started as used, and a comment not", () => {
+    const packages = [root, pack("services/node", "@godwit/loader", "@godwit/coordinator")];
+    const files = [
+      file("services/node/src/a.ts", 'const entry = "@godwit/loader/main";', '// "@godwit/coordinator/main"'),
+    ];
+    assert.deepStrictEqual(problems(dependencyViolations(files, packages)), [
+      "names @godwit/coordinator, which nothing there uses",
     ]);
   });
 

@@ -1,4 +1,4 @@
-import { importsOf, packageOf } from "./source-text.ts";
+import { importsOf, packageOf, withoutComments } from "./source-text.ts";
 import { isTest, type Package, type SourceFile, type Violation } from "./source-tree.ts";
 
 /** What a package's files import is in its package.json, and what is there is imported. Tests may use the root's tools as well. */
@@ -32,13 +32,17 @@ const workspaceViolations = (
     }),
   );
   const unused = dependencies
-    .filter((dependency) => !used.has(dependency))
+    .filter((dependency) => !used.has(dependency) && !own.some((file) => isResolvedBy(file, dependency)))
     .map((dependency) => ({
       path: `${folder}/package.json`,
-      problem: `names ${dependency}, which nothing there imports`,
+      problem: `names ${dependency}, which nothing there uses`,
     }));
   return [...undeclared, ...unused];
 };
+
+/** A program that is started, not imported, is named in a text that is resolved: `"@godwit/loader/main"`. */
+const isResolvedBy = ({ text }: SourceFile, dependency: string): boolean =>
+  ['"', "'"].some((quote) => withoutComments(text).includes(`${quote}${dependency}/`));
 
 /** Tests in `test/` cross packages, and take what those packages take. */
 const crossingTestViolations = (
