@@ -9,6 +9,9 @@ export const subjects = {
   /** Commands of a coordinator to the RAM sender and to the loader of a node. */
   source: (node: string) => `${PREFIX}.node.${node}.source`,
   destination: (node: string) => `${PREFIX}.node.${node}.destination`,
+  /** How each side itself sees its migrations. */
+  sourceQuery: (node: string) => `${PREFIX}.node.${node}.source.query`,
+  destinationQuery: (node: string) => `${PREFIX}.node.${node}.destination.query`,
   /** Work items for one multifd worker. */
   work: (node: string, worker: string) => `${PREFIX}.node.${node}.worker.${worker}.work`,
   /** A channel's packets, and all channels of a migration. */

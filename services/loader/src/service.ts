@@ -1,17 +1,18 @@
 /** The destination loader of one host: hears a coordinator's commands and keeps a session for each migration that arrives here. */
-import { GODWIT_VERSION, openOwnershipRegister, type Settings } from "@godwit/actor";
+import { GODWIT_VERSION, makeEndings, openOwnershipRegister, type Settings } from "@godwit/actor";
 import { Fabric } from "@godwit/fabric";
 import { openRegistry } from "@godwit/guest";
-import { DestinationCommand, DestinationReport, json, subjects } from "@godwit/protocol";
+import { DestinationCommand, DestinationReport, json, MigrationList, subjects } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Exit from "effect/Exit";
 import * as Scope from "effect/Scope";
-import { type Loader, mayForget, route } from "./decisions/index.ts";
+import { infoOf, type Loader, mayForget, route } from "./decisions/index.ts";
 import { recoverGuest } from "./recovery-run.ts";
 import { type Session, type SessionTools, startSession } from "./session.ts";
 
 const commands = json(DestinationCommand);
 const reports = json(DestinationReport);
+const infos = json(MigrationList);
 const ACCEPTED = new TextEncoder().encode("{}");
 const ACTOR = "loader";
 
@@ -27,6 +28,8 @@ export const runLoader = Effect.fnUntraced(function* (
   };
   const loader: Loader = { node: settings.node, incarnation: settings.incarnation, destinations: new Map() };
   const sessions = new Map<string, { readonly session: Session; readonly scope: Scope.Closeable }>();
+
+  const endings = makeEndings();
 
   const end = Effect.fnUntraced(function* (migration: string) {
     const open = sessions.get(migration);
@@ -49,6 +52,7 @@ export const runLoader = Effect.fnUntraced(function* (
 
   const handle = Effect.fnUntraced(function* (data: Uint8Array) {
     const command = yield* commands.decodeEffect(data, ACTOR);
+    if (command._tag === "Conclude") endings.add(command.info);
     const now = Date.now();
     for (const old of [...loader.destinations.values()].filter((destination) => mayForget(destination, now))) {
       loader.destinations.delete(old.migration);
@@ -81,7 +85,20 @@ export const runLoader = Effect.fnUntraced(function* (
     name: "godwit-loader",
     version: GODWIT_VERSION,
     description: `applies what arrives for the guests of node ${settings.node}`,
-    endpoints: [{ name: "command", subject: subjects.destination(settings.node), handle }],
+    endpoints: [
+      { name: "command", subject: subjects.destination(settings.node), handle },
+      {
+        name: "query-migrate",
+        subject: subjects.destinationQuery(settings.node),
+        handle: () =>
+          Effect.sync(() => {
+            const ended = endings.list();
+            const known = new Set(ended.map((info) => info.migration));
+            const live = [...loader.destinations.values()].filter(({ migration }) => !known.has(migration as never));
+            return infos.encode([...ended, ...live.map((destination) => infoOf(destination, Date.now()))]);
+          }),
+      },
+    ],
   });
   yield* fabric.announce({ role: ACTOR, node: settings.node, id: "0", incarnation: settings.incarnation });
   yield* Effect.logInfo("destination loader ready");

@@ -1,17 +1,18 @@
 /** The RAM sender of one host: hears a coordinator's commands and keeps a session for each migration that leaves this host. */
-import { GODWIT_VERSION, openOwnershipRegister, type Settings } from "@godwit/actor";
+import { GODWIT_VERSION, makeEndings, openOwnershipRegister, type Settings } from "@godwit/actor";
 import { Fabric } from "@godwit/fabric";
 import { openRegistry } from "@godwit/guest";
-import { json, SourceCommand, SourceReport, subjects } from "@godwit/protocol";
+import { json, MigrationList, SourceCommand, SourceReport, subjects } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Exit from "effect/Exit";
 import * as Scope from "effect/Scope";
-import { route, type Sender } from "./decisions/index.ts";
+import { infoOf, route, type Sender } from "./decisions/index.ts";
 import { recoverGuest } from "./recovery-run.ts";
 import { type Session, type SessionTools, startSession } from "./session.ts";
 
 const commands = json(SourceCommand);
 const reports = json(SourceReport);
+const infos = json(MigrationList);
 const ACCEPTED = new TextEncoder().encode("{}");
 const ACTOR = "ram-sender";
 
@@ -32,6 +33,7 @@ export const runSender = Effect.fnUntraced(function* (
     recovering: new Set(),
   };
   const sessions = new Map<string, { readonly session: Session; readonly scope: Scope.Closeable }>();
+  const endings = makeEndings();
   const workers = new Set<string>();
 
   const begin = Effect.fnUntraced(function* (source: Parameters<typeof startSession>[0]) {
@@ -51,6 +53,7 @@ export const runSender = Effect.fnUntraced(function* (
 
   const handle = Effect.fnUntraced(function* (data: Uint8Array) {
     const command = yield* commands.decodeEffect(data, ACTOR);
+    if (command._tag === "Conclude") endings.add(command.info);
     const routed = route(sender, command, Date.now());
     const session = sessions.get(command.migration);
     switch (routed._tag) {
@@ -94,7 +97,20 @@ export const runSender = Effect.fnUntraced(function* (
     name: "godwit-ram-sender",
     version: GODWIT_VERSION,
     description: `tracks and sends the memory of the guests of node ${settings.node}`,
-    endpoints: [{ name: "command", subject: subjects.source(settings.node), handle }],
+    endpoints: [
+      { name: "command", subject: subjects.source(settings.node), handle },
+      {
+        name: "query-migrate",
+        subject: subjects.sourceQuery(settings.node),
+        handle: () =>
+          Effect.sync(() =>
+            infos.encode([
+              ...endings.list(),
+              ...[...sender.sources.values()].map((source) => infoOf(source, Date.now())),
+            ]),
+          ),
+      },
+    ],
   });
   yield* fabric.announce({ role: ACTOR, node: settings.node, id: "0", incarnation: settings.incarnation });
   yield* Effect.logInfo("RAM sender ready");

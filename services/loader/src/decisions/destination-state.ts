@@ -25,6 +25,9 @@ export interface Destination {
   readonly migration: string;
   readonly guest: string;
   readonly node: string;
+  /** The node it comes from. */
+  readonly source: string;
+  readonly startedAt: number;
   readonly incarnation: string;
   readonly epoch: number;
   readonly offer: Offer;

@@ -29,6 +29,7 @@ export const makeDestination = (options: {
   readonly migration: string;
   readonly guest: string;
   readonly node: string;
+  readonly source: string;
   readonly incarnation: string;
   readonly epoch: number;
   readonly term: number;
@@ -38,6 +39,8 @@ export const makeDestination = (options: {
   migration: options.migration,
   guest: options.guest,
   node: options.node,
+  source: options.source,
+  startedAt: options.now,
   incarnation: options.incarnation,
   epoch: options.epoch,
   offer: options.offer,

@@ -1,5 +1,14 @@
 /** All migrations that arrive at one loader process, which of them a command is for, and how each stands. */
-import type { DestinationCommand, DestinationPhase, DestinationReport, Epoch, Incarnation } from "@godwit/protocol";
+import {
+  type DestinationCommand,
+  type DestinationPhase,
+  type DestinationReport,
+  type Epoch,
+  type Incarnation,
+  type MigrationInfo,
+  PAGE_BYTES,
+  toError,
+} from "@godwit/protocol";
 import { makeDestination } from "./destination.ts";
 import type { Destination, DestinationEvent } from "./destination-state.ts";
 
@@ -49,6 +58,47 @@ export const reportOf = (destination: Destination): DestinationReport => ({
   "dropped-packets": destination.fence.dropped,
   ...(destination.failure === null ? {} : { failure: destination.failure }),
 });
+
+/** How this side itself sees a migration that is on its way; the ending comes from the coordinator. */
+export const infoOf = (destination: Destination, now: number): MigrationInfo => {
+  const { fence, failure } = destination;
+  const phase = phaseOf(destination);
+  const total = destination.offer.blocks.reduce((sum, block) => sum + block["length-bytes"], 0);
+  return {
+    migration: destination.migration as MigrationInfo["migration"],
+    guest: destination.guest,
+    source: destination.source,
+    destination: destination.node,
+    status:
+      phase === "preparing"
+        ? "setup"
+        : phase === "ready"
+          ? "active"
+          : phase === "failed"
+            ? "failed"
+            : phase === "running"
+              ? "completed"
+              : "device",
+    "total-time": now - destination.startedAt,
+    attempts: 1,
+    ram: {
+      total,
+      remaining: 0,
+      transferred: fence.wireBytes,
+      normal: fence.normalPages,
+      duplicate: fence.pages - fence.normalPages,
+      "normal-bytes": fence.normalPages * PAGE_BYTES,
+      "page-size": PAGE_BYTES,
+      "dirty-sync-count": fence.round,
+      "dirty-pages-rate": 0,
+      "pages-per-second": 0,
+      mbps: 0,
+      "multifd-bytes": fence.wireBytes,
+      "resent-items": 0,
+    },
+    ...(failure === null ? {} : { error: failure, "error-desc": toError(failure).message }),
+  };
+};
 
 export const route = (loader: Loader, command: DestinationCommand, now: number): Routed => {
   const destination = loader.destinations.get(command.migration);
@@ -108,6 +158,7 @@ const prepare = (
     migration: command.migration,
     guest: command.guest,
     node: loader.node,
+    source: command.source,
     incarnation: loader.incarnation,
     epoch: command.epoch,
     term: command.term,

@@ -1,14 +1,17 @@
 /** How a source stands, in the words of the protocol. */
-import type {
-  Epoch,
-  Incarnation,
-  MigrationId,
-  RamInfo,
-  SourceCommand,
-  SourcePhase,
-  SourceReport,
+import {
+  type Epoch,
+  type Incarnation,
+  type MigrationId,
+  type MigrationInfo,
+  type MigrationStatus,
+  PAGE_BYTES,
+  type RamInfo,
+  type SourceCommand,
+  type SourcePhase,
+  type SourceReport,
+  toError,
 } from "@godwit/protocol";
-import { PAGE_BYTES } from "@godwit/protocol";
 import * as Ledger from "./ledger.ts";
 import type { Source } from "./source-state.ts";
 
@@ -99,6 +102,38 @@ export const reportOf = (source: Source, now: number): SourceReport => ({
   ...(source.failure === null ? {} : { failure: source.failure }),
   ...downtimeOf(source),
 });
+
+/** How this side itself sees a migration that is on its way; the ending comes from the coordinator. */
+export const infoOf = (source: Source, now: number): MigrationInfo => {
+  const report = reportOf(source, now);
+  return {
+    migration: report.migration,
+    guest: source.guest,
+    source: source.node,
+    destination: source.destination?.node ?? "",
+    status: STATUS[report.phase],
+    "total-time": now - source.startedAt,
+    attempts: source.attempt,
+    ram: ramOf(source, now),
+    ...(report.channels === undefined ? {} : { channels: report.channels }),
+    ...(source.tracker === null ? {} : { "dirty-tracker": source.tracker }),
+    ...(source.failure === null ? {} : { error: source.failure, "error-desc": toError(source.failure).message }),
+    ...downtimeOf(source),
+  };
+};
+
+const STATUS = {
+  unknown: "none",
+  claiming: "setup",
+  claimed: "setup",
+  precopy: "active",
+  stopping: "device",
+  "pre-switchover": "pre-switchover",
+  switching: "device",
+  "taking-back": "failed",
+  completed: "completed",
+  failed: "failed",
+} as const satisfies Record<SourcePhase, MigrationStatus>;
 
 /** The answer of a process that knows nothing of the migration it was asked about. */
 export const unknownReport = (command: SourceCommand, incarnation: string): SourceReport => ({
