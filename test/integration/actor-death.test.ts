@@ -1,0 +1,101 @@
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { setParameters } from "../../services/cli/src/client.ts";
+import { isMidway, type Journey } from "./journey.ts";
+import { expectMoved } from "./outcome.ts";
+import {
+  type ActorName,
+  COORDINATOR,
+  eventually,
+  loaderOf,
+  MIB,
+  openWorld,
+  senderOf,
+  type World,
+  workerOf,
+  workersOf,
+} from "./world.ts";
+
+let world: World;
+beforeAll(async () => {
+  world = await openWorld();
+});
+afterAll(() => world?.close());
+
+/** A migration with seconds of precopy ahead of it. */
+const midway = async (name: string): Promise<Journey> => {
+  await world.startGuest({ name, memoryBytes: 24 * MIB, dirtyRateBytesPerSecond: MIB });
+  const journey = await world.migrate(name, "b", { parameters: { "max-bandwidth": 8 * MIB } });
+  await journey.until(isMidway);
+  return journey;
+};
+
+/** Lifts the limit: what the fault did is done, the rest need not take long. */
+const hurry = (journey: Journey) =>
+  world.run(setParameters({ migration: journey.id, parameters: { "max-bandwidth": 0 } }));
+
+/** Kills it, and waits until its supervisor has started it again. */
+const killAndAwaitRestart = async (actor: ActorName): Promise<void> => {
+  const before = world.pidOf(actor);
+  await world.kill(actor);
+  await eventually(`${actor.join(" ")} is started again`, () => world.pidOf(actor) !== before);
+};
+
+const channelEpochs = (info: { readonly channels?: ReadonlyArray<{ readonly epoch: number }> }): number =>
+  (info.channels ?? []).reduce((sum, { epoch }) => sum + epoch, 0);
+
+describe("in the middle of precopy", () => {
+  it("a multifd worker dies: its channels go to another one, within the same attempt", async () => {
+    const journey = await midway("worker-dies");
+    const before = journey.seen.at(-1)!;
+    await world.kill(workerOf("a", 0));
+    await journey.until((info) => channelEpochs(info) > channelEpochs(before));
+    await hurry(journey);
+    expect((await expectMoved(world, journey, "b")).attempts).toBe(1);
+  });
+
+  it("all multifd workers die: the migration waits for their successors, within the same attempt", async () => {
+    const journey = await midway("workers-die");
+    const before = journey.seen.at(-1)!;
+    await Promise.all(workersOf("a").map(killAndAwaitRestart));
+    await journey.until((info) => channelEpochs(info) > channelEpochs(before));
+    await hurry(journey);
+    expect((await expectMoved(world, journey, "b")).attempts).toBe(1);
+  });
+
+  it("a multifd worker stands still for 2 s and goes on: what it sends late harms nothing", async () => {
+    const journey = await midway("worker-sleeps");
+    const pid = world.pidOf(workerOf("a", 1));
+    process.kill(pid, "SIGSTOP");
+    try {
+      await new Promise((resolve) => setTimeout(resolve, 2000));
+    } finally {
+      process.kill(pid, "SIGCONT");
+    }
+    await hurry(journey);
+    expect((await expectMoved(world, journey, "b")).attempts).toBe(1);
+    expect(world.pidOf(workerOf("a", 1))).toBe(pid);
+  });
+
+  it("the RAM sender dies: a second attempt completes", async () => {
+    const journey = await midway("sender-dies");
+    await world.kill(senderOf("a"));
+    await journey.until((info) => info.attempts === 2);
+    await hurry(journey);
+    expect((await expectMoved(world, journey, "b")).attempts).toBe(2);
+  });
+
+  it("the loader dies: a second attempt completes", async () => {
+    const journey = await midway("loader-dies");
+    await world.kill(loaderOf("b"));
+    await journey.until((info) => info.attempts === 2);
+    await hurry(journey);
+    expect((await expectMoved(world, journey, "b")).attempts).toBe(2);
+  });
+
+  it("the coordinator dies: its successor adopts the migration, and the same attempt completes", async () => {
+    const journey = await midway("coordinator-dies");
+    await killAndAwaitRestart(COORDINATOR);
+    expect((await expectMoved(world, journey, "b")).attempts).toBe(1);
+    expect(world.log()).toContain(`taking over migration ${journey.id}`);
+  });
+});

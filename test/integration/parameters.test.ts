@@ -1,0 +1,51 @@
+import { probeUserfaultfd } from "@godwit/host";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { expectMoved } from "./outcome.ts";
+import { MIB, openWorld, type World } from "./world.ts";
+
+let world: World;
+beforeAll(async () => {
+  world = await openWorld();
+});
+afterAll(() => world?.close());
+
+const userfaultfd = probeUserfaultfd();
+let guests = 0;
+
+/** Every value of every parameter once, and each pair of neighbours that share code. */
+const SETS = [
+  { compression: "none", detection: "none", tracker: "userfaultfd" },
+  { compression: "zlib", level: 1, detection: "legacy", tracker: "content" },
+  { compression: "zlib", level: 9, detection: "multifd", tracker: "userfaultfd" },
+  { compression: "zstd", level: 1, detection: "legacy", tracker: "userfaultfd" },
+  { compression: "zstd", level: 20, detection: "none", tracker: "content" },
+  { compression: "none", detection: "multifd", tracker: "content" },
+] as const;
+
+describe("a guest arrives whole", () => {
+  it.for(SETS)(
+    "$compression compressed, zero pages found by $detection, writes seen by $tracker",
+    async (set, { skip }) => {
+      if (set.tracker === "userfaultfd" && userfaultfd._tag === "Missing") skip(userfaultfd.reason);
+      const name = `set${++guests}`;
+      await world.startGuest({ name, memoryBytes: 16 * MIB });
+      const level = "level" in set ? { [`multifd-${set.compression}-level`]: set.level } : {};
+      const journey = await world.migrate(name, "b", {
+        parameters: {
+          "multifd-compression": set.compression,
+          "zero-page-detection": set.detection,
+          "dirty-tracker": set.tracker,
+          "max-bandwidth": 0,
+          ...level,
+        },
+      });
+      const end = await expectMoved(world, journey, "b");
+      expect(end["dirty-tracker"]).toBe(set.tracker);
+      if (set.detection === "none") expect(end.ram!.duplicate).toBe(0);
+      else expect(end.ram!.duplicate).toBeGreaterThan(0);
+      // Of the guest's pages that are not zero half can be compressed.
+      if (set.compression === "none") expect(end.ram!.transferred).toBeGreaterThanOrEqual(end.ram!["normal-bytes"]);
+      else expect(end.ram!.transferred).toBeLessThan(0.9 * end.ram!["normal-bytes"]);
+    },
+  );
+});
