@@ -4,14 +4,13 @@ import type { SimNetwork } from "@godwit/fabric/simulation";
 import {
   type Capabilities,
   type DestinationReport,
-  OWNERSHIP_BUCKET,
-  type OwnershipRecord,
   PARAMETER_DEFAULTS,
   proposeCapabilities,
   type SourceReport,
   subjects,
 } from "@godwit/protocol";
 import { GUEST, MIGRATION, NODE_A, NODE_B } from "./names.ts";
+import { readOwnership, writeOwnership } from "./ownership-register.ts";
 
 const NAME = "coordinator";
 
@@ -62,14 +61,11 @@ export const bootCoordinator = (
       case "ToDestination":
         return network.send(NAME, subjects.destination(NODE_B), effect.command);
       case "ReadRecord":
-        return network.register(OWNERSHIP_BUCKET).get(NAME, GUEST, (read) => {
-          if (read._tag === "Failed") return step({ _tag: "RecordRead", entry: "Unknown" });
-          const entry = read.found;
-          step({
-            _tag: "RecordRead",
-            entry: entry === null ? null : { record: entry.value as OwnershipRecord, revision: entry.revision },
-          });
-        });
+        return readOwnership(network, NAME, 0, (entry) => step({ _tag: "RecordRead", entry }));
+      case "WriteRecord":
+        return writeOwnership(network, NAME, { ...effect, afterMs: 0 }, (outcome) =>
+          step({ _tag: "RecordWritten", op: effect.record.op, outcome }),
+        );
       case "Save":
         saved.attempt = migration.attempt;
         if (migration.phase._tag === "Ended") saved.ended = migration.phase.status;

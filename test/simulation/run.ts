@@ -12,6 +12,9 @@ import { bootWorker } from "./worker-actor.ts";
 
 /** How long faults go on, and how long everything may take to settle after them, virtual ms. */
 const STORM_MS = 4000;
+/** Some storms are so long that a sleeping actor is given up for lost. */
+const LONG_STORM_MS = 60_000;
+const LONG_STORM_RATE = 0.05;
 const SETTLE_MS = 120_000;
 /** Faults of actors in one run. */
 const ACTOR_FAULTS_MAX = 4;
@@ -63,10 +66,11 @@ export const run = (
   network.start("loader", () => bootDestination(network, guest, hex(network), broken));
   network.start("coordinator", () => bootCoordinator(network, saved, {}));
   guestWrites(network, guest);
-  actorFaults(network);
-  network.run({ untilMs: STORM_MS });
+  const stormMs = network.random() < LONG_STORM_RATE ? LONG_STORM_MS : STORM_MS;
+  actorFaults(network, stormMs);
+  network.run({ untilMs: stormMs });
   network.quiet();
-  for (let until = STORM_MS; until < STORM_MS + SETTLE_MS && !settled(saved, guest); until += 500)
+  for (let until = stormMs; until < stormMs + SETTLE_MS && !settled(saved, guest); until += 500)
     network.run({ untilMs: until + 500 });
   return judge(network, saved, guest);
 };
@@ -88,14 +92,14 @@ const guestWrites = (network: SimNetwork, guest: GuestModel): void => {
   beat();
 };
 
-const actorFaults = (network: SimNetwork): void => {
+const actorFaults = (network: SimNetwork, stormMs: number): void => {
   const actors = ["sender", "loader", "coordinator", ...WORKERS];
   const count = Math.floor(network.random() * (ACTOR_FAULTS_MAX + 1));
   for (let fault = 0; fault < count; fault++) {
     const actor = actors[Math.floor(network.random() * actors.length)]!;
     const kind = network.random();
     network.after(network.random() ** 2 * STORM_MS, () => {
-      const forMs = between(network, 50, 2000);
+      const forMs = between(network, 50, stormMs / 2);
       if (kind < 0.4) {
         network.crash(actor, forMs);
         if (actor.startsWith("worker")) network.send("supervisor", "supervisor.worker", { worker: actor, up: false });

@@ -50,3 +50,9 @@ export interface OwnershipEntry {
   readonly record: OwnershipRecord;
   readonly revision: number;
 }
+
+/**
+ * Operation ids of a coordinator that takes a guest back begin with this: a source that wakes up then knows that it was not its own
+ * successor, and lets the guest go on.
+ */
+export const FENCE_OP_PREFIX = "coordinator-";

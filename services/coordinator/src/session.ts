@@ -95,6 +95,12 @@ export const startSession = Effect.fnUntraced(function* (
         return fork(
           Effect.map(tools.register.read(migration.guest), (entry) => dispatch({ _tag: "RecordRead", entry })),
         );
+      case "WriteRecord":
+        return fork(
+          Effect.map(tools.register.write(migration.guest, effect.record, effect.revision), (outcome) =>
+            dispatch({ _tag: "RecordWritten", op: effect.record.op, outcome }),
+          ),
+        );
       case "Save":
         return fork(save);
       case "Publish":

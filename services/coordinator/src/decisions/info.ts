@@ -8,6 +8,7 @@ export const statusOf = (migration: Migration): MigrationStatus => {
     case "Ended":
       return phase.status;
     case "Aborting":
+    case "Reckoning":
       return phase.next === "cancelled" ? "cancelling" : phase.next === "retry" ? "setup" : migration.status;
     case "Claiming":
     case "Preparing":

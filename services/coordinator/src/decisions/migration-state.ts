@@ -5,6 +5,7 @@
  *        ^            |            |          |          |
  *        |            +------------+----------+----------+--> Aborting --> Ended(failed | cancelled)
  *        +------------------- next attempt ----------------------+
+ *     Reckoning: the source cannot say how it ended, so the ownership record does
  *     Adopting: another coordinator's migration, until its source has said how it stands
  */
 import type {
@@ -16,7 +17,9 @@ import type {
   MigrationInfo,
   MigrationStatus,
   OwnershipEntry,
+  OwnershipRecord,
   Parameters,
+  Settlement,
   SourceCommand,
   SourceReport,
 } from "@godwit/protocol";
@@ -30,6 +33,13 @@ export type Phase =
   | { readonly _tag: "Active" }
   | { readonly _tag: "Switching" }
   | { readonly _tag: "Aborting"; readonly next: "retry" | "failed" | "cancelled" }
+  | {
+      readonly _tag: "Reckoning";
+      readonly next: "retry" | "failed" | "cancelled";
+      /** Nobody answers at the source: it must be fenced off before an ending may be told. */
+      readonly silent: boolean;
+      readonly settlement: Settlement | null;
+    }
   | { readonly _tag: "Ended"; readonly status: "completed" | "failed" | "cancelled" };
 
 export interface Migration {
@@ -54,6 +64,8 @@ export interface Migration {
   endedAt: number | null;
   status: MigrationStatus;
   passes: number;
+  /** Writes of the ownership record so far: their operation ids must differ. */
+  ops: number;
   sourceHeardAt: number;
   destinationHeardAt: number;
   nextCommandAt: number;
@@ -63,6 +75,11 @@ export type MigrationEventIn =
   | { readonly _tag: "SourceReported"; readonly report: SourceReport }
   | { readonly _tag: "DestinationReported"; readonly report: DestinationReport }
   | { readonly _tag: "RecordRead"; readonly entry: OwnershipEntry | null | "Unknown" }
+  | {
+      readonly _tag: "RecordWritten";
+      readonly op: string;
+      readonly outcome: "Unknown" | "Lost" | { readonly revision: number };
+    }
   | { readonly _tag: "Cancel" }
   | { readonly _tag: "Continue" }
   | { readonly _tag: "Tune"; readonly parameters: Parameters }
@@ -72,6 +89,7 @@ export type MigrationEffect =
   | { readonly _tag: "ToSource"; readonly command: SourceCommand }
   | { readonly _tag: "ToDestination"; readonly command: DestinationCommand }
   | { readonly _tag: "ReadRecord" }
+  | { readonly _tag: "WriteRecord"; readonly record: OwnershipRecord; readonly revision: number }
   | { readonly _tag: "Save" }
   | { readonly _tag: "Publish"; readonly event: MigrationEvent["event"] }
   | { readonly _tag: "WakeAt"; readonly at: number };

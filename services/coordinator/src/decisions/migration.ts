@@ -3,17 +3,16 @@ import type {
   Capabilities,
   DestinationReport,
   Epoch,
-  Failure,
   Incarnation,
-  MigrationId,
   Offer,
-  OwnershipEntry,
   Parameters,
   SourceReport,
 } from "@godwit/protocol";
 import * as Convergence from "./convergence.ts";
 import { statusOf } from "./info.ts";
 import type { Migration, MigrationEffect, MigrationEventIn, Phase } from "./migration-state.ts";
+import { abort, type Emit, end, failure, finish, header, settleNext } from "./moves.ts";
+import { reckon, reckonAgain, recordRead, settlementEvent } from "./reckoning.ts";
 
 /** An unanswered command is said again after this, ms. */
 const COMMAND_MS = 250;
@@ -21,11 +20,6 @@ const COMMAND_MS = 250;
 const INSPECT_AFTER_MS = 1000;
 /** Nobody answers for this long while nothing is at stake: the side is lost, ms. */
 const LOST_AFTER_MS = 15_000;
-/** Attempts of one migration: an actor that dies again and again shall not keep a guest in precopy for ever. */
-const ATTEMPTS_MAX = 5;
-
-type Emit = (effect: MigrationEffect) => void;
-
 export const makeMigration = (options: {
   readonly migration: string;
   readonly guest: string;
@@ -59,6 +53,7 @@ export const makeMigration = (options: {
   endedAt: null,
   status: "none",
   passes: 0,
+  ops: 0,
   sourceHeardAt: options.now,
   destinationHeardAt: options.now,
   nextCommandAt: options.now,
@@ -89,9 +84,11 @@ const handle = (migration: Migration, event: MigrationEventIn, now: number, emit
       return sourceReported(migration, event.report, now, emit);
     case "DestinationReported":
       migration.destinationHeardAt = now;
-      return destinationReported(migration, event.report, now, emit);
+      return destinationReported(migration, event.report, now);
     case "RecordRead":
       return recordRead(migration, event.entry, now, emit);
+    case "RecordWritten":
+      return settlementEvent(migration, { ...event, _tag: "Written" }, now, emit);
     case "Cancel":
       return cancel(migration);
     case "Continue":
@@ -120,44 +117,12 @@ const handle = (migration: Migration, event: MigrationEventIn, now: number, emit
   }
 };
 
-const header = (migration: Migration) => ({ migration: migration.migration as MigrationId, term: migration.term });
-
-const failure = (code: Failure["code"], step: string, reason: string): Failure => ({
-  code,
-  actor: "coordinator",
-  step,
-  reason,
-});
-
-const abort = (migration: Migration, why: Failure, wanted: "retry" | "failed" | "cancelled"): void => {
-  const next = wanted === "retry" && migration.attempt >= ATTEMPTS_MAX ? "failed" : wanted;
-  if (next !== "retry") migration.failure ??= why;
-  migration.phase = { _tag: "Aborting", next };
-};
-
-const end = (migration: Migration, status: "completed" | "failed" | "cancelled", now: number, emit: Emit): void => {
-  migration.endedAt = now;
-  migration.phase = { _tag: "Ended", status };
-  emit({ _tag: "Save" });
-};
-
-const retry = (migration: Migration, now: number, emit: Emit): void => {
-  migration.attempt++;
-  migration.phase = { _tag: "Claiming" };
-  migration.sourceReport = null;
-  migration.destinationReport = null;
-  migration.sourceHeardAt = now;
-  migration.destinationHeardAt = now;
-  migration.epoch = 0;
-  emit({ _tag: "Save" });
-};
-
 const sourceReported = (migration: Migration, report: SourceReport, now: number, emit: Emit): void => {
   const { phase } = migration;
-  if (phase._tag === "Ended") return;
+  if (phase._tag === "Ended") return straggler(migration, report, emit);
   if (report.phase === "unknown") {
     // The same process knew the migration before: this answer was overtaken.
-    if (report.incarnation !== migration.sourceReport?.incarnation) sourceForgot(migration, now, emit);
+    if (report.incarnation !== migration.sourceReport?.incarnation) sourceForgot(migration);
     return;
   }
   if (report.attempt !== migration.attempt) return;
@@ -185,10 +150,21 @@ const sourceReported = (migration: Migration, report: SourceReport, now: number,
       // A verdict that was lost left the source in precopy: it asks again, and gets one.
       if (report.phase === "precopy") migration.phase = { _tag: "Active" };
       return judge(migration, report, now, emit);
+    case "Reckoning":
+      // It only slept: it can be told.
+      migration.phase = { _tag: "Aborting", next: phase.next };
+      return;
     case "Preparing":
     case "Aborting":
       return;
   }
+};
+
+/** A source that wakes up after its migration has ended is told so. */
+const straggler = (migration: Migration, report: SourceReport, emit: Emit): void => {
+  if (report.phase === "unknown" || report.phase === "completed" || report.phase === "failed") return;
+  const why = migration.failure ?? failure("fenced", "migrate", "the migration has ended");
+  emit({ _tag: "ToSource", command: { _tag: "Abort", ...header(migration), failure: why } });
 };
 
 /** Answers a source that wants to know whether to switch over. */
@@ -227,56 +203,39 @@ const adopt = (migration: Migration, report: SourceReport, now: number): void =>
 const sourceFailed = (migration: Migration, report: SourceReport, now: number, emit: Emit): void => {
   const why = report.failure ?? failure("internal", "migrate", "the source gave no reason");
   const { phase } = migration;
-  if (phase._tag === "Aborting") {
-    return phase.next === "retry" ? retry(migration, now, emit) : end(migration, phase.next, now, emit);
+  const wanted = phase._tag === "Aborting" || phase._tag === "Reckoning" ? phase.next : "failed";
+  // Fenced off, it does not know by whom; the record does.
+  if (why.code === "fenced") {
+    if (phase._tag !== "Reckoning") reckon(migration, why, wanted, false);
+    return;
   }
-  migration.failure ??= why;
-  end(migration, why.code === "cancelled" ? "cancelled" : "failed", now, emit);
+  const next = settleNext(migration, why, wanted);
+  finish(migration, next === "failed" && why.code === "cancelled" ? "cancelled" : next, now, emit);
 };
 
-/** The source process knows nothing of this migration: it was restarted. What happened is in the record, not in its memory. */
-const sourceForgot = (migration: Migration, now: number, emit: Emit): void => {
+/** The source process knows nothing of this migration: it was restarted. */
+const sourceForgot = (migration: Migration): void => {
+  const why = failure("source-lost", "move pages", "the RAM sender was restarted");
   switch (migration.phase._tag) {
     case "Claiming":
+    case "Ended":
       return;
+    case "Reckoning":
+      if (migration.phase.silent && migration.phase.settlement === null)
+        migration.phase = { ...migration.phase, silent: false };
+      return;
+    case "Aborting":
+      return reckon(migration, why, migration.phase.next, false);
     case "Preparing":
     case "Starting":
     case "Active":
-      return retry(migration, now, emit);
-    case "Aborting":
-      if (migration.phase.next === "retry") return retry(migration, now, emit);
-      return end(migration, migration.phase.next, now, emit);
     case "Adopting":
     case "Switching":
-      return emit({ _tag: "ReadRecord" });
-    case "Ended":
-      return;
+      return reckon(migration, why, "retry", false);
   }
 };
 
-/** A switchover whose source was restarted: `destination` is final, a closed `source` of a later epoch means it was taken back. */
-const recordRead = (migration: Migration, entry: OwnershipEntry | null | "Unknown", now: number, emit: Emit): void => {
-  if (migration.phase._tag !== "Switching" && migration.phase._tag !== "Adopting") return;
-  if (entry === "Unknown") return;
-  if (entry === null || entry.record.migration !== migration.migration) {
-    // An adopted migration whose claim never landed: it begins now.
-    if (migration.phase._tag === "Adopting") retry(migration, now, emit);
-    return;
-  }
-  const { record } = entry;
-  if (record.state === "destination") return end(migration, "completed", now, emit);
-  if (record.state === "source" && !record.open) {
-    if (migration.failure === null && migration.attempt < ATTEMPTS_MAX) return retry(migration, now, emit);
-    migration.failure ??= failure(
-      "source-lost",
-      "switch over",
-      "the RAM sender was restarted; the guest went back to the source",
-    );
-    end(migration, "failed", now, emit);
-  }
-};
-
-const destinationReported = (migration: Migration, report: DestinationReport, now: number, emit: Emit): void => {
+const destinationReported = (migration: Migration, report: DestinationReport, now: number): void => {
   const { phase } = migration;
   if (phase._tag === "Ended") return;
   if (report.phase === "unknown") {
@@ -298,8 +257,6 @@ const destinationReported = (migration: Migration, report: DestinationReport, no
     migration.sourceHeardAt = now;
   }
   // `running` ends nothing here: the source confirms it against the record, and gives the last counters.
-  if (report.phase === "running" && now - migration.sourceHeardAt >= LOST_AFTER_MS)
-    end(migration, "completed", now, emit);
 };
 
 const cancel = (migration: Migration): void => {
@@ -308,8 +265,12 @@ const cancel = (migration: Migration): void => {
     case "Ended":
       return;
     case "Aborting":
+    case "Reckoning":
+      // Being undone already: what was to follow is another attempt no more.
       if (migration.phase.next !== "retry") return;
-      return abort(migration, why, "cancelled");
+      migration.failure ??= why;
+      migration.phase = { ...migration.phase, next: "cancelled" };
+      return;
     default:
       return abort(migration, why, "cancelled");
   }
@@ -334,18 +295,28 @@ const tick = (migration: Migration, now: number, emit: Emit): void => {
   }
 };
 
-/** Nobody answers at the source. Where the guest may be stopped, only the record can tell how it ends; elsewhere it simply runs there. */
+/** Nobody answers at the source. Before a switchover can have begun the guest simply runs there; after that the record tells. */
 const sourceSilent = (migration: Migration, now: number, emit: Emit): void => {
+  const { phase } = migration;
   const reason = `the RAM sender of node ${migration.source} has not answered for ${LOST_AFTER_MS} ms`;
-  switch (migration.phase._tag) {
+  const why = failure("source-lost", "move pages", reason);
+  switch (phase._tag) {
+    case "Claiming":
+    case "Preparing":
+    case "Starting":
+      migration.failure ??= why;
+      return end(migration, "failed", now, emit);
+    case "Reckoning":
+      if (!phase.silent) migration.phase = { ...phase, silent: true };
+      return;
+    case "Aborting":
+      return reckon(migration, why, phase.next, true);
+    case "Active":
     case "Switching":
     case "Adopting":
-      emit({ _tag: "ReadRecord" });
-      emit({ _tag: "ToSource", command: { _tag: "Inspect", ...header(migration) } });
+      return reckon(migration, why, "failed", true);
+    case "Ended":
       return;
-    default:
-      migration.failure ??= failure("source-lost", "move pages", reason);
-      return end(migration, "failed", now, emit);
   }
 };
 
@@ -399,6 +370,8 @@ const sayCommand = (migration: Migration, emit: Emit): void => {
       if (migration.epoch !== 0) emit({ _tag: "ToDestination", command: { _tag: "Abandon", ...shared, failure: why } });
       return;
     }
+    case "Reckoning":
+      return reckonAgain(migration, emit);
     case "Active":
     case "Switching":
     case "Ended":

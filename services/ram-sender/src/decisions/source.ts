@@ -2,6 +2,7 @@
 import {
   type Capabilities,
   type Failure,
+  FENCE_OP_PREFIX,
   type OwnershipEntry,
   type Parameters,
   type SettlementEvent,
@@ -281,19 +282,38 @@ const lost = (source: Source, entry: OwnershipEntry, now: number, emit: Emit): v
       return claim(source, entry, now, emit);
     case "Releasing":
       return released(source, emit);
+    case "Switching":
+    case "TakingBack":
+      if (entry.record.state === "source" && entry.record.op.startsWith(FENCE_OP_PREFIX))
+        return goOn(source, entry, emit);
+      return fencedOff(source, entry, emit);
     default:
-      // Somebody else holds the guest by a higher epoch: it is no longer ours to stop, resume or discard (R7).
-      source.failure ??= {
-        code: "fenced",
-        actor: "ram-sender",
-        side: "source",
-        step: "write the ownership record",
-        reason: `epoch ${source.epoch} was fenced off by epoch ${entry.record.epoch} (${entry.record.state} at ${entry.record.node})`,
-      };
-      emit({ _tag: "CloseTracker" });
-      return released(source, emit);
+      return fencedOff(source, entry, emit);
   }
 };
+
+/** A coordinator gave this source up for lost and took the guest back for it: go on from its record. */
+const goOn = (source: Source, entry: OwnershipEntry, emit: Emit): void => {
+  source.failure ??= fencedBy(source, entry);
+  source.epoch = entry.record.epoch;
+  source.revision = entry.revision;
+  source.phase = { _tag: "TakingBack", settlement: write(source, sourceRecord(source, true), emit) };
+};
+
+/** Somebody else holds the guest by a higher epoch: it is no longer ours to stop, resume or discard (R7). */
+const fencedOff = (source: Source, entry: OwnershipEntry, emit: Emit): void => {
+  source.failure ??= fencedBy(source, entry);
+  emit({ _tag: "CloseTracker" });
+  released(source, emit);
+};
+
+const fencedBy = (source: Source, entry: OwnershipEntry): Failure => ({
+  code: "fenced",
+  actor: "ram-sender",
+  side: "source",
+  step: "write the ownership record",
+  reason: `epoch ${source.epoch} was fenced off by epoch ${entry.record.epoch} (${entry.record.state} at ${entry.record.node})`,
+});
 
 const localFailed = (source: Source, localStep: string, failure: Failure, now: number, emit: Emit): void => {
   const { phase } = source;

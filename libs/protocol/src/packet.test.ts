@@ -1,0 +1,275 @@
+import { crc32 } from "node:zlib";
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { decoderSuite } from "./decoder.conformance.ts";
+import { DEVICE_STATE_BYTES_MAX, PACKET_PAGES_MAX, PAGE_BYTES, SLICE_BYTES_MAX } from "./limits.ts";
+import {
+  type Address,
+  COMPRESSIONS,
+  decodePacket,
+  type Packet,
+  PACKET_HEADER_BYTES,
+  type PagesPacket,
+  payloadOffset,
+  readId,
+  sealPages,
+  sealSlice,
+  type SlicePacket,
+  writeId,
+} from "./packet.ts";
+
+const u32 = fc.integer({ min: 0, max: 0xffff_ffff });
+const positive = fc.integer({ min: 1, max: 0xffff_ffff });
+const id = fc
+  .tuple(u32, u32)
+  .map(([high, low]) => high.toString(16).padStart(8, "0") + low.toString(16).padStart(8, "0"));
+const address: fc.Arbitrary<Address> = fc.record({
+  migration: id,
+  epoch: positive,
+  round: positive,
+  item: u32,
+  channel: fc.integer({ min: 0, max: 254 }),
+  channelEpoch: u32,
+});
+/** Cheap bytes that no two packets share. */
+const payloadOf = (bytes: number, seed: number): Uint8Array => {
+  const payload = new Uint8Array(bytes);
+  for (let i = 0; i < bytes; i += 61) payload[i] = (seed + i) & 0xff;
+  return payload;
+};
+
+/** (pages, pages left out in front) of each run, at most PACKET_PAGES_MAX pages together. */
+const runShapes = fc.array(fc.tuple(fc.integer({ min: 1, max: 12 }), fc.integer({ min: 0, max: 2 ** 22 })), {
+  minLength: 1,
+  maxLength: 5,
+});
+
+const pagesPacket: fc.Arbitrary<PagesPacket> = fc
+  .tuple(address, runShapes, fc.uniqueArray(fc.nat(59), { maxLength: 3 }), u32, fc.nat(1023))
+  .chain(([to, shapes, normal, seed, block]) => {
+    const runs = new Uint32Array(shapes.length * 2);
+    let next = 0;
+    let pages = 0;
+    shapes.forEach(([count, gap], r) => {
+      runs[r * 2] = next + gap;
+      runs[r * 2 + 1] = count;
+      next += gap + count;
+      pages += count;
+    });
+    const zeroMap = new Uint8Array((pages + 7) >>> 3);
+    // Few pages with a payload: a fuzz loop should break headers, not copy payloads.
+    const normalPages = normal.filter((page) => page < pages).length;
+    for (let i = 0; i < pages; i++) if (!normal.includes(i)) zeroMap[i >>> 3]! |= 1 << (i & 7);
+    const rawBytes = normalPages * PAGE_BYTES;
+    return fc.constantFrom(...COMPRESSIONS).map((compression) => ({
+      kind: "pages" as const,
+      ...to,
+      block,
+      compression,
+      runs,
+      pages,
+      normalPages,
+      zeroMap,
+      rawBytes,
+      payload: payloadOf(compression === "none" ? rawBytes : seed % 300, seed),
+    }));
+  });
+
+const slicePacket: fc.Arbitrary<SlicePacket> = fc
+  .tuple(address, fc.integer({ min: 1, max: 600 }), fc.nat(65_535), u32, fc.constantFrom(...COMPRESSIONS))
+  .chain(([to, rawBytes, stream, seed, compression]) =>
+    fc
+      .oneof(fc.nat(DEVICE_STATE_BYTES_MAX - rawBytes), fc.constant(0), fc.constant(DEVICE_STATE_BYTES_MAX - rawBytes))
+      .map((offset) => ({
+        kind: "slice" as const,
+        ...to,
+        stream,
+        offset,
+        compression,
+        rawBytes,
+        payload: payloadOf(compression === "none" ? rawBytes : seed % 300, seed),
+      })),
+  );
+
+const encode = (packet: Packet): Uint8Array => {
+  const start = packet.kind === "slice" ? PACKET_HEADER_BYTES : payloadOffset(packet.runs.length / 2, packet.pages);
+  const buffer = new Uint8Array(start + packet.payload.length + 32).fill(0xee);
+  buffer.set(packet.payload, start);
+  const payloadBytes = packet.payload.length;
+  return packet.kind === "slice"
+    ? sealSlice(buffer, { ...packet, payloadBytes })
+    : sealPages(buffer, { ...packet, payloadBytes });
+};
+
+/** Makes the length and the checksum of a changed packet right again, as somebody who forges one would. */
+const reseal = (bytes: Uint8Array): void => {
+  if (bytes.length < PACKET_HEADER_BYTES) return;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const start = payloadOffset(view.getUint16(36, true), view.getUint16(38, true));
+  if (bytes.length >= start) view.setUint32(44, bytes.length - start, true);
+  if (view.getUint8(6) === 0) view.setUint32(56, view.getUint32(44, true), true);
+  view.setUint32(60, crc32(bytes.subarray(64), crc32(bytes.subarray(0, 60))), true);
+};
+
+const anyPacket: fc.Arbitrary<Packet> = fc.oneof(pagesPacket, slicePacket);
+
+decoderSuite<Packet>("a packet", {
+  valid: anyPacket,
+  encode,
+  decode: decodePacket,
+  repair: reseal,
+  noticesEveryBit: true,
+});
+
+const sample = <A>(arbitrary: fc.Arbitrary<A>): A => fc.sample(arbitrary, { numRuns: 1, seed: 1 })[0]!;
+const refusal = (bytes: Uint8Array): string => {
+  const result = decodePacket(bytes);
+  if (result.kind !== "malformed") throw new Error("it was accepted");
+  return result.reason;
+};
+/** A packet after `change`, with its checksum right. */
+const forged = (packet: Packet, change: (view: DataView, bytes: Uint8Array) => void): Uint8Array => {
+  const bytes = encode(packet).slice();
+  const view = new DataView(bytes.buffer);
+  change(view, bytes);
+  view.setUint32(60, crc32(bytes.subarray(64), crc32(bytes.subarray(0, 60))), true);
+  return bytes;
+};
+
+describe("a forged packet whose checksum is right", () => {
+  const to: Address = { migration: "00000000ffffffff", epoch: 1, round: 1, item: 0, channel: 0, channelEpoch: 0 };
+  const pages: PagesPacket = {
+    kind: "pages",
+    ...to,
+    block: 0,
+    compression: "none",
+    runs: Uint32Array.of(10, 2, 20, 1),
+    pages: 3,
+    normalPages: 2,
+    zeroMap: Uint8Array.of(0b010),
+    rawBytes: 2 * PAGE_BYTES,
+    payload: payloadOf(2 * PAGE_BYTES, 7),
+  };
+  const slice: SlicePacket = {
+    kind: "slice",
+    ...to,
+    stream: 0,
+    offset: 4096,
+    compression: "none",
+    rawBytes: 100,
+    payload: payloadOf(100, 9),
+  };
+  const ofPages: ReadonlyArray<readonly [string, (view: DataView, bytes: Uint8Array) => void, RegExp]> = [
+    ["another version", (view) => view.setUint8(4, 2), /version 2/],
+    ["an unknown kind", (view) => view.setUint8(5, 3), /kind 3/],
+    ["kind 0", (view) => view.setUint8(5, 0), /kind 0/],
+    ["an unknown compression", (view) => view.setUint8(6, 3), /compression 3/],
+    ["a magic that is not ours", (view) => view.setUint32(0, 0x31495747, true), /magic/],
+    ["a reserved byte", (view) => view.setUint8(7, 1), /reserved/],
+    ["a reserved word", (view) => view.setUint16(42, 1, true), /reserved/],
+    ["an offset, which only slices have", (view) => view.setFloat64(48, 8, true), /offset/],
+    ["epoch 0", (view) => view.setUint32(16, 0, true), /epoch/],
+    ["round 0", (view) => view.setUint32(20, 0, true), /round/],
+    ["channel 255", (view) => view.setUint16(28, 255, true), /channel 255/],
+    ["block 1024", (view) => view.setUint16(30, 1024, true), /block 1024/],
+    ["more runs than pages", (view) => view.setUint16(36, 4, true), /4 runs of 3 pages/],
+    ["more pages than a packet holds", (view) => view.setUint16(38, PACKET_PAGES_MAX + 1, true), /65 pages/],
+    ["a payload longer than it is", (view) => view.setUint32(44, 0xffff_ffff, true), /the header says/],
+    ["a payload shorter than it is", (view) => view.setUint32(44, 0, true), /the header says/],
+    ["more raw bytes than a packet holds", (view) => view.setUint32(56, SLICE_BYTES_MAX + 1, true), /raw bytes/],
+    ["raw bytes of another length", (view) => view.setUint32(56, PAGE_BYTES, true), /raw and payload/],
+    ["a run of no pages", (view) => view.setUint32(68, 0, true), /run 0/],
+    ["a run of 2^32 - 1 pages", (view) => view.setUint32(68, 0xffff_ffff, true), /run 0/],
+    ["runs that overlap", (view) => view.setUint32(72, 11, true), /run 1/],
+    ["runs that descend", (view) => view.setUint32(72, 3, true), /run 1/],
+    ["a run behind the last page there can be", (view) => view.setUint32(64, 0xffff_ffff, true), /run 1/],
+    ["runs of fewer pages than it says", (view) => view.setUint32(68, 1, true), /runs hold 2 pages/],
+    ["a page too many in the zero map", (_, bytes) => bytes.set([0b1010], 80), /not there/],
+    ["a zero map that disagrees with its counts", (_, bytes) => bytes.set([0b111], 80), /normal pages/],
+    ["wrong counts", (view) => view.setUint16(40, 3, true), /normal pages/],
+  ];
+  it.each(ofPages)("of pages is refused for %s", (_, change, reason) => {
+    expect(refusal(forged(pages, change))).toMatch(reason);
+  });
+
+  const ofSlices: ReadonlyArray<readonly [string, (view: DataView) => void, RegExp]> = [
+    ["an offset that is no number", (view) => view.setFloat64(48, Number.NaN, true), /slice of 100 bytes at NaN/],
+    ["an infinite offset", (view) => view.setFloat64(48, Number.POSITIVE_INFINITY, true), /Infinity/],
+    ["a negative offset", (view) => view.setFloat64(48, -1, true), /at -1/],
+    ["minus zero", (view) => view.setFloat64(48, -0, true), /slice/],
+    ["half a byte", (view) => view.setFloat64(48, 0.5, true), /at 0.5/],
+    ["an offset of 2^53", (view) => view.setFloat64(48, 2 ** 53, true), /slice/],
+    ["an offset of 2^53 - 1", (view) => view.setFloat64(48, 2 ** 53 - 1, true), /slice/],
+    ["an end one byte beyond the limit", (view) => view.setFloat64(48, DEVICE_STATE_BYTES_MAX - 99, true), /slice/],
+    ["normal pages", (view) => view.setUint16(40, 1, true), /pages/],
+    ["runs", (view) => view.setUint16(36, 1, true), /runs/],
+  ];
+  it.each(ofSlices)("of device state is refused for %s", (_, change, reason) => {
+    expect(refusal(forged(slice, change))).toMatch(reason);
+  });
+
+  it("is refused for an empty slice, and for a packet without pages", () => {
+    expect(refusal(encode({ ...slice, rawBytes: 0, payload: new Uint8Array(0) }))).toMatch(/empty/);
+    const nothing = { ...pages, runs: new Uint32Array(0), pages: 0, normalPages: 0, zeroMap: new Uint8Array(0) };
+    expect(refusal(encode({ ...nothing, rawBytes: 0, payload: new Uint8Array(0) }))).toMatch(/no pages/);
+  });
+
+  it("is refused with bytes behind its end", () => {
+    const bytes = encode(sample(anyPacket));
+    const longer = new Uint8Array(bytes.length + 1);
+    longer.set(bytes);
+    expect(refusal(longer)).toMatch(/the header says/);
+  });
+});
+
+describe("a packet at its limits", () => {
+  const to: Address = {
+    migration: "f".repeat(16),
+    epoch: 0xffff_ffff,
+    round: 0xffff_ffff,
+    item: 0xffff_ffff,
+    channel: 254,
+    channelEpoch: 0xffff_ffff,
+  };
+  it("holds 64 full pages at the end of the largest block, and fits the default max_payload of a NATS server", () => {
+    const packet: PagesPacket = {
+      kind: "pages",
+      ...to,
+      block: 1023,
+      compression: "none",
+      runs: Uint32Array.from({ length: 128 }, (_, i) => (i % 2 === 0 ? 2 ** 32 - 128 + i : 1)),
+      pages: 64,
+      normalPages: 64,
+      zeroMap: new Uint8Array(8),
+      rawBytes: 64 * PAGE_BYTES,
+      payload: payloadOf(64 * PAGE_BYTES, 1),
+    };
+    const bytes = encode(packet);
+    expect(bytes.length).toBeLessThan(1024 ** 2);
+    expect(decodePacket(bytes)).toEqual(packet);
+  });
+  it("holds the last slice of the longest device state", () => {
+    const packet: SlicePacket = {
+      kind: "slice",
+      ...to,
+      stream: 65_535,
+      offset: DEVICE_STATE_BYTES_MAX - SLICE_BYTES_MAX,
+      compression: "none",
+      rawBytes: SLICE_BYTES_MAX,
+      payload: payloadOf(SLICE_BYTES_MAX, 1),
+    };
+    expect(decodePacket(encode(packet))).toEqual(packet);
+  });
+});
+
+describe("an id on the wire", () => {
+  it("is the 16 hex digits that were written, leading zeros included", () => {
+    const view = new DataView(new ArrayBuffer(16));
+    fc.assert(
+      fc.property(id, (hex) => {
+        writeId(view, 4, hex);
+        expect(readId(view, 4)).toBe(hex);
+      }),
+    );
+  });
+});

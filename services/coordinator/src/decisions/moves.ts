@@ -1,0 +1,59 @@
+/** Moves between phases that several events lead to. */
+import type { Failure, MigrationId } from "@godwit/protocol";
+import type { Migration, MigrationEffect } from "./migration-state.ts";
+
+export type Emit = (effect: MigrationEffect) => void;
+/** What shall follow once an attempt has been undone. */
+export type Next = "retry" | "failed" | "cancelled";
+
+/** Attempts of one migration: an actor that dies again and again shall not keep a guest in precopy for ever. */
+const ATTEMPTS_MAX = 5;
+
+export const header = (migration: Migration) => ({
+  migration: migration.migration as MigrationId,
+  term: migration.term,
+});
+
+export const failure = (code: Failure["code"], step: string, reason: string): Failure => ({
+  code,
+  actor: "coordinator",
+  step,
+  reason,
+});
+
+/** Another attempt only while there are some left, and while nothing speaks against it. The first reason stays (R10). */
+export const settleNext = (migration: Migration, why: Failure, wanted: Next): Next => {
+  const next =
+    wanted === "retry" && (migration.attempt >= ATTEMPTS_MAX || migration.failure !== null) ? "failed" : wanted;
+  if (next !== "retry") migration.failure ??= why;
+  return next;
+};
+
+/** Undoes the attempt at both sides, then `wanted`. */
+export const abort = (migration: Migration, why: Failure, wanted: Next): void => {
+  migration.phase = { _tag: "Aborting", next: settleNext(migration, why, wanted) };
+};
+
+export const end = (
+  migration: Migration,
+  status: "completed" | "failed" | "cancelled",
+  now: number,
+  emit: Emit,
+): void => {
+  migration.endedAt = now;
+  migration.phase = { _tag: "Ended", status };
+  emit({ _tag: "Save" });
+};
+
+/** The attempt is undone, the guest is at the source. */
+export const finish = (migration: Migration, next: Next, now: number, emit: Emit): void => {
+  if (next !== "retry") return end(migration, next, now, emit);
+  migration.attempt++;
+  migration.phase = { _tag: "Claiming" };
+  migration.sourceReport = null;
+  migration.destinationReport = null;
+  migration.sourceHeardAt = now;
+  migration.destinationHeardAt = now;
+  migration.epoch = 0;
+  emit({ _tag: "Save" });
+};

@@ -1,0 +1,86 @@
+/**
+ * How a migration ends whose source cannot say it: its process was restarted and has forgotten, or nobody answers. What happened
+ * is in the ownership record. A source that only sleeps is fenced off by a higher epoch before its ending is told, so that it
+ * cannot hand the guest over afterwards (O4).
+ */
+import {
+  type Failure,
+  FENCE_OP_PREFIX,
+  type OwnershipEntry,
+  type OwnershipRecord,
+  type SettlementEvent,
+  settle,
+} from "@godwit/protocol";
+import type { Migration } from "./migration-state.ts";
+import { type Emit, end, finish, type Next, settleNext } from "./moves.ts";
+
+export const reckon = (migration: Migration, why: Failure, wanted: Next, silent: boolean): void => {
+  migration.phase = { _tag: "Reckoning", next: settleNext(migration, why, wanted), silent, settlement: null };
+};
+
+/** What the record says is the truth, if it is of this attempt; an older one is stale, and is read again. */
+export const recordRead = (
+  migration: Migration,
+  entry: OwnershipEntry | null | "Unknown",
+  now: number,
+  emit: Emit,
+): void => {
+  const { phase } = migration;
+  if (phase._tag !== "Reckoning") return;
+  if (phase.settlement !== null) {
+    return settlementEvent(migration, { _tag: "Read", op: phase.settlement.record.op, entry }, now, emit);
+  }
+  if (entry === "Unknown") return;
+  if (entry === null) return finish(migration, phase.next, now, emit);
+  const { record } = entry;
+  if (record.epoch < migration.epoch) return;
+  if (record.migration !== migration.migration) return finish(migration, phase.next, now, emit);
+  if (record.state === "destination") return end(migration, "completed", now, emit);
+  if (phase.silent) return fence(migration, entry, emit);
+  // A restarted sender takes its predecessor's switchover back; until then nothing is decided.
+  if (record.state === "source") finish(migration, phase.next, now, emit);
+};
+
+const fence = (migration: Migration, entry: OwnershipEntry, emit: Emit): void => {
+  const { phase } = migration;
+  if (phase._tag !== "Reckoning") return;
+  const { record } = entry;
+  const fenced: OwnershipRecord = {
+    state: "source",
+    epoch: (record.epoch + 1) as OwnershipRecord["epoch"],
+    op: `${FENCE_OP_PREFIX}${migration.migration}-${migration.term}-${++migration.ops}`,
+    migration: record.migration,
+    node: record.node,
+    // Open: whoever wakes up at the source lets the guest go on, and closes it.
+    open: true,
+    wasRunning: record.wasRunning,
+  };
+  migration.phase = { ...phase, settlement: { record: fenced, revision: entry.revision } };
+  emit({ _tag: "WriteRecord", record: fenced, revision: entry.revision });
+};
+
+export const settlementEvent = (migration: Migration, event: SettlementEvent, now: number, emit: Emit): void => {
+  const { phase } = migration;
+  if (phase._tag !== "Reckoning" || phase.settlement === null || phase.settlement.record.op !== event.op) return;
+  const next = settle(phase.settlement, event);
+  switch (next._tag) {
+    case "Won":
+      return finish(migration, phase.next, now, emit);
+    case "Lost":
+      // Somebody was faster; what they wrote is looked at from the start.
+      migration.phase = { ...phase, settlement: null };
+      return recordRead(migration, next.to, now, emit);
+    case "Read":
+      return next.after === "at once" ? emit({ _tag: "ReadRecord" }) : undefined;
+    case "Write":
+      return;
+  }
+};
+
+/** Said at every command interval: ask again, or write again what is not known to have been written. */
+export const reckonAgain = (migration: Migration, emit: Emit): void => {
+  const { phase } = migration;
+  if (phase._tag !== "Reckoning") return;
+  if (phase.settlement === null) return emit({ _tag: "ReadRecord" });
+  emit({ _tag: "WriteRecord", record: phase.settlement.record, revision: phase.settlement.revision });
+};
