@@ -30,8 +30,14 @@ export interface Acknowledgement {
   readonly reason: string;
 }
 
+/** As many whole characters as fit. */
+const reasonBytes = (reason: string): Uint8Array => {
+  const room = new Uint8Array(REASON_BYTES_MAX);
+  return room.subarray(0, new TextEncoder().encodeInto(reason, room).written);
+};
+
 export const encodeAcknowledgement = (ack: Acknowledgement): Uint8Array => {
-  const reason = new TextEncoder().encode(ack.reason).subarray(0, REASON_BYTES_MAX);
+  const reason = reasonBytes(ack.reason);
   const bytes = new Uint8Array(HEADER_BYTES + ack.items.length * 4 + reason.length);
   const view = new DataView(bytes.buffer);
   view.setUint32(0, MAGIC, true);
@@ -60,11 +66,9 @@ export const decodeAcknowledgement = (bytes: Uint8Array): Acknowledgement | Malf
   const kind = view.getUint8(5);
   if (kind !== 1 && kind !== 2) return malformed(`unknown kind ${kind}`);
   const count = view.getUint16(6, true);
-  const reasonBytes = bytes.length - HEADER_BYTES - count * 4;
-  if (count === 0 || count > ACK_ITEMS_MAX || reasonBytes < 0)
-    return malformed(`${bytes.length} bytes for ${count} items`);
-  if (kind === 1 ? reasonBytes !== 0 : reasonBytes > REASON_BYTES_MAX)
-    return malformed(`${reasonBytes} bytes too many`);
+  const behind = bytes.length - HEADER_BYTES - count * 4;
+  if (count === 0 || count > ACK_ITEMS_MAX || behind < 0) return malformed(`${bytes.length} bytes for ${count} items`);
+  if (kind === 1 ? behind !== 0 : behind > REASON_BYTES_MAX) return malformed(`${behind} bytes behind the items`);
   const items = new Uint32Array(count);
   for (let i = 0; i < count; i++) items[i] = view.getUint32(HEADER_BYTES + i * 4, true);
   return {
@@ -76,6 +80,6 @@ export const decodeAcknowledgement = (bytes: Uint8Array): Acknowledgement | Malf
     items,
     normalPages: view.getUint32(32, true),
     wireBytes: view.getUint32(36, true),
-    reason: new TextDecoder().decode(bytes.subarray(HEADER_BYTES + count * 4)),
+    reason: new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes.subarray(HEADER_BYTES + count * 4)),
   };
 };

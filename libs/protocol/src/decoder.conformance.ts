@@ -11,6 +11,13 @@ const CORPUS = 200;
 /** Valid messages that are cut at every length and flipped at every bit. */
 const THOROUGH = 12;
 
+export const u32 = fc.integer({ min: 0, max: 0xffff_ffff });
+export const positive = fc.integer({ min: 1, max: 0xffff_ffff });
+/** 16 hex digits, many of them zero or f. */
+export const wireId = fc
+  .tuple(u32, u32)
+  .map(([high, low]) => high.toString(16).padStart(8, "0") + low.toString(16).padStart(8, "0"));
+
 export interface DecoderUnderTest<A> {
   readonly valid: fc.Arbitrary<A>;
   readonly encode: (value: A) => Uint8Array;
@@ -31,7 +38,10 @@ const among = (bytes: Uint8Array, neighbour: number): Uint8Array => {
   return memory.subarray(256, 256 + bytes.length);
 };
 
-export const decoderSuite = <A>(name: string, { valid, encode, decode, repair, noticesEveryBit }: DecoderUnderTest<A>) =>
+export const decoderSuite = <A>(
+  name: string,
+  { valid, encode, decode, repair, noticesEveryBit }: DecoderUnderTest<A>,
+) =>
   describe(`${name}, whoever sent it`, () => {
     const corpus = (size: number): Uint8Array[] => fc.sample(valid, { numRuns: size, seed: FUZZ_SEED }).map(encode);
 
@@ -68,9 +78,7 @@ export const decoderSuite = <A>(name: string, { valid, encode, decode, repair, n
 
     it("is refused as random bytes of any length, and as nothing", () => {
       expect(isMalformed(decode(new Uint8Array(0)))).toBe(true);
-      fc.assert(
-        fc.property(fc.uint8Array({ maxLength: 4096 }), (bytes) => isMalformed(decode(bytes))),
-      );
+      fc.assert(fc.property(fc.uint8Array({ maxLength: 4096 }), (bytes) => isMalformed(decode(bytes))));
     });
 
     it("is refused when it was cut short, at every length", () => {

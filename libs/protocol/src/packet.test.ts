@@ -1,30 +1,25 @@
 import { crc32 } from "node:zlib";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { decoderSuite } from "./decoder.conformance.ts";
+import { decoderSuite, positive, u32, wireId } from "./decoder.conformance.ts";
 import { DEVICE_STATE_BYTES_MAX, PACKET_PAGES_MAX, PAGE_BYTES, SLICE_BYTES_MAX } from "./limits.ts";
 import {
   type Address,
   COMPRESSIONS,
   decodePacket,
-  type Packet,
   PACKET_HEADER_BYTES,
+  type Packet,
   type PagesPacket,
   payloadOffset,
   readId,
+  type SlicePacket,
   sealPages,
   sealSlice,
-  type SlicePacket,
   writeId,
 } from "./packet.ts";
 
-const u32 = fc.integer({ min: 0, max: 0xffff_ffff });
-const positive = fc.integer({ min: 1, max: 0xffff_ffff });
-const id = fc
-  .tuple(u32, u32)
-  .map(([high, low]) => high.toString(16).padStart(8, "0") + low.toString(16).padStart(8, "0"));
 const address: fc.Arbitrary<Address> = fc.record({
-  migration: id,
+  migration: wireId,
   epoch: positive,
   round: positive,
   item: u32,
@@ -266,7 +261,7 @@ describe("an id on the wire", () => {
   it("is the 16 hex digits that were written, leading zeros included", () => {
     const view = new DataView(new ArrayBuffer(16));
     fc.assert(
-      fc.property(id, (hex) => {
+      fc.property(wireId, (hex) => {
         writeId(view, 4, hex);
         expect(readId(view, 4)).toBe(hex);
       }),

@@ -9,7 +9,8 @@
  *
  * A packet is self-contained and idempotent: it may be lost, doubled or late (R1), and says itself whether it is still
  * wanted (R2). The decoder returns a reason instead of throwing, reads only inside `bytes`, and checks in the order
- * size, magic, version, lengths, checksum, content.
+ * size, magic, version, lengths, checksum, content. Fields that a kind has no use for are 0: what one message says can be
+ * written in one way only.
  */
 import { crc32 } from "node:zlib";
 import {
@@ -209,6 +210,7 @@ const decodePages = (
   payload: Uint8Array,
 ): PagesPacket | Malformed => {
   if (pages === 0) return malformed("no pages");
+  if (!Object.is(view.getFloat64(48, true), 0)) return malformed("pages with an offset");
   if (block >= BLOCKS_MAX) return malformed(`block ${block}`);
   const runs = new Uint32Array(runCount * 2);
   let sum = 0;
@@ -250,9 +252,14 @@ const decodeSlice = (
   payload: Uint8Array,
 ): SlicePacket | Malformed => {
   const offset = view.getFloat64(48, true);
-  if (pages !== 0) return malformed("a slice with pages");
+  if (pages !== 0 || view.getUint16(40, true) !== 0) return malformed("a slice with pages");
   if (rawBytes === 0) return malformed("an empty slice");
-  if (!Number.isSafeInteger(offset) || offset < 0 || offset + rawBytes > DEVICE_STATE_BYTES_MAX) {
+  if (
+    !Number.isSafeInteger(offset) ||
+    offset < 0 ||
+    Object.is(offset, -0) ||
+    offset + rawBytes > DEVICE_STATE_BYTES_MAX
+  ) {
     return malformed(`slice of ${rawBytes} bytes at ${offset}`);
   }
   return { kind: "slice", ...address, stream, offset, compression, payload, rawBytes };

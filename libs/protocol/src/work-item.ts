@@ -15,6 +15,8 @@ import { type Address, COMPRESSIONS, type Compression, type Malformed, readId, w
 const MAGIC = 0x31495747;
 const VERSION = 1;
 const HEADER_BYTES = 64;
+/** The highest level each library takes; QEMU's parameters end there, too. A forged one must not reach the library. */
+const LEVEL_MAX: Readonly<Record<Compression, number>> = { none: 20, zlib: 9, zstd: 20 };
 
 interface ItemBase extends Address {
   readonly compression: Compression;
@@ -83,10 +85,13 @@ export const decodeWorkItem = (bytes: Uint8Array): WorkItem | Malformed => {
   const sliceBytes = view.getUint32(56, true);
   const channel = view.getUint16(28, true);
   const index = view.getUint16(30, true);
+  const mode = view.getUint8(38);
   if (compression === undefined) return malformed(`unknown compression ${view.getUint8(6)}`);
   if (bytes.length < HEADER_BYTES + runCount * 8) return malformed(`${bytes.length} bytes for ${runCount} runs`);
   if (channel >= CHANNELS_MAX) return malformed(`channel ${channel}`);
-  if (!Number.isSafeInteger(offset) || offset < 0) return malformed(`offset ${offset}`);
+  if (view.getUint8(7) > LEVEL_MAX[compression]) return malformed(`${compression} level ${view.getUint8(7)}`);
+  if (view.getUint8(39) !== 0 || view.getUint32(60, true) !== 0) return malformed("reserved bits are set");
+  if (!Number.isSafeInteger(offset) || offset < 0 || Object.is(offset, -0)) return malformed(`offset ${offset}`);
   const base = {
     migration: readId(view, 8),
     epoch: view.getUint32(16, true),
@@ -104,6 +109,7 @@ export const decodeWorkItem = (bytes: Uint8Array): WorkItem | Malformed => {
     if (
       bytes.length !== HEADER_BYTES ||
       runCount !== 0 ||
+      mode !== 0 ||
       sliceBytes === 0 ||
       sliceBytes > SLICE_BYTES_MAX ||
       offset + sliceBytes > DEVICE_STATE_BYTES_MAX
@@ -114,6 +120,7 @@ export const decodeWorkItem = (bytes: Uint8Array): WorkItem | Malformed => {
   }
   if (kind !== 1) return malformed(`unknown kind ${kind}`);
   if (index >= BLOCKS_MAX) return malformed(`block ${index}`);
+  if (sliceBytes !== 0) return malformed("pages with the bytes of a slice");
   const runs = new Uint32Array(runCount * 2);
   let pages = 0;
   let next = 0;
@@ -127,10 +134,11 @@ export const decodeWorkItem = (bytes: Uint8Array): WorkItem | Malformed => {
     next = first + count;
   }
   if (pages === 0 || pages > PACKET_PAGES_MAX) return malformed(`${pages} pages`);
-  const mode = view.getUint8(38);
   if (mode > 2) return malformed(`zero pages ${mode}`);
   const given = bytes.subarray(HEADER_BYTES + runCount * 8);
-  if (given.length !== (mode === 2 ? (pages + 7) >>> 3 : 0)) return malformed(`${given.length} bytes of zero map`);
+  if (given.length !== (mode === 2 ? (pages + 7) >>> 3 : 0)) return malformed(`zero map of ${given.length} bytes`);
+  if (mode === 2 && (pages & 7) !== 0 && given[given.length - 1]! >>> (pages & 7) !== 0)
+    return malformed("zero map marks a page that is not there");
   const zeroPages = mode === 0 ? "none" : mode === 1 ? "worker" : given;
   return { kind: "pages", ...base, block: index, fileOffset: offset, zeroPages, runs };
 };
