@@ -34,6 +34,7 @@ export const bootSource = (
       if (entry === "Unknown") return recoverAfterStart(looks);
       const recovery = Source.recover(entry, NODE_A, `${incarnation}-recovery-${looks}`);
       if (recovery._tag === "TakeBack") return takeBack(recovery);
+      if (recovery._tag === "Discard" && !guest.sourceRuns && !guest.sourceDiscarded) return discard(recovery);
       if (looks > 1 && !guest.sourceRuns && !guest.sourceDiscarded) return recoverAfterStart(looks - 1);
       sender.recovering.delete(GUEST);
     });
@@ -46,6 +47,18 @@ export const bootSource = (
         if (entry !== null && entry !== "Unknown" && entry.record.op === recovery.record.op) return resumed(recovery);
         recoverAfterStart(RECOVERY_LOOKS);
       });
+    });
+  const discard = (recovery: Extract<Source.Recovery, { _tag: "Discard" }>): void =>
+    writeOwnership(network, NAME, { ...recovery, afterMs: 0 }, (outcome) => {
+      // Unknown or lost: nothing is proven, look again.
+      if (outcome === "Unknown" || outcome === "Lost") return recoverAfterStart(RECOVERY_LOOKS);
+      local(
+        between(network, 0.1, 2),
+        () => {
+          guest.sourceDiscarded = true;
+        },
+        () => sender.recovering.delete(GUEST),
+      );
     });
   const resumed = (recovery: Extract<Source.Recovery, { _tag: "TakeBack" }>): void => {
     if (!recovery.resume) {

@@ -1,6 +1,6 @@
 /** Settles what an earlier life of this sender left behind, guest by guest, before anything new is begun (O7). */
 import { type OwnershipRegister, randomId, type Settings } from "@godwit/actor";
-import { type GuestSpec, openGuest } from "@godwit/guest";
+import { type GuestSpec, openGuest, type Registry } from "@godwit/guest";
 import type { OwnershipEntry } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import { recover } from "./decisions/index.ts";
@@ -21,6 +21,7 @@ export const recoverGuest = Effect.fnUntraced(function* (
   spec: GuestSpec,
   settings: Settings,
   register: OwnershipRegister,
+  registry: Registry,
 ): Effect.fn.Return<void> {
   for (let look = 1; look <= LOOKS; look++) {
     const entry = yield* known(register, spec.name);
@@ -30,8 +31,11 @@ export const recoverGuest = Effect.fnUntraced(function* (
       yield* Effect.sleep(LOOK_AGAIN_MS);
       continue;
     }
+    // What does not stand still here is no leftover of a hand-over.
+    if (recovery._tag === "Discard" && !(yield* isPaused(spec))) return;
     const outcome = yield* register.write(spec.name, recovery.record, recovery.revision);
     if (typeof outcome === "object" || (yield* isOurs(register, spec.name, recovery.record.op))) {
+      if (recovery._tag === "Discard") return yield* discard(spec, recovery.record.node, registry);
       if (!recovery.resume || !(yield* isPaused(spec))) return;
       yield* Effect.logWarning(
         `an earlier life of this sender left guest ${spec.name} stopped; it was taken back and goes on here`,
@@ -45,6 +49,15 @@ export const recoverGuest = Effect.fnUntraced(function* (
     yield* Effect.sleep(LOOK_AGAIN_MS);
   }
 });
+
+const discard = (spec: GuestSpec, node: string, registry: Registry): Effect.Effect<void> =>
+  Effect.scoped(Effect.flatMap(openGuest(spec), (guest) => guest.discard)).pipe(
+    Effect.tap(() => Effect.sync(() => registry.remove(spec.name))),
+    Effect.andThen(
+      Effect.logWarning(`guest ${spec.name} was handed over to node ${node}; the copy that was left here is gone`),
+    ),
+    Effect.catch((error) => Effect.logError(`the old copy of guest ${spec.name} does not go: ${error.message}`)),
+  );
 
 const known = (register: OwnershipRegister, guest: string): Effect.Effect<OwnershipEntry | null> =>
   register

@@ -88,7 +88,7 @@ export const runSender = Effect.fnUntraced(function* (
     sender.recovering.add(spec.name);
     yield* Effect.forkScoped(
       Effect.ensuring(
-        recoverGuest(spec, settings, tools.register),
+        recoverGuest(spec, settings, tools.register, tools.registry),
         Effect.sync(() => sender.recovering.delete(spec.name)),
       ),
     );
