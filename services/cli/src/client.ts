@@ -22,6 +22,8 @@ import * as Schema from "effect/Schema";
 const REQUEST_TIMEOUT_MS = 8000;
 /** Without an event for this long the coordinator is asked, ms: an event may be lost, and a coordinator may be restarting. */
 const QUIET_MS = 1000;
+/** No event and no answer for this long, ms: whoever watches is told so. A coordinator that is restarted answers within seconds. */
+const LOST_MS = 60_000;
 const WAITING_EVENTS_MAX = 1024;
 
 const events = json(MigrationEvent);
@@ -67,10 +69,29 @@ export const resumePaused = ask("continue", migrationRequest, migrationInfo);
 export const setParameters = ask("set-parameters", tuneRequest, migrationInfo);
 export const nodes = ask("nodes", migrationRequest, nodeList);
 
-/** Follows a migration until it has ended; `seen` gets every state that comes by, the last one included. */
+/** The migration of this id; without one the newest of all, whichever coordinator it belongs to. Fails with `no-such-migration`. */
+export const findMigration = Effect.fnUntraced(function* (
+  migration: MigrationInfo["migration"] | undefined,
+): Effect.fn.Return<MigrationInfo, GodwitError, Fabric> {
+  if (migration !== undefined) return yield* queryMigrate({ migration });
+  const newest = (yield* listMigrations({})).at(-1);
+  if (newest !== undefined) return newest;
+  return yield* new GodwitError({
+    code: "no-such-migration",
+    actor: "cli",
+    step: "find the newest migration",
+    reason: "there has been none yet",
+  });
+});
+
+/**
+ * Follows a migration until `until` holds for it (it has ended, unless told otherwise) or it has ended; `seen` gets every state that
+ * comes by, the last one included. Fails when neither an event nor an answer comes for LOST_MS; the migration may go on then.
+ */
 export const follow = Effect.fnUntraced(function* (
   migration: MigrationInfo["migration"],
   seen: (info: MigrationInfo) => void,
+  until: (info: MigrationInfo) => boolean = () => false,
 ): Effect.fn.Return<MigrationInfo, GodwitError, Fabric> {
   const fabric = yield* Fabric;
   return yield* Effect.scoped(
@@ -78,10 +99,12 @@ export const follow = Effect.fnUntraced(function* (
       const subscription = yield* fabric
         .subscribe(subjects.event(migration), { capacity: WAITING_EVENTS_MAX })
         .pipe(Effect.mapError(explain("watch")));
+      const isOver = (info: MigrationInfo): boolean => isEnded(info.status) || until(info);
       // What happened before the subscription stood is asked for once.
       let latest = yield* queryMigrate({ migration });
+      let heardAt = Date.now();
       seen(latest);
-      while (!isEnded(latest.status)) {
+      while (!isOver(latest)) {
         const news = yield* subscription.takeAll.pipe(
           Effect.mapError(explain("watch")),
           Effect.timeoutOrElse({
@@ -93,13 +116,17 @@ export const follow = Effect.fnUntraced(function* (
           const event = events.decode(data);
           if (isMalformed(event)) continue;
           latest = event.info;
+          heardAt = Date.now();
           seen(latest);
+          if (isOver(latest)) break;
         }
-        if (news.length === 0) {
-          // A coordinator that is being restarted answers a moment later.
-          latest = yield* Effect.catch(queryMigrate({ migration }), () => Effect.succeed(latest));
+        if (news.length > 0) continue;
+        const answer = yield* Effect.result(queryMigrate({ migration }));
+        if (answer._tag === "Success") {
+          latest = answer.success;
+          heardAt = Date.now();
           seen(latest);
-        }
+        } else if (Date.now() - heardAt >= LOST_MS) return yield* answer.failure;
       }
       return latest;
     }),

@@ -1,0 +1,66 @@
+/** All commands. Each is loaded when it is used: the list of them must not cost what all of them cost. */
+import type { Command } from "../arguments/command.ts";
+
+export interface Entry {
+  readonly summary: string;
+  readonly load: () => Promise<Command>;
+}
+
+export const CATALOGUE: Readonly<Record<string, Entry>> = {
+  demo: {
+    summary: "move a guest between two nodes on this machine, and let it check its memory",
+    load: async () => (await import("./demo.ts")).demo,
+  },
+  "demo-qemu": {
+    summary: "the same with two real QEMUs (software emulation)",
+    load: async () => (await import("./demo-qemu.ts")).demoQemu,
+  },
+  up: {
+    summary: "try it on one machine: NATS, coordinator, nodes a and b, a builtin guest; until Ctrl-C",
+    load: async () => (await import("./up.ts")).up,
+  },
+  node: {
+    summary: "the actors of one host, and the guests on it; until Ctrl-C",
+    load: async () => (await import("./node.ts")).node,
+  },
+  coordinator: {
+    summary: "decides when migrations switch over; until Ctrl-C",
+    load: async () => (await import("./coordinator.ts")).coordinator,
+  },
+  migrate: {
+    summary: "move a guest to another node",
+    load: async () => (await import("./migrate.ts")).migrateCommand,
+  },
+  status: {
+    summary: "how a migration stands: query-migrate's fields",
+    load: async () => (await import("./status.ts")).status,
+  },
+  watch: {
+    summary: "follow a migration to its end",
+    load: async () => (await import("./watch.ts")).watch,
+  },
+  cancel: {
+    summary: "end a migration; the guest goes on at its source",
+    load: async () => (await import("./cancel.ts")).cancelCommand,
+  },
+  continue: {
+    summary: "go on from pre-switchover",
+    load: async () => (await import("./continue.ts")).continueCommand,
+  },
+  set: {
+    summary: "change parameters of a running migration",
+    load: async () => (await import("./set.ts")).set,
+  },
+  guests: {
+    summary: "the guests that nodes have",
+    load: async () => (await import("./guests.ts")).guests,
+  },
+  nodes: {
+    summary: "the nodes that are up",
+    load: async () => (await import("./nodes.ts")).nodesCommand,
+  },
+  doctor: {
+    summary: "what this host's kernel, NATS and QEMU offer",
+    load: async () => (await import("./doctor.ts")).doctor,
+  },
+};

@@ -1,0 +1,190 @@
+/** `godwit demo`: what a new user runs. */
+import { awaitVerified, openRegistry, startBuiltin, type Verification } from "@godwit/guest";
+import { SHARED_MEMORY_DIRECTORY } from "@godwit/host";
+import { GodwitError, type MigrationInfo } from "@godwit/protocol";
+import * as Effect from "effect/Effect";
+import type * as Scope from "effect/Scope";
+import { command, NO_OPERANDS, type Outcome } from "../arguments/command.ts";
+import { migrationOptions, readCapabilities, readParameters } from "../arguments/migration-settings.ts";
+import {
+  count,
+  durationIfGiven,
+  flag,
+  rate,
+  rateIfGiven,
+  size,
+  sizeIfGiven,
+  textOr,
+  type Values,
+} from "../arguments/option.ts";
+import { settingsHelp } from "../arguments/settings-help.ts";
+import { openCluster } from "../demo/cluster.ts";
+import { checkSettings, travel } from "../demo/journey.ts";
+import { lookForRoom } from "../demo/room.ts";
+import { openStage, type Stage } from "../demo/stage.ts";
+import { type KilledWorker, openWorkerKiller } from "../demo/worker-killer.ts";
+import { failureOf, migrationDocument } from "../reporting/ending.ts";
+import { failureDocument } from "../reporting/failure.ts";
+import { summaryText } from "../reporting/migration-view.ts";
+import type { Report } from "../reporting/report.ts";
+import { formatBytes, formatRate } from "../terminal/format.ts";
+
+const GUEST = "vm1";
+const SOURCE = "a";
+const DESTINATION = "b";
+/** Processes that send; more channels than that share them. */
+const WORKERS_MAX = 8;
+
+const options = {
+  memory: size("512MiB", "the guest's memory"),
+  "dirty-rate": rate("48MiB/s", "what the guest writes"),
+  "working-set": sizeIfGiven("a quarter of the memory", "the memory that it writes over and over"),
+  channels: count(4, 1, 255, "multifd channels"),
+  "max-bandwidth": rateIfGiven("128MiB/s, as QEMU has it", "bandwidth of precopy; 0 is unlimited"),
+  "downtime-limit": durationIfGiven("300ms", "the longest the guest may stand still"),
+  ...migrationOptions,
+  "kill-worker": flag("kill -9 one multifd worker in the middle; the migration has to go on"),
+  "guest-dir": textOr("DIRECTORY", SHARED_MEMORY_DIRECTORY, "where the guests' memory lies; best a tmpfs"),
+  keep: flag("keep the log file; a demo that fails keeps it anyway"),
+} as const;
+type DemoValues = Values<typeof options>;
+
+export const demo = command({
+  operands: NO_OPERANDS,
+  options,
+  notes: () =>
+    `It needs no root, no QEMU and no NATS server: it starts one of its own. Ctrl-C stops all it started.\n\n${settingsHelp()}`,
+  run: ({ values }, report) => {
+    const journey = {
+      guest: GUEST,
+      destination: DESTINATION,
+      parameters: {
+        "multifd-channels": values.channels,
+        ...(values["max-bandwidth"] === null ? {} : { "max-bandwidth": values["max-bandwidth"] }),
+        ...(values["downtime-limit"] === null ? {} : { "downtime-limit": values["downtime-limit"] }),
+        ...readParameters(values.set),
+      },
+      capabilities: readCapabilities(values.capability),
+    };
+    return Effect.scoped(
+      Effect.gen(function* () {
+        const parameters = yield* checkSettings(journey);
+        const guestRoot = values["guest-dir"];
+        const room = yield* lookForRoom(guestRoot, values.memory, parameters["dirty-tracker"], guestRoot.startsWith(SHARED_MEMORY_DIRECTORY));
+        if (room.rootWouldAdd.length > 0) report.note(`not root; root would add: ${room.rootWouldAdd.join("; ")}`);
+        const stage = yield* openStage("demo", guestRoot);
+        if (values.keep) stage.keepLog();
+        const outcome = yield* perform(values, journey, stage, report).pipe(
+          Effect.provide(stage.log),
+          Effect.tapError(() => Effect.sync(() => showLog(stage, report))),
+        );
+        if (outcome.failure !== undefined) showLog(stage, report);
+        // Before everything is stopped: the reader need not wait for that.
+        report.answer(outcome.document, outcome.text);
+        return outcome;
+      }),
+    );
+  },
+});
+
+const showLog = (stage: Stage, report: Report): void => {
+  stage.keepLog();
+  report.note(`the log of all actors: ${stage.logFile}`);
+};
+
+const perform = (
+  values: DemoValues,
+  journey: Parameters<typeof travel>[0],
+  stage: Stage,
+  report: Report,
+): Effect.Effect<Outcome, GodwitError, Scope.Scope> =>
+  Effect.gen(function* () {
+    report.say(
+      `starting NATS, a coordinator, nodes ${SOURCE} and ${DESTINATION}, and a guest of ${formatBytes(values.memory)} that writes ${formatRate(values["dirty-rate"])}`,
+    );
+    const workers = Math.max(2, Math.min(values.channels, WORKERS_MAX));
+    const [guest, { cluster, onFabric }] = yield* Effect.all(
+      [
+        startBuiltin({
+          name: GUEST,
+          memoryBytes: values.memory,
+          dirtyRateBytesPerSecond: values["dirty-rate"],
+          ...(values["working-set"] === null ? {} : { workingSetBytes: values["working-set"] }),
+          directory: `${stage.guestDirectory}/${SOURCE}`,
+        }),
+        openCluster(stage, {
+          nodes: [
+            { name: SOURCE, workers, guests: [] },
+            { name: DESTINATION, workers: 0, guests: [] },
+          ],
+        }),
+      ],
+      { concurrency: 2 },
+    );
+    openRegistry(cluster.settingsOf(SOURCE).runtimeDirectory).put(guest);
+    report.say(`NATS is at ${cluster.url}: \`godwit watch --nats ${cluster.url}\` would see this, too`);
+    report.say(`moving guest ${GUEST} from ${SOURCE} to ${DESTINATION} over ${values.channels} channels while it runs`);
+    const killer = openWorkerKiller(SOURCE, cluster.children, ({ worker, pid, round, ...bytes }) =>
+      report.say(
+        `killed multifd worker ${worker} (pid ${pid}) in round ${round} with ${formatBytes(bytes["in-flight-bytes"])} in flight and ${formatBytes(bytes["remaining-bytes"])} left`,
+      ),
+    );
+    const ended = yield* onFabric(travel(journey, report, values["kill-worker"] ? killer.look : undefined));
+    const failed = failureOf(ended);
+    if (failed !== null) return outcomeOf(ended, null, killer.killed(), failed);
+    const verification = yield* verify(openRegistry(cluster.settingsOf(DESTINATION).runtimeDirectory));
+    return outcomeOf(ended, verification, killer.killed(), doubt(values, verification, killer.killed()));
+  });
+
+/** The guest itself has looked at every page since it was started at the destination. */
+const verify = (registry: ReturnType<typeof openRegistry>): Effect.Effect<Verification, GodwitError> =>
+  Effect.suspend(() => {
+    const arrived = registry.find(GUEST);
+    if (arrived?.driver === "builtin") return awaitVerified(arrived);
+    return Effect.fail(demoError("verification-failed", `node ${DESTINATION} does not know the guest`));
+  });
+
+const demoError = (code: GodwitError["code"], reason: string): GodwitError =>
+  new GodwitError({ code, actor: "cli", step: "look at the result", reason });
+
+const isVerified = ({ done, badCount, pagesChecked, pagesTotal }: Verification): boolean =>
+  done && badCount === 0 && pagesTotal > 0 && pagesChecked === pagesTotal;
+
+/** Why a completed migration is not what was asked for; null when it is. */
+const doubt = (values: DemoValues, found: Verification, killed: KilledWorker | null): GodwitError | null => {
+  if (!isVerified(found)) {
+    const reason = `${found.badCount} of ${found.pagesChecked} pages checked (of ${found.pagesTotal}) are not what the guest wrote`;
+    return demoError("verification-failed", reason);
+  }
+  if (values["kill-worker"] && killed === null) {
+    const reason = "the migration was over before a worker could be killed; give it more --memory or less --max-bandwidth";
+    return demoError("wrong-state", reason);
+  }
+  return null;
+};
+
+const outcomeOf = (
+  info: MigrationInfo,
+  found: Verification | null,
+  killed: KilledWorker | null,
+  failure: GodwitError | null,
+): Outcome => ({
+  document: {
+    ...migrationDocument(info),
+    verified: found !== null && isVerified(found),
+    ...(found === null
+      ? {}
+      : {
+          verification: {
+            "pages-total": found.pagesTotal,
+            "pages-checked": found.pagesChecked,
+            "bad-count": found.badCount,
+            bad: found.bad,
+          },
+        }),
+    ...(killed === null ? {} : { "killed-worker": killed }),
+    ...(failure === null ? {} : { error: failureDocument(failure) }),
+  },
+  text: summaryText(info, found === null ? undefined : { pages: found.pagesChecked, bad: found.badCount }),
+  ...(failure === null ? {} : { failure }),
+});

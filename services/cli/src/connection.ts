@@ -1,0 +1,37 @@
+/** The options by which commands find NATS, and the fabric they talk on. */
+import { DEFAULT_NATS } from "@godwit/actor";
+import { type Fabric, type FabricError, NatsFabric } from "@godwit/fabric";
+import { GodwitError, REMEDIES } from "@godwit/protocol";
+import * as Telemetry from "@godwit/telemetry";
+import * as Effect from "effect/Effect";
+import * as Layer from "effect/Layer";
+import { text, textOr, type Values } from "./arguments/option.ts";
+
+export const natsOptions = {
+  nats: textOr("URLS", DEFAULT_NATS, "NATS servers, separated by commas; nats://user:password@host:port"),
+  creds: text("FILE", "credentials file for NATS"),
+} as const;
+export type NatsValues = Values<typeof natsOptions>;
+
+const isCode = (code: string): code is GodwitError["code"] => Object.hasOwn(REMEDIES, code);
+
+/** An error of the fabric as one that can be shown. */
+export const fromFabric = (error: FabricError): GodwitError =>
+  new GodwitError({
+    code: isCode(error.code) ? error.code : "nats-unreachable",
+    actor: "cli",
+    step: error.operation,
+    reason: error.reason,
+  });
+
+export const fabricLayer = ({ nats, creds }: NatsValues, name: string): Layer.Layer<Fabric, GodwitError> =>
+  NatsFabric.layer({ servers: nats, name, ...(creds === null ? {} : { creds }) }).pipe((layer) =>
+    Layer.catch(layer, (error) => Layer.effectContext(Effect.fail(fromFabric(error)))),
+  );
+
+/** Runs a request on NATS; of the fabric's own log, warnings and errors go to stderr. */
+export const onNats = <A>(values: NatsValues, work: Effect.Effect<A, GodwitError, Fabric>): Effect.Effect<A, GodwitError> =>
+  work.pipe(
+    Effect.provide(fabricLayer(values, "godwit cli")),
+    Effect.provide(Telemetry.layer({ actor: "cli", node: "-", level: "warn" })),
+  );

@@ -1,0 +1,49 @@
+/** Migrations as text: all fields of one, or a line for each of many. */
+import type { MigrationInfo } from "@godwit/protocol";
+import { formatBytes, formatMs } from "../terminal/format.ts";
+import { table } from "../terminal/table.ts";
+
+const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
+
+const number = (value: number): string => (Number.isInteger(value) ? String(value) : value.toFixed(2));
+
+const lines = (name: string, value: unknown): ReadonlyArray<string> => {
+  if (isRecord(value)) return Object.entries(value).flatMap(([key, inner]) => lines(`${name}.${key}`, inner));
+  if (Array.isArray(value)) return value.flatMap((inner, index) => lines(`${name}.${index}`, inner));
+  return [`${name}: ${typeof value === "number" ? number(value) : String(value)}`];
+};
+
+/** One field a line, `ram.remaining: 4096`; the error by its description alone. */
+export const fieldsText = (info: MigrationInfo): string =>
+  Object.entries(info)
+    .filter(([name]) => name !== "error")
+    .flatMap(([name, value]) => lines(name, value))
+    .map((line) => `${line}\n`)
+    .join("");
+
+export const migrationsTable = (list: ReadonlyArray<MigrationInfo>): string =>
+  list.length === 0
+    ? "there has been no migration yet\n"
+    : table(
+        [
+          { title: "MIGRATION" },
+          { title: "GUEST" },
+          { title: "FROM" },
+          { title: "TO" },
+          { title: "STATUS" },
+          { title: "TIME", align: "right" },
+          { title: "DOWNTIME", align: "right" },
+          { title: "SENT", align: "right" },
+        ],
+        list.map((info) => [
+          info.migration,
+          info.guest,
+          info.source,
+          info.destination,
+          info.status,
+          formatMs(info["total-time"]),
+          info.downtime === undefined ? "" : formatMs(info.downtime),
+          info.ram === undefined ? "" : formatBytes(info.ram.transferred),
+        ]),
+      );
