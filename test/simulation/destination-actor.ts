@@ -12,6 +12,8 @@ import type { SimPacket } from "./worker-actor.ts";
 const NAME = "loader";
 const RECOVERY_LOOKS = 6;
 const RECOVERY_LOOK_MS = 300;
+/** A write of the dead may land seconds after its author's successor has looked. */
+const RECOVERY_SLOW_LOOK_MS = 2000;
 
 export const bootDestination = (
   network: SimNetwork,
@@ -33,12 +35,17 @@ export const bootDestination = (
     network.timer(NAME, delayMs + 0.2, done);
   };
   const recoverAfterStart = (looks: number): void =>
-    readOwnership(network, NAME, looks === RECOVERY_LOOKS ? 0 : RECOVERY_LOOK_MS, (entry) => {
-      if (entry === "Unknown") return recoverAfterStart(looks);
-      const recovery = Loader.recover(entry, NODE_B, `${incarnation}-recovery`);
-      if (recovery._tag === "Start") return local(between(network, 0.1, 2), runGuest, () => {});
-      if (looks > 1) recoverAfterStart(looks - 1);
-    });
+    readOwnership(
+      network,
+      NAME,
+      looks === RECOVERY_LOOKS ? 0 : looks > 1 ? RECOVERY_LOOK_MS : RECOVERY_SLOW_LOOK_MS,
+      (entry) => {
+        if (entry === "Unknown") return recoverAfterStart(looks);
+        const recovery = Loader.recover(entry, NODE_B, `${incarnation}-recovery`);
+        if (recovery._tag === "Start") return local(between(network, 0.1, 2), runGuest, () => {});
+        if (!guest.destinationRuns) recoverAfterStart(Math.max(1, looks - 1));
+      },
+    );
 
   const step = (destination: Loader.Destination, event: Loader.DestinationEvent): void => {
     for (const effect of Loader.step(destination, event, network.now())) perform(destination, effect);

@@ -52,7 +52,7 @@ const hex = (network: SimNetwork): string =>
 
 export const run = (
   seed: number,
-  options: { readonly broken?: ReadonlyArray<Breakage>; readonly trace?: Trace } = {},
+  options: { readonly broken?: ReadonlyArray<Breakage>; readonly trace?: Trace; readonly zombies?: boolean } = {},
 ): Outcome => {
   const { trace } = options;
   const broken = new Set(options.broken);
@@ -65,9 +65,10 @@ export const run = (
   network.start("sender", () => bootSource(network, guest, hex(network), broken));
   network.start("loader", () => bootDestination(network, guest, hex(network), broken));
   network.start("coordinator", () => bootCoordinator(network, saved, {}));
-  guestWrites(network, guest);
+  guestWrites(network, guest, options.zombies === true ? PAGES : 1 + Math.floor(network.random() * 30));
   const stormMs = network.random() < LONG_STORM_RATE ? LONG_STORM_MS : STORM_MS;
-  actorFaults(network, stormMs);
+  if (options.zombies === true) zombies(network);
+  else actorFaults(network, stormMs);
   network.run({ untilMs: stormMs });
   network.quiet();
   for (let until = stormMs; until < stormMs + SETTLE_MS && !settled(saved, guest); until += 500)
@@ -81,8 +82,7 @@ const settled = (saved: Saved, guest: GuestModel): boolean =>
   (!guest.destinationRuns || guest.sourceDiscarded);
 
 /** The guest writes all the time: a hot set, and now and then anywhere. */
-const guestWrites = (network: SimNetwork, guest: GuestModel): void => {
-  const hot = 1 + Math.floor(network.random() * 30);
+const guestWrites = (network: SimNetwork, guest: GuestModel, hot: number): void => {
   const pause = between(network, 0.5, 10);
   const beat = (): void => {
     write(guest, Math.floor(network.random() * (network.random() < 0.9 ? hot : PAGES)));
@@ -106,14 +106,25 @@ const actorFaults = (network: SimNetwork, stormMs: number): void => {
       } else if (kind < 0.7) network.pause(actor, forMs);
       else if (kind < 0.8) network.disconnect(actor, forMs);
       else if (kind < 0.9) {
-        // A zombie that outlives an attempt: it sleeps with packets in its hands while everything begins anew.
-        network.pause(WORKERS[0], forMs);
-        network.crash(network.random() < 0.5 ? "sender" : "loader", 50);
+        zombie(network, forMs);
       } else network.partition(actor, `register:${OWNERSHIP_BUCKET}`, forMs);
     });
   }
   if (network.random() < 0.1)
     network.after(network.random() * 2000, () => network.send("supervisor", "test.cancel", null));
+};
+
+/** A worker that outlives an attempt: it sleeps with packets in its hands while everything begins anew. */
+const zombie = (network: SimNetwork, forMs: number): void => {
+  network.pause(WORKERS[0], forMs);
+  network.crash(network.random() < 0.5 ? "sender" : "loader", 50);
+};
+
+/** Nothing but zombies, and all of them while pages move. */
+const zombies = (network: SimNetwork): void => {
+  for (let fault = 0; fault < ACTOR_FAULTS_MAX; fault++) {
+    network.after(between(network, 5, 200), () => zombie(network, between(network, 800, 2000)));
+  }
 };
 
 const judge = (network: SimNetwork, saved: Saved, guest: GuestModel): Outcome => {

@@ -21,6 +21,10 @@ export interface SimPacket extends SimItem {
   readonly values: Uint32Array;
 }
 
+/** How often, and for how long, the host takes the processor away between reading and sending, ms. */
+const PREEMPTED_RATE = 0.2;
+const PREEMPTED_MS = 40;
+
 export const bootWorker = (network: SimNetwork, guest: GuestModel, name: string): void => {
   network.send("supervisor", "supervisor.worker", { worker: name, up: true });
   network.subscribe(name, subjects.work(NODE_A, name), (payload) => {
@@ -35,7 +39,7 @@ export const bootWorker = (network: SimNetwork, guest: GuestModel, name: string)
       }
       const packet: SimPacket = { ...item, values: Uint32Array.from(values) };
       // Stopped between reading and sending, a worker wakes up with old bytes in its hands (R7).
-      network.timer(name, between(network, 0, 1), () =>
+      network.timer(name, between(network, 0, network.random() < PREEMPTED_RATE ? PREEMPTED_MS : 1), () =>
         network.send(name, subjects.channel(item.migration, item.channel), packet),
       );
     });

@@ -4,17 +4,20 @@ import { type GuestSpec, openGuest } from "@godwit/guest";
 import * as Effect from "effect/Effect";
 import { recover } from "./decisions/index.ts";
 
-/** Between two looks at a record that cannot be reached or may be stale, ms, and how many there are. */
+/** Between two looks at a record that cannot be reached or may be stale, ms; so many looks, then slowly. */
 const LOOK_AGAIN_MS = 300;
-const LOOKS = 10;
+const QUICK_LOOKS = 10;
+/** A commit of the dead may land seconds after its author's successor has looked first, ms between two looks; half a minute in all. */
+const LOOK_SLOWLY_MS = 2000;
+const LOOKS_MAX = 25;
 
-/** Ends when nothing is left to do; never fails. */
+/** Ends when the guest runs, or is gone, or nothing can be on its way any more; never fails. */
 export const recoverGuest = Effect.fnUntraced(function* (
   spec: GuestSpec,
   settings: Settings,
   register: OwnershipRegister,
 ): Effect.fn.Return<void> {
-  for (let look = 1; look <= LOOKS; look++) {
+  for (let look = 1; look <= LOOKS_MAX && (yield* isWaiting(spec)); look++) {
     const entry = yield* register.read(spec.name);
     const recovery =
       entry === "Unknown" ? null : recover(entry, settings.node, `${settings.incarnation}-${randomId()}`);
@@ -23,9 +26,16 @@ export const recoverGuest = Effect.fnUntraced(function* (
       // The guest runs; whether the record says so is for the next reader's peace of mind.
       if (started) return void (yield* register.write(spec.name, recovery.closed, recovery.revision));
     }
-    yield* Effect.sleep(LOOK_AGAIN_MS);
+    yield* Effect.sleep(look < QUICK_LOOKS ? LOOK_AGAIN_MS : LOOK_SLOWLY_MS);
   }
 });
+
+/** A guest that does not run and could: incoming, or paused with everything loaded. */
+const isWaiting = (spec: GuestSpec): Effect.Effect<boolean> =>
+  Effect.scoped(Effect.flatMap(openGuest(spec), (guest) => guest.describe)).pipe(
+    Effect.map(({ runState }) => runState === "incoming" || runState === "paused"),
+    Effect.catch(() => Effect.succeed(false)),
+  );
 
 const start = (spec: GuestSpec, resume: boolean): Effect.Effect<boolean> =>
   Effect.scoped(

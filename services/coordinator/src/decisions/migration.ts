@@ -125,7 +125,12 @@ const sourceReported = (migration: Migration, report: SourceReport, now: number,
     if (report.incarnation !== migration.sourceReport?.incarnation) sourceForgot(migration);
     return;
   }
-  if (report.attempt !== migration.attempt) return;
+  if (report.attempt !== migration.attempt) {
+    // Only an older attempt ever began there, and it has ended: of ours there is nothing to undo.
+    if (phase._tag === "Aborting" && report.attempt < migration.attempt && report.phase === "failed")
+      finish(migration, phase.next, now, emit);
+    return;
+  }
   migration.sourceReport = report;
   if (report.phase === "completed") return end(migration, "completed", now, emit);
   if (report.phase === "failed") return sourceFailed(migration, report, now, emit);

@@ -138,7 +138,7 @@ const maybeLoad = (destination: Destination, emit: Emit): void => {
 const record = (destination: Destination, open: boolean): OwnershipRecord => ({
   state: "destination",
   epoch: destination.epoch as Epoch,
-  op: `${destination.incarnation}-${destination.migration}-${++destination.ops}`,
+  op: `${destination.incarnation}-${destination.migration}-${destination.epoch}-${++destination.ops}`,
   migration: destination.migration as MigrationId,
   node: destination.node,
   open,

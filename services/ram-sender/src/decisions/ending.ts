@@ -4,7 +4,9 @@ import type { Source, SourceEffect } from "./source-state.ts";
 
 export type Emit = (effect: SourceEffect) => void;
 
-export const nextOp = (source: Source): string => `${source.incarnation}-${++source.ops}`;
+/** Unique over all writes of this process: a later attempt must never take an earlier one's write for its own (O5). */
+export const nextOp = (source: Source): string =>
+  `${source.incarnation}-${source.migration}-${source.attempt}-${++source.ops}`;
 
 const base = (source: Source) => ({
   epoch: source.epoch as Epoch,

@@ -70,8 +70,13 @@ const claim = (
   now: number,
 ): Routed => {
   if (sender.recovering.has(command.guest)) return { _tag: "Ignore" };
-  if (present !== undefined && (!isOver(present) || command.attempt <= present.attempt))
-    return { _tag: "Show", source: present };
+  if (present !== undefined && command.attempt <= present.attempt) return { _tag: "Show", source: present };
+  if (present !== undefined && !isOver(present)) {
+    // An older attempt, begun by a command that was late: it ends first, and the claim is said again.
+    const reason = `attempt ${present.attempt} was superseded by attempt ${command.attempt}`;
+    const failure = { code: "fenced", actor: "ram-sender", side: "source", step: "claim the guest", reason } as const;
+    return { _tag: "Step", source: present, event: { _tag: "Abort", failure } };
+  }
   for (const other of sender.sources.values()) {
     if (other.guest !== command.guest || other.migration === command.migration || isOver(other)) continue;
     return {
