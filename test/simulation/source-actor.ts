@@ -177,7 +177,7 @@ export const bootSource = (
           },
           () => {
             if (broken.has("clear the dirty bitmap late")) guest.dirty.clear();
-            for (const page of found) step(source, { _tag: "Found", round, block: 0, firstPage: page, pages: 1 });
+            for (const page of found) step(source, { _tag: "Found", round, block: 0, runs: [page, 1] });
             step(source, { _tag: "Synced", round, dirtyPages: found.length, syncMs: took });
           },
         );

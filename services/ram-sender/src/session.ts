@@ -22,6 +22,7 @@ import {
   json,
   OFFER_VERSION,
   type Offer,
+  PACKET_PAGES_MAX,
   SourceReport,
   Switching,
   subjects,
@@ -211,9 +212,9 @@ export const startSession = Effect.fnUntraced(function* (
   const sync = (round: number): Effect.Effect<SourceEvent, GodwitError> =>
     Effect.suspend(() => {
       if (tracker === null) return Effect.never;
-      const found = (block: number, firstPage: number, pages: number): void =>
-        dispatch({ _tag: "Found", round, block, firstPage, pages });
-      return tracker.tracker.sync(found).pipe(
+      const batch = batchRuns((block, runs) => dispatch({ _tag: "Found", round, block, runs }));
+      return tracker.tracker.sync(batch.add).pipe(
+        Effect.tap(() => Effect.sync(batch.flush)),
         Effect.map(
           (report): SourceEvent => ({
             _tag: "Synced",
@@ -245,6 +246,31 @@ export const startSession = Effect.fnUntraced(function* (
   for (const effect of begin) perform(effect);
   return { source, dispatch, show };
 });
+
+/** Runs that make one event: scattered ones by the hundred, so that each costs a bit and no step of its own, */
+const BATCH_RUNS = 256;
+/** but no more pages than some packets hold, so that sending starts while the scan goes on. */
+const BATCH_PAGES = 8 * PACKET_PAGES_MAX;
+
+/** Gathers runs of one block until there are enough of them. `flush` hands out the rest. */
+const batchRuns = (out: (block: number, runs: ReadonlyArray<number>) => void) => {
+  let block = 0;
+  let runs: number[] = [];
+  let pages = 0;
+  const flush = (): void => {
+    if (runs.length > 0) out(block, runs);
+    runs = [];
+    pages = 0;
+  };
+  const add = (ofBlock: number, firstPage: number, count: number): void => {
+    if (ofBlock !== block) flush();
+    block = ofBlock;
+    runs.push(firstPage, count);
+    pages += count;
+    if (runs.length >= 2 * BATCH_RUNS || pages >= BATCH_PAGES) flush();
+  };
+  return { add, flush };
+};
 
 const described = (description: Effect.Success<Guest["describe"]>): Effect.Effect<SourceEvent, GodwitError> => {
   const { runState } = description;

@@ -120,8 +120,8 @@ export type SourceEvent =
       readonly _tag: "Found";
       readonly round: number;
       readonly block: number;
-      readonly firstPage: number;
-      readonly pages: number;
+      /** Pairs (first page, pages). */
+      readonly runs: ReadonlyArray<number>;
     }
   | { readonly _tag: "Synced"; readonly round: number; readonly dirtyPages: number; readonly syncMs: number }
   | {

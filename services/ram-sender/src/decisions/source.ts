@@ -122,8 +122,9 @@ const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): vo
       source.ledger = Ledger.make(source.blockPages);
       return Precopy.beginSync(source, now, emit);
     case "Found":
-      if ((isScanning(source) || phase._tag === "FinalSync") && event.round === source.ledger.round) {
-        Ledger.found(source.ledger, event.block, event.firstPage, event.pages);
+      if ((!isScanning(source) && phase._tag !== "FinalSync") || event.round !== source.ledger.round) return;
+      for (let r = 0; r < event.runs.length; r += 2) {
+        Ledger.found(source.ledger, event.block, event.runs[r]!, event.runs[r + 1]!);
       }
       return;
     case "Synced":
