@@ -7,8 +7,8 @@ export const PAGE_BYTES = 4096;
 export const PACKET_PAGES_MAX = 64;
 /** Bytes of device state in one packet; the same size as a full RAM packet, so that one window fits both. */
 export const SLICE_BYTES_MAX = PACKET_PAGES_MAX * PAGE_BYTES;
-/** RAMBlocks of a guest: an index of 16 bits on the wire; QEMU guests have about ten. */
-export const BLOCKS_MAX = 1024;
+/** RAMBlocks of a guest: QEMU guests have about ten, and at most 256 DIMMs; an offer of so many fits CONTROL_BYTES_MAX. */
+export const BLOCKS_MAX = 512;
 /** Length of one RAMBlock, bytes: page numbers are 32 bits on the wire; 8 TiB leaves headroom in every sum below 2^53. */
 export const BLOCK_BYTES_MAX = 8 * 1024 ** 4;
 /** multifd channels, as QEMU's parameter allows. */

@@ -18,7 +18,7 @@
  */
 import * as Schema from "effect/Schema";
 import { Epoch, Incarnation, MigrationId, Name } from "./ids.ts";
-import { BLOCK_BYTES_MAX, BLOCKS_MAX } from "./limits.ts";
+import { BLOCK_BYTES_MAX, BLOCKS_MAX, PAGE_BYTES } from "./limits.ts";
 import { ChannelInfo, DowntimeParts, FailureSchema, MigrationInfo, RamInfo } from "./migration-info.ts";
 import { PACKET_VERSION } from "./packet.ts";
 import { Parameters } from "./parameters.ts";
@@ -26,17 +26,20 @@ import { Parameters } from "./parameters.ts";
 /** Of messages and packets together: two sides with different versions refuse each other (R9). */
 export const PROTOCOL_VERSION = PACKET_VERSION;
 
-const Term = Schema.Int;
+const Term = Schema.Natural;
 const CapabilitySet = Schema.Record(Schema.String, Schema.Boolean);
 
 export const OfferedBlock = Schema.Struct({
   name: Schema.String.check(Schema.isMaxLength(255)),
-  "length-bytes": Schema.Int.check(Schema.isBetween({ minimum: 4096, maximum: BLOCK_BYTES_MAX })),
-  "page-size": Schema.Int,
+  "length-bytes": Schema.Int.check(
+    Schema.isBetween({ minimum: PAGE_BYTES, maximum: BLOCK_BYTES_MAX }),
+    Schema.isMultipleOf(PAGE_BYTES),
+  ),
+  "page-size": Schema.Natural,
 });
 /** What the source brings; the destination refuses with a list of what differs. */
 export const Offer = Schema.Struct({
-  version: Schema.Int,
+  version: Schema.Natural,
   driver: Schema.Literals(["builtin", "qemu"]),
   machine: Schema.String.check(Schema.isMaxLength(255)),
   hypervisor: Schema.String.check(Schema.isMaxLength(255)),
@@ -51,7 +54,7 @@ const command = { migration: MigrationId, term: Term };
 export const SourceCommand = Schema.Union([
   Schema.TaggedStruct("Claim", {
     ...command,
-    attempt: Schema.Int,
+    attempt: Schema.Natural,
     guest: Name,
     parameters: Parameters,
     capabilities: CapabilitySet,
@@ -60,7 +63,7 @@ export const SourceCommand = Schema.Union([
   Schema.TaggedStruct("Verdict", {
     ...command,
     epoch: Epoch,
-    round: Schema.Int,
+    round: Schema.Natural,
     verdict: Schema.Literals(["iterate", "switch-over"]),
   }),
   Schema.TaggedStruct("Continue", { ...command, epoch: Epoch }),
@@ -104,12 +107,12 @@ export type SourcePhase = typeof SourcePhase.Type;
 
 /** After each sync the source asks the coordinator whether to go on or to switch over; it goes on sending meanwhile. */
 export const PassReport = Schema.Struct({
-  round: Schema.Int,
+  round: Schema.Natural,
   /** Bytes dirty at this sync, or not acknowledged before it. */
-  remaining: Schema.Number,
+  remaining: Schema.Finite,
   /** Bytes/s of guest pages that had a payload, over the last rounds; 0: nothing measured yet. */
-  bandwidth: Schema.Number,
-  "sync-ms": Schema.Number,
+  bandwidth: Schema.Finite,
+  "sync-ms": Schema.Finite,
   running: Schema.Boolean,
 });
 export type PassReport = typeof PassReport.Type;
@@ -117,17 +120,17 @@ export type PassReport = typeof PassReport.Type;
 export const SourceReport = Schema.Struct({
   migration: MigrationId,
   term: Term,
-  attempt: Schema.Int,
+  attempt: Schema.Natural,
   incarnation: Incarnation,
   phase: SourcePhase,
-  epoch: Schema.Int,
+  epoch: Schema.Natural,
   offer: Schema.optionalKey(Offer),
   /** Present while a verdict is wanted. */
   verdict: Schema.optionalKey(PassReport),
   ram: Schema.optionalKey(RamInfo),
   channels: Schema.optionalKey(Schema.Array(ChannelInfo)),
   "dirty-tracker": Schema.optionalKey(Schema.String),
-  downtime: Schema.optionalKey(Schema.Number),
+  downtime: Schema.optionalKey(Schema.Finite),
   "downtime-parts": Schema.optionalKey(DowntimeParts),
   failure: Schema.optionalKey(FailureSchema),
 });
@@ -149,10 +152,10 @@ export const DestinationReport = Schema.Struct({
   term: Term,
   incarnation: Incarnation,
   phase: DestinationPhase,
-  epoch: Schema.Int,
+  epoch: Schema.Natural,
   /** Newest round seen. */
-  round: Schema.Int,
-  "dropped-packets": Schema.Int,
+  round: Schema.Natural,
+  "dropped-packets": Schema.Natural,
   failure: Schema.optionalKey(FailureSchema),
 });
 export type DestinationReport = typeof DestinationReport.Type;
@@ -186,10 +189,10 @@ export const NodeInfo = Schema.Struct({
       driver: Schema.String,
       machine: Schema.String,
       state: Schema.String,
-      "memory-bytes": Schema.Number,
+      "memory-bytes": Schema.Finite,
       error: Schema.optionalKey(Schema.String),
     }),
   ),
-  workers: Schema.Int,
+  workers: Schema.Natural,
 });
 export type NodeInfo = typeof NodeInfo.Type;

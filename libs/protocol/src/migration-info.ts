@@ -31,39 +31,39 @@ export const FailureSchema = Schema.Struct({
 
 /** RAM counters; bytes unless named otherwise. `duplicate` counts zero pages. */
 export const RamInfo = Schema.Struct({
-  total: Schema.Number,
-  remaining: Schema.Number,
-  transferred: Schema.Number,
-  normal: Schema.Number,
-  duplicate: Schema.Number,
-  "normal-bytes": Schema.Number,
-  "page-size": Schema.Number,
-  "dirty-sync-count": Schema.Number,
-  "dirty-pages-rate": Schema.Number,
-  "pages-per-second": Schema.Number,
+  total: Schema.Finite,
+  remaining: Schema.Finite,
+  transferred: Schema.Finite,
+  normal: Schema.Finite,
+  duplicate: Schema.Finite,
+  "normal-bytes": Schema.Finite,
+  "page-size": Schema.Finite,
+  "dirty-sync-count": Schema.Finite,
+  "dirty-pages-rate": Schema.Finite,
+  "pages-per-second": Schema.Finite,
   /** megabits/s */
-  mbps: Schema.Number,
-  "multifd-bytes": Schema.Number,
+  mbps: Schema.Finite,
+  "multifd-bytes": Schema.Finite,
   /** Work items handed out a second time because their channel was lost or late. */
-  "resent-items": Schema.Number,
+  "resent-items": Schema.Finite,
 });
 export type RamInfo = typeof RamInfo.Type;
 
 /** Where the downtime went, ms. */
 export const DowntimeParts = Schema.Struct({
-  stop: Schema.Number,
-  "save-device-state": Schema.Number,
-  "final-sync": Schema.Number,
-  "final-round": Schema.Number,
-  "load-and-start": Schema.Number,
+  stop: Schema.Finite,
+  "save-device-state": Schema.Finite,
+  "final-sync": Schema.Finite,
+  "final-round": Schema.Finite,
+  "load-and-start": Schema.Finite,
 });
 export type DowntimeParts = typeof DowntimeParts.Type;
 
 export const ChannelInfo = Schema.Struct({
-  channel: Schema.Int,
+  channel: Schema.Natural,
   worker: Schema.NullOr(Schema.String),
-  epoch: Schema.Int,
-  "in-flight": Schema.Number,
+  epoch: Schema.Natural,
+  "in-flight": Schema.Finite,
 });
 
 export const MigrationInfo = Schema.Struct({
@@ -72,15 +72,15 @@ export const MigrationInfo = Schema.Struct({
   source: Schema.String,
   destination: Schema.String,
   status: MigrationStatus,
-  "total-time": Schema.Number,
-  "setup-time": Schema.optionalKey(Schema.Number),
-  "expected-downtime": Schema.optionalKey(Schema.Number),
-  downtime: Schema.optionalKey(Schema.Number),
+  "total-time": Schema.Finite,
+  "setup-time": Schema.optionalKey(Schema.Finite),
+  "expected-downtime": Schema.optionalKey(Schema.Finite),
+  downtime: Schema.optionalKey(Schema.Finite),
   "downtime-parts": Schema.optionalKey(DowntimeParts),
   ram: Schema.optionalKey(RamInfo),
   channels: Schema.optionalKey(Schema.Array(ChannelInfo)),
   "dirty-tracker": Schema.optionalKey(Schema.String),
-  attempts: Schema.Int,
+  attempts: Schema.Natural,
   "error-desc": Schema.optionalKey(Schema.String),
   error: Schema.optionalKey(FailureSchema),
 });

@@ -2,7 +2,7 @@ import { crc32 } from "node:zlib";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { decoderSuite, positive, u32, wireId } from "./decoder.conformance.ts";
-import { DEVICE_STATE_BYTES_MAX, PACKET_PAGES_MAX, PAGE_BYTES, SLICE_BYTES_MAX } from "./limits.ts";
+import { BLOCKS_MAX, DEVICE_STATE_BYTES_MAX, PACKET_PAGES_MAX, PAGE_BYTES, SLICE_BYTES_MAX } from "./limits.ts";
 import {
   type Address,
   COMPRESSIONS,
@@ -40,7 +40,7 @@ const runShapes = fc.array(fc.tuple(fc.integer({ min: 1, max: 12 }), fc.integer(
 });
 
 const pagesPacket: fc.Arbitrary<PagesPacket> = fc
-  .tuple(address, runShapes, fc.uniqueArray(fc.nat(59), { maxLength: 3 }), u32, fc.nat(1023))
+  .tuple(address, runShapes, fc.uniqueArray(fc.nat(59), { maxLength: 3 }), u32, fc.nat(BLOCKS_MAX - 1))
   .chain(([to, shapes, normal, seed, block]) => {
     const runs = new Uint32Array(shapes.length * 2);
     let next = 0;
@@ -166,7 +166,7 @@ describe("a forged packet whose checksum is right", () => {
     ["epoch 0", (view) => view.setUint32(16, 0, true), /epoch/],
     ["round 0", (view) => view.setUint32(20, 0, true), /round/],
     ["channel 255", (view) => view.setUint16(28, 255, true), /channel 255/],
-    ["block 1024", (view) => view.setUint16(30, 1024, true), /block 1024/],
+    ["block 512", (view) => view.setUint16(30, BLOCKS_MAX, true), /block 512/],
     ["more runs than pages", (view) => view.setUint16(36, 4, true), /4 runs of 3 pages/],
     ["more pages than a packet holds", (view) => view.setUint16(38, PACKET_PAGES_MAX + 1, true), /65 pages/],
     ["a payload longer than it is", (view) => view.setUint32(44, 0xffff_ffff, true), /the header says/],
@@ -230,7 +230,7 @@ describe("a packet at its limits", () => {
     const packet: PagesPacket = {
       kind: "pages",
       ...to,
-      block: 1023,
+      block: BLOCKS_MAX - 1,
       compression: "none",
       runs: Uint32Array.from({ length: 128 }, (_, i) => (i % 2 === 0 ? 2 ** 32 - 128 + i : 1)),
       pages: 64,

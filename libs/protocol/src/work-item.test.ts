@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { decoderSuite, positive, u32, wireId } from "./decoder.conformance.ts";
-import { DEVICE_STATE_BYTES_MAX, PACKET_PAGES_MAX, SLICE_BYTES_MAX } from "./limits.ts";
+import { BLOCKS_MAX, DEVICE_STATE_BYTES_MAX, PACKET_PAGES_MAX, SLICE_BYTES_MAX } from "./limits.ts";
 import { COMPRESSIONS } from "./packet.ts";
 import { decodeWorkItem, encodeWorkItem, type PagesItem, type SliceItem, type WorkItem } from "./work-item.ts";
 
@@ -24,7 +24,7 @@ const pagesItem: fc.Arbitrary<PagesItem> = fc
       minLength: 1,
       maxLength: 5,
     }),
-    block: fc.nat(1023),
+    block: fc.nat(BLOCKS_MAX - 1),
     fileOffset: fc.oneof(fc.nat(2 ** 30), fc.constantFrom(0, 4096, 2 ** 53 - 1)),
     mode: fc.constantFrom("none", "worker", "given"),
     fill: fc.nat(255),
@@ -102,7 +102,7 @@ describe("a forged work item", () => {
     ["epoch 0", (view) => view.setUint32(16, 0, true)],
     ["round 0", (view) => view.setUint32(20, 0, true)],
     ["channel 255", (view) => view.setUint16(28, 255, true)],
-    ["block 1024", (view) => view.setUint16(30, 1024, true)],
+    ["block 512", (view) => view.setUint16(30, BLOCKS_MAX, true)],
     ["no runs", (view) => view.setUint16(36, 0, true)],
     ["fewer runs than it holds", (view) => view.setUint16(36, 1, true)],
     ["more runs than it holds", (view) => view.setUint16(36, 0xffff, true)],
