@@ -1,6 +1,6 @@
 /** A RAM sender on the simulated network: the real decisions, a model of the guest beneath. */
 import type { SimNetwork } from "@godwit/fabric/simulation";
-import { type SourceCommand, subjects } from "@godwit/protocol";
+import { PACKET_PAGES_MAX, type SourceCommand, subjects } from "@godwit/protocol";
 import * as Source from "@godwit/ram-sender/decisions";
 import type { Breakage } from "./breakage.ts";
 import { checkAlways, type GuestModel } from "./guest-model.ts";
@@ -19,7 +19,13 @@ export const bootSource = (
   incarnation: string,
   broken: ReadonlySet<Breakage>,
 ): void => {
-  const sender: Source.Sender = { node: NODE_A, incarnation, sources: new Map(), recovering: new Set() };
+  const sender: Source.Sender = {
+    node: NODE_A,
+    incarnation,
+    itemPagesMax: PACKET_PAGES_MAX,
+    sources: new Map(),
+    recovering: new Set(),
+  };
   const local = (delayMs: number, what: () => void, done: () => void): void => {
     // The guest is another process: what it was asked to do happens even when the asker has died.
     network.after(delayMs, () => {

@@ -80,6 +80,16 @@ const malformed = (reason: string): Malformed => ({ kind: "malformed", reason })
 export const payloadOffset = (runs: number, pages: number): number =>
   PACKET_HEADER_BYTES + runs * 8 + ((pages + 7) >>> 3);
 
+/**
+ * Pages that a packet may hold where a message may have `maxPayloadBytes`: the worst case is a run for each page, none of them zero.
+ * 0: not even one page fits.
+ */
+export const packetPagesWithin = (maxPayloadBytes: number): number => {
+  let pages = PACKET_PAGES_MAX;
+  while (pages > 0 && payloadOffset(pages, pages) + pages * PAGE_BYTES > maxPayloadBytes) pages--;
+  return pages;
+};
+
 const writeHeader = (view: DataView, kind: number, a: Address, compression: Compression, index: number): void => {
   view.setUint32(0, MAGIC, true);
   view.setUint8(4, PACKET_VERSION);

@@ -2,7 +2,15 @@
 import { GODWIT_VERSION, makeEndings, openOwnershipRegister, type Settings } from "@godwit/actor";
 import { Fabric } from "@godwit/fabric";
 import { openRegistry } from "@godwit/guest";
-import { json, MigrationList, SourceCommand, SourceReport, subjects } from "@godwit/protocol";
+import {
+  GodwitError,
+  json,
+  MigrationList,
+  packetPagesWithin,
+  SourceCommand,
+  SourceReport,
+  subjects,
+} from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Exit from "effect/Exit";
 import * as Scope from "effect/Scope";
@@ -26,9 +34,15 @@ export const runSender = Effect.fnUntraced(function* (
     register: yield* openOwnershipRegister,
     registry: openRegistry(settings.runtimeDirectory),
   };
+  const itemPagesMax = packetPagesWithin(fabric.maxPayloadBytes);
+  if (itemPagesMax === 0) {
+    const reason = `max_payload of the NATS server is ${fabric.maxPayloadBytes} bytes, too little for one page of memory; 1 MiB is its default`;
+    return yield* new GodwitError({ code: "not-supported", actor: ACTOR, step: "start", reason });
+  }
   const sender: Sender = {
     node: settings.node,
     incarnation: settings.incarnation,
+    itemPagesMax,
     sources: new Map(),
     recovering: new Set(),
   };

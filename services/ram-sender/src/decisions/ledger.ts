@@ -12,7 +12,7 @@
  * Mutable on purpose, and owned by one state: at 1 GiB/s a copy per step would cost more than the pages.
  */
 import * as Bitmap from "@godwit/memory/bitmap";
-import { PACKET_PAGES_MAX, PAGE_BYTES, SLICE_BYTES_MAX } from "@godwit/protocol";
+import { PACKET_PAGES_MAX, PAGE_BYTES } from "@godwit/protocol";
 
 export interface PagesWork {
   readonly kind: "pages";
@@ -39,6 +39,7 @@ export interface Item {
 }
 
 export interface Ledger {
+  readonly itemPagesMax: number;
   round: number;
   nextItem: number;
   readonly todo: ReadonlyArray<Bitmap.Bitmap>;
@@ -55,7 +56,9 @@ export interface Ledger {
   resentItems: number;
 }
 
-export const make = (pagesOfBlocks: ReadonlyArray<number>): Ledger => ({
+/** `itemPagesMax`: pages of one item, at most PACKET_PAGES_MAX; fewer where the server's `max_payload` is small. */
+export const make = (pagesOfBlocks: ReadonlyArray<number>, itemPagesMax: number = PACKET_PAGES_MAX): Ledger => ({
+  itemPagesMax,
   round: 0,
   nextItem: 0,
   todo: pagesOfBlocks.map((pages) => Bitmap.make(pages)),
@@ -91,19 +94,20 @@ export const found = (ledger: Ledger, block: number, firstPage: number, pages: n
 
 /** Cuts the device state into slices for the running (last) round. */
 export const addDeviceState = (ledger: Ledger, bytes: number): void => {
-  for (let offset = 0; offset < bytes; offset += SLICE_BYTES_MAX) {
-    ledger.slices.push({ kind: "slice", offset, bytes: Math.min(SLICE_BYTES_MAX, bytes - offset) });
+  const sliceBytes = ledger.itemPagesMax * PAGE_BYTES;
+  for (let offset = 0; offset < bytes; offset += sliceBytes) {
+    ledger.slices.push({ kind: "slice", offset, bytes: Math.min(sliceBytes, bytes - offset) });
   }
 };
 
-/** Finds the next cut from (block, page): at most PACKET_PAGES_MAX pages of one block. */
+/** Finds the next cut from (block, page): at most `itemPagesMax` pages of one block. */
 const cut = (ledger: Ledger, block: number, page: number): { work: PagesWork; block: number; page: number } | null => {
   let at = page;
   for (let b = block; b < ledger.todo.length; b++, at = 0) {
     const runs: number[] = [];
     let pages = 0;
-    while (pages < PACKET_PAGES_MAX) {
-      const run = Bitmap.nextRun(ledger.todo[b]!, at, PACKET_PAGES_MAX - pages);
+    while (pages < ledger.itemPagesMax) {
+      const run = Bitmap.nextRun(ledger.todo[b]!, at, ledger.itemPagesMax - pages);
       if (run === null) break;
       runs.push(run.first, run.count);
       pages += run.count;

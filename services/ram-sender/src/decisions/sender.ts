@@ -7,6 +7,8 @@ import type { Source, SourceEvent } from "./source-state.ts";
 export interface Sender {
   readonly node: string;
   readonly incarnation: string;
+  /** Pages that fit one message of this server. */
+  readonly itemPagesMax: number;
   readonly sources: Map<string, Source>;
   /** Guests whose record is being settled after a restart; claims wait for that. */
   readonly recovering: Set<string>;
@@ -104,6 +106,7 @@ const claim = (
     attempt: command.attempt,
     parameters: command.parameters,
     capabilities: command.capabilities as Capabilities,
+    itemPagesMax: sender.itemPagesMax,
     now,
   });
   sender.sources.set(command.migration, source);

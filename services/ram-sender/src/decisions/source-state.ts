@@ -74,6 +74,8 @@ export interface Source {
   /** Of this process. */
   readonly incarnation: string;
   readonly capabilities: Capabilities;
+  /** Pages that fit one message of this server. */
+  readonly itemPagesMax: number;
   term: number;
   attempt: number;
   parameters: Parameters;

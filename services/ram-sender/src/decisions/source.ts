@@ -34,6 +34,7 @@ export const makeSource = (options: {
   readonly attempt: number;
   readonly parameters: Parameters;
   readonly capabilities: Capabilities;
+  readonly itemPagesMax: number;
   readonly now: number;
 }): Source => ({
   migration: options.migration,
@@ -41,6 +42,7 @@ export const makeSource = (options: {
   node: options.node,
   incarnation: options.incarnation,
   capabilities: options.capabilities,
+  itemPagesMax: options.itemPagesMax,
   term: options.term,
   attempt: options.attempt,
   parameters: options.parameters,
@@ -119,7 +121,7 @@ const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): vo
     case "TrackerOpened":
       if (phase._tag !== "OpeningTracker") return;
       source.tracker = event.kind;
-      source.ledger = Ledger.make(source.blockPages);
+      source.ledger = Ledger.make(source.blockPages, source.itemPagesMax);
       return Precopy.beginSync(source, now, emit);
     case "Found":
       if ((!isScanning(source) && phase._tag !== "FinalSync") || event.round !== source.ledger.round) return;
