@@ -6,7 +6,8 @@ import { resumePaused } from "../../services/cli/src/client.ts";
 import { commandLine, isAlive } from "./guest-process.ts";
 import { isMidway } from "./journey.ts";
 import { expectMoved } from "./outcome.ts";
-import { eventually, MIB, openWorld, type World } from "./world.ts";
+import { joinAsStranger } from "./stranger.ts";
+import { eventually, loaderOf, MIB, openWorld, runStateOf, type World } from "./world.ts";
 
 let world: World;
 let restarted: LocalNats | undefined;
@@ -28,14 +29,22 @@ const serverPid = (): number => {
   return Number(pid);
 };
 
-const crashAndRestart = async (): Promise<void> => {
+const crash = async (): Promise<void> => {
   const pid = serverPid();
   process.kill(pid, "SIGKILL");
   await eventually("the server is gone", () => !isAlive(pid));
+};
+
+const restart = async (): Promise<void> => {
   restarted = await startNats({
     storeDir: join(world.directory, "nats"),
     port: Number(new URL(world.cluster.url).port),
   });
+};
+
+const crashAndRestart = async (): Promise<void> => {
+  await crash();
+  await restart();
 };
 
 describe("a NATS server that crashes and comes back", () => {
@@ -58,5 +67,31 @@ describe("a NATS server that crashes and comes back", () => {
     await crashAndRestart();
     const end = await expectMoved(world, journey, "b");
     expect(end.attempts).toBe(1);
+  });
+
+  it("with the guest loaded at the destination, whose loader dies meanwhile: a second attempt completes", async () => {
+    const stranger = await joinAsStranger(world, "godwit.m.*.report.destination");
+    await world.startGuest({ name: "loaded", memoryBytes: 16 * MIB });
+    const journey = await world.migrate("loaded", "b", {
+      parameters: { "max-bandwidth": 0 },
+      capabilities: { "pause-before-switchover": true },
+    });
+    await journey.until((info) => info.status === "pre-switchover");
+    const destination = world.processesOf("loaded").find(({ node }) => node === "b")!.spec;
+    // It takes no device state until the server is away, and then its loader cannot commit.
+    process.kill(destination.pid, "SIGSTOP");
+    await world.run(resumePaused({ migration: journey.id }));
+    await eventually("the destination loads", () =>
+      stranger.heard.some(({ data }) => Buffer.from(data).includes('"phase":"loading"')),
+    );
+    await stranger.close();
+    await crash();
+    process.kill(destination.pid, "SIGCONT");
+    await eventually("the guest is loaded", async () => (await runStateOf(world, destination)) !== "incoming");
+    await world.kill(loaderOf("b"));
+    await restart();
+    await journey.until((info) => info.attempts === 2 && info.status === "pre-switchover");
+    await world.run(resumePaused({ migration: journey.id }));
+    await expectMoved(world, journey, "b");
   });
 });

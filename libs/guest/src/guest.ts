@@ -38,15 +38,25 @@ export interface Guest {
   readonly discard: Effect.Effect<void, GodwitError>;
 }
 
-/** How a node finds a guest: one JSON file for each in `<runtime directory>/guests/`. */
+/**
+ * How a node finds a guest: one JSON file for each in `<runtime directory>/guests/`. `arriving`: a migration fills it, and it was
+ * not handed over yet. Such a guest that stands still has no life of its own: a later attempt may end it.
+ */
 export type GuestSpec =
-  | { readonly driver: "builtin"; readonly name: string; readonly socket: string; readonly pid: number }
+  | {
+      readonly driver: "builtin";
+      readonly name: string;
+      readonly socket: string;
+      readonly pid: number;
+      readonly arriving?: true;
+    }
   | {
       readonly driver: "qemu";
       readonly name: string;
       readonly qmp: string;
       /** A command line that starts this guest as a destination (`-incoming defer`), when godwit is to start it. */
       readonly launch?: ReadonlyArray<string>;
+      readonly arriving?: true;
     };
 
 /** Opens guests of one kind. */

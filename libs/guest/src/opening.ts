@@ -40,8 +40,10 @@ export const openRegistered = Effect.fnUntraced(function* (registry: Registry, n
 });
 
 /**
- * The guest that shall receive a migration, in run state `incoming`: one that waits already, or one that is started for it. A guest
- * of that name that runs, or stands still with a life of its own, is refused with `guest-exists` and left alone.
+ * The guest that shall receive a migration, in run state `incoming`: one that waits already, or one that is started for it. It is
+ * registered as `arriving`; the caller settles that. A guest of that name that runs, or stands still with a life of its own, is
+ * refused with `guest-exists` and left alone. To be called only for an attempt whose claim was won: what an earlier attempt
+ * has loaded and not handed over is ended.
  */
 export const openDestination = Effect.fnUntraced(function* (
   registry: Registry,
@@ -51,12 +53,12 @@ export const openDestination = Effect.fnUntraced(function* (
   const present = yield* find(registry, offer.name);
   if (present !== null) {
     const waiting = yield* openWaiting(present);
-    if (waiting !== null) return { spec: present, guest: waiting };
+    if (waiting !== null) return { spec: markArriving(registry, present), guest: waiting };
   }
   if (offer.driver === "qemu") {
     if (present?.driver === "qemu" && present.launch !== undefined) {
       yield* launchQemu(present, present.launch);
-      return { spec: present, guest: yield* openGuest(present) };
+      return { spec: markArriving(registry, present), guest: yield* openGuest(present) };
     }
     const reason = `this node has no QEMU for guest ${offer.name}; start one with -incoming defer and give its monitor to godwit node --guest ${offer.name}=qemu:SOCKET`;
     return yield* new GodwitError({
@@ -68,11 +70,16 @@ export const openDestination = Effect.fnUntraced(function* (
     });
   }
   const spec = yield* startBuiltinIncoming(offer.name, offer.blocks, guestDirectory);
-  registry.put(spec);
-  return { spec, guest: yield* openGuest(spec) };
+  return { spec: markArriving(registry, spec), guest: yield* openGuest(spec) };
 });
 
-/** The registered guest if it waits for a migration, null if it is gone; anything else is somebody's guest. */
+const markArriving = (registry: Registry, spec: GuestSpec): GuestSpec => {
+  const marked: GuestSpec = { ...spec, arriving: true };
+  registry.put(marked);
+  return marked;
+};
+
+/** The registered guest if it waits for a migration, null if it is gone or was never handed over; anything else is somebody's guest. */
 const openWaiting = Effect.fnUntraced(function* (spec: GuestSpec) {
   const opened = yield* openGuest(spec).pipe(
     Effect.flatMap((guest) => Effect.map(guest.describe, (description) => ({ guest, description }))),
@@ -84,6 +91,10 @@ const openWaiting = Effect.fnUntraced(function* (spec: GuestSpec) {
   if (opened === null) return null;
   const { runState } = opened.description;
   if (runState === "incoming") return opened.guest;
+  if (runState === "paused" && spec.arriving) {
+    yield* opened.guest.discard;
+    return null;
+  }
   return yield* new GodwitError({
     code: "guest-exists",
     actor: "loader",

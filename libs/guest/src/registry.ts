@@ -5,13 +5,21 @@ import { isSafeName } from "@godwit/protocol";
 import * as Schema from "effect/Schema";
 import type { GuestSpec } from "./guest.ts";
 
+const arriving = Schema.optionalKey(Schema.Literal(true));
 const Spec = Schema.Union([
-  Schema.Struct({ driver: Schema.Literal("builtin"), name: Schema.String, socket: Schema.String, pid: Schema.Int }),
+  Schema.Struct({
+    driver: Schema.Literal("builtin"),
+    name: Schema.String,
+    socket: Schema.String,
+    pid: Schema.Int,
+    arriving,
+  }),
   Schema.Struct({
     driver: Schema.Literal("qemu"),
     name: Schema.String,
     qmp: Schema.String,
     launch: Schema.optionalKey(Schema.Array(Schema.String)),
+    arriving,
   }),
 ]);
 const decode = Schema.decodeUnknownSync(Schema.fromJsonString(Spec));
@@ -21,6 +29,8 @@ export interface Registry {
   readonly find: (name: string) => GuestSpec | null;
   readonly put: (spec: GuestSpec) => void;
   readonly remove: (name: string) => void;
+  /** Takes the mark `arriving` away: the guest was handed over, or waits anew. Nothing happens to a guest that is not there. */
+  readonly settle: (name: string) => void;
 }
 
 const SUFFIX = ".json";
@@ -42,6 +52,11 @@ export const openRegistry = (runtimeDirectory: string): Registry => {
       throw error;
     }
   };
+  const put = (spec: GuestSpec): void => {
+    const path = pathOf(spec.name);
+    writeFileSync(`${path}.${process.pid}`, JSON.stringify(spec), { mode: 0o600 });
+    renameSync(`${path}.${process.pid}`, path);
+  };
   return {
     list: () =>
       readdirSync(directory)
@@ -49,11 +64,13 @@ export const openRegistry = (runtimeDirectory: string): Registry => {
         .map((file) => read(file.slice(0, -SUFFIX.length)))
         .filter((spec) => spec !== null),
     find: read,
-    put: (spec) => {
-      const path = pathOf(spec.name);
-      writeFileSync(`${path}.${process.pid}`, JSON.stringify(spec), { mode: 0o600 });
-      renameSync(`${path}.${process.pid}`, path);
-    },
+    put,
     remove: (name) => rmSync(pathOf(name), { force: true }),
+    settle: (name) => {
+      const spec = read(name);
+      if (spec?.arriving === undefined) return;
+      const { arriving: _, ...settled } = spec;
+      put(settled);
+    },
   };
 };

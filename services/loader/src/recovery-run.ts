@@ -1,6 +1,6 @@
 /** Starts guests whose hand-over an earlier life of this loader had committed, and not yet carried out. */
 import { type OwnershipRegister, randomId, type Settings } from "@godwit/actor";
-import { type GuestSpec, openGuest } from "@godwit/guest";
+import { type GuestSpec, openGuest, type Registry, type RunState } from "@godwit/guest";
 import * as Effect from "effect/Effect";
 import { recover } from "./decisions/index.ts";
 
@@ -16,25 +16,29 @@ export const recoverGuest = Effect.fnUntraced(function* (
   spec: GuestSpec,
   settings: Settings,
   register: OwnershipRegister,
+  registry: Registry,
 ): Effect.fn.Return<void> {
-  for (let look = 1; look <= LOOKS_MAX && (yield* isWaiting(spec)); look++) {
+  for (let look = 1; look <= LOOKS_MAX; look++) {
+    const state = yield* stateOf(spec);
+    if (state !== "incoming" && state !== "paused" && state !== "running") return;
     const entry = yield* register.read(spec.name);
     const recovery =
       entry === "Unknown" ? null : recover(entry, settings.node, `${settings.incarnation}-${randomId()}`);
-    if (recovery?._tag === "Start") {
-      const started = yield* start(spec, recovery.resume);
+    if (recovery?._tag === "Start" && (yield* start(spec, recovery.resume))) {
+      registry.settle(spec.name);
       // The guest runs; whether the record says so is for the next reader's peace of mind.
-      if (started) return void (yield* register.write(spec.name, recovery.closed, recovery.revision));
+      return void (yield* register.write(spec.name, recovery.closed, recovery.revision));
     }
+    if (state === "running" && recovery !== null) return registry.settle(spec.name);
     yield* Effect.sleep(look < QUICK_LOOKS ? LOOK_AGAIN_MS : LOOK_SLOWLY_MS);
   }
 });
 
-/** A guest that does not run and could: incoming, or paused with everything loaded. */
-const isWaiting = (spec: GuestSpec): Effect.Effect<boolean> =>
+/** Null: it cannot be reached. */
+const stateOf = (spec: GuestSpec): Effect.Effect<RunState | null> =>
   Effect.scoped(Effect.flatMap(openGuest(spec), (guest) => guest.describe)).pipe(
-    Effect.map(({ runState }) => runState === "incoming" || runState === "paused"),
-    Effect.catch(() => Effect.succeed(false)),
+    Effect.map(({ runState }) => runState as RunState | null),
+    Effect.catch(() => Effect.succeed(null)),
   );
 
 const start = (spec: GuestSpec, resume: boolean): Effect.Effect<boolean> =>

@@ -80,7 +80,8 @@ export const runLoader = Effect.fnUntraced(function* (
   });
   yield* Effect.addFinalizer(() => Effect.forEach([...sessions.keys()], end, { discard: true }));
 
-  for (const spec of tools.registry.list()) yield* Effect.forkScoped(recoverGuest(spec, settings, tools.register));
+  for (const spec of tools.registry.list())
+    yield* Effect.forkScoped(recoverGuest(spec, settings, tools.register, tools.registry));
   yield* fabric.serve({
     name: "godwit-loader",
     version: GODWIT_VERSION,

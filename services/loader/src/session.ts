@@ -93,6 +93,8 @@ export const startSession = Effect.fnUntraced(function* (
           ),
         );
       case "WriteRecord":
+        // The record is closed once the guest was started: it has arrived.
+        if (!effect.record.open) registry.settle(destination.guest);
         return fork(
           register.write(destination.guest, effect.record, effect.revision).pipe(
             Effect.delay(effect.afterMs),
@@ -228,4 +230,5 @@ const writeFailure = (error: unknown): GodwitError => {
 const forgetIfGone = (registry: Registry, name: string): Effect.Effect<void> =>
   Effect.sync(() => {
     if (registry.find(name)?.driver === "builtin") registry.remove(name);
+    else registry.settle(name);
   });

@@ -73,7 +73,8 @@ const describeGuest = (spec: GuestSpec): Effect.Effect<NodeInfo["guests"][number
       name: spec.name,
       driver: spec.driver,
       machine: description.machine,
-      state: description.runState as string,
+      // Loaded, and not handed over: it waits, however it got stuck.
+      state: spec.arriving && description.runState === "paused" ? "incoming" : (description.runState as string),
       "memory-bytes": description.blocks.reduce((sum, block) => sum + block.lengthBytes, 0),
     })),
     Effect.catch((error) =>
