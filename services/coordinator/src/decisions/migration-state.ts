@@ -66,6 +66,8 @@ export interface Migration {
   passes: number;
   /** Writes of the ownership record so far: their operation ids must differ. */
   ops: number;
+  /** The attempt that the operator let go on from pre-switchover; null: none yet. It is said again until the source has heard it. */
+  continuedAttempt: number | null;
   sourceHeardAt: number;
   destinationHeardAt: number;
   nextCommandAt: number;

@@ -54,6 +54,7 @@ export const makeMigration = (options: {
   status: "none",
   passes: 0,
   ops: 0,
+  continuedAttempt: null,
   sourceHeardAt: options.now,
   destinationHeardAt: options.now,
   nextCommandAt: options.now,
@@ -92,13 +93,9 @@ const handle = (migration: Migration, event: MigrationEventIn, now: number, emit
     case "Cancel":
       return cancel(migration);
     case "Continue":
-      if (migration.sourceReport?.phase === "pre-switchover") {
-        emit({
-          _tag: "ToSource",
-          command: { _tag: "Continue", ...header(migration), epoch: migration.epoch as Epoch },
-        });
-      }
-      return;
+      if (migration.sourceReport?.phase !== "pre-switchover") return;
+      migration.continuedAttempt = migration.attempt;
+      return sayContinue(migration, emit);
     case "Tune":
       migration.parameters = event.parameters;
       emit({ _tag: "Save" });
@@ -132,6 +129,8 @@ const sourceReported = (migration: Migration, report: SourceReport, now: number,
     return;
   }
   migration.sourceReport = report;
+  if (report.phase === "pre-switchover" && migration.continuedAttempt === migration.attempt)
+    sayContinue(migration, emit);
   if (report.phase === "completed") return end(migration, "completed", now, emit);
   if (report.phase === "failed") return sourceFailed(migration, report, now, emit);
   switch (phase._tag) {
@@ -164,6 +163,9 @@ const sourceReported = (migration: Migration, report: SourceReport, now: number,
       return;
   }
 };
+
+const sayContinue = (migration: Migration, emit: Emit): void =>
+  emit({ _tag: "ToSource", command: { _tag: "Continue", ...header(migration), epoch: migration.epoch as Epoch } });
 
 /** A source that wakes up after its migration has ended is told so. */
 const straggler = (migration: Migration, report: SourceReport, emit: Emit): void => {

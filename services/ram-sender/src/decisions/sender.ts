@@ -59,6 +59,8 @@ export const route = (sender: Sender, command: SourceCommand, now: number): Rout
         event: { _tag: "Verdict", epoch: command.epoch, round: command.round, verdict: command.verdict },
       };
     case "Continue":
+      // Said to an earlier attempt: this one has stopped the guest anew.
+      if (command.epoch !== source.epoch) return { _tag: "Ignore" };
       return { _tag: "Step", source, event: { _tag: "Continue" } };
     case "Tune":
       return { _tag: "Step", source, event: { _tag: "Tune", parameters: command.parameters } };
