@@ -5,7 +5,10 @@
  * exactly or leaves input over: zlib ignores trailing bytes, and Node's zstd stops after the first frame.
  */
 import { constants, deflateSync, inflateSync, zstdCompressSync, zstdDecompressSync } from "node:zlib";
-import type { Compression } from "@godwit/protocol";
+import { type Compression, SLICE_BYTES_MAX } from "@godwit/protocol";
+
+/** log2 of the largest window a frame may ask for: no payload is longer, while a forged frame may ask for 128 MiB. */
+const ZSTD_WINDOW_LOG_MAX = Math.ceil(Math.log2(SLICE_BYTES_MAX));
 
 /** Levels as QEMU names them: zlib 0 to 9, zstd 0 (its default) to 20. */
 export const compress = (kind: Exclude<Compression, "none">, level: number, bytes: Uint8Array): Uint8Array =>
@@ -24,13 +27,19 @@ export const decompress = (
   payload: Uint8Array,
   rawBytes: number,
 ): Uint8Array | { readonly malformed: string } => {
-  if (kind === "none") return payload;
+  if (kind === "none") {
+    return payload.length === rawBytes ? payload : { malformed: `${payload.length} bytes, ${rawBytes} were declared` };
+  }
   // A limit of 0 is no limit to zlib; nothing to unpack needs no unpacking.
   if (rawBytes === 0) return payload.length === 0 ? payload : { malformed: "a payload where none was declared" };
   try {
     const options = { maxOutputLength: rawBytes, info: true } as const;
-    const unpack = kind === "zlib" ? inflateSync : zstdDecompressSync;
-    const { buffer, engine } = unpack(payload, options) as unknown as WithEngine;
+    const { buffer, engine } = (kind === "zlib"
+      ? inflateSync(payload, options)
+      : zstdDecompressSync(payload, {
+          ...options,
+          params: { [constants.ZSTD_d_windowLogMax]: ZSTD_WINDOW_LOG_MAX },
+        })) as unknown as WithEngine;
     if (buffer.length !== rawBytes)
       return { malformed: `unpacks to ${buffer.length} bytes, ${rawBytes} were declared` };
     if (engine.bytesWritten !== payload.length)

@@ -3,7 +3,7 @@ import type { OwnershipEntry, OwnershipRecord } from "./ownership.ts";
 import { type SettlementEvent, type SettlementNext, settle } from "./settlement.ts";
 
 /** Steps of one run; each is one of up to eight things that can happen. All runs are tried. */
-const DEPTH = 7;
+const DEPTH = 9;
 
 const record = (op: string): OwnershipRecord =>
   ({ state: "source", epoch: 2, op, migration: "0", node: "a", open: true, wasRunning: true }) as OwnershipRecord;
