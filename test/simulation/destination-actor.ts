@@ -127,7 +127,7 @@ export const bootDestination = (
     if (!admits(destination, packet, broken)) return;
     const early = broken.has("acknowledge before applying") && network.random() < 0.05;
     if (!early) apply(guest, packet);
-    Loader.Fence.applied(destination.fence, packet.item);
+    Loader.Fence.applied(destination.fence, packet);
     network.send(NAME, subjects.acknowledgement(destination.migration), {
       _tag: "Applied",
       epoch: packet.epoch,

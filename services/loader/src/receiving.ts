@@ -62,7 +62,7 @@ export const receive = (destination: Destination, receiver: Receiver, messages: 
       acknowledge();
       round = packet.round;
     }
-    Fence.applied(fence, packet.item);
+    Fence.applied(fence, packet);
     items.push(packet.item);
     if (packet.kind === "pages") {
       normalPages += packet.normalPages;

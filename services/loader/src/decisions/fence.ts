@@ -2,7 +2,7 @@
  * Which packets still count (R2, R7), and which items of the newest round are applied. Called once per packet, so plain numbers
  * and one bit per item.
  */
-import { type Address, DEVICE_STATE_BYTES_MAX, SLICE_BYTES_MAX } from "@godwit/protocol";
+import { type Address, DEVICE_STATE_BYTES_MAX, PAGE_BYTES } from "@godwit/protocol";
 
 export interface Fence {
   readonly migration: string;
@@ -29,7 +29,8 @@ export const make = (migration: string, epoch: number, pages: number): Fence => 
   migration,
   epoch,
   round: 0,
-  itemsMax: pages + Math.ceil(DEVICE_STATE_BYTES_MAX / SLICE_BYTES_MAX),
+  // The least that an item holds is a page, or a page's worth of device state where the server's messages are small.
+  itemsMax: pages + DEVICE_STATE_BYTES_MAX / PAGE_BYTES,
   applied: new Uint32Array(ITEMS_AT_FIRST / 32),
   appliedItems: 0,
   dropped: 0,
@@ -38,22 +39,25 @@ export const make = (migration: string, epoch: number, pages: number): Fence => 
   wireBytes: 0,
 });
 
-/** Whether a packet may touch the guest's memory. A newer round closes the older ones at once, before anything is applied. */
+/** Whether a packet may touch the guest's memory, if it can be applied at all. */
 export const admit = (fence: Fence, packet: Address): Verdict => {
   if (packet.migration !== fence.migration) return "other migration";
   if (packet.epoch !== fence.epoch) return "other epoch";
   if (packet.round < fence.round) return "older round";
   if (packet.item >= fence.itemsMax) return "item out of range";
-  if (packet.round > fence.round) {
-    fence.round = packet.round;
-    fence.applied.fill(0);
-    fence.appliedItems = 0;
-  }
   return "apply";
 };
 
-/** Notes that an admitted item is in the guest's memory. Copies count once. */
-export const applied = (fence: Fence, item: number): void => {
+/**
+ * Notes that an admitted item is in the guest's memory. Copies count once. The first one of a newer round closes the older ones; a
+ * packet that could not be applied does not: a forged one would cut off the round that is under way.
+ */
+export const applied = (fence: Fence, { round, item }: { readonly round: number; readonly item: number }): void => {
+  if (round > fence.round) {
+    fence.round = round;
+    fence.applied.fill(0);
+    fence.appliedItems = 0;
+  }
   const word = item >>> 5;
   if (word >= fence.applied.length) {
     const larger = new Uint32Array(Math.max(word + 1, fence.applied.length * 2));
