@@ -48,9 +48,10 @@ export const bootSource = (
   const takeBack = (recovery: Extract<Source.Recovery, { _tag: "TakeBack" }>): void =>
     writeOwnership(network, NAME, { ...recovery, afterMs: 0 }, (outcome) => {
       if (outcome === "Unknown") return takeBack(recovery);
-      if (outcome !== "Lost") return resumed(recovery);
+      if (outcome !== "Lost") return resumed(recovery, outcome.revision);
       readOwnership(network, NAME, 0, (entry) => {
-        if (entry !== null && entry !== "Unknown" && entry.record.op === recovery.record.op) return resumed(recovery);
+        if (entry !== null && entry !== "Unknown" && entry.record.op === recovery.record.op)
+          return resumed(recovery, entry.revision);
         recoverAfterStart(RECOVERY_LOOKS);
       });
     });
@@ -66,17 +67,21 @@ export const bootSource = (
         () => sender.recovering.delete(GUEST),
       );
     });
-  const resumed = (recovery: Extract<Source.Recovery, { _tag: "TakeBack" }>): void => {
-    if (!recovery.resume) {
-      sender.recovering.delete(GUEST);
-      return;
-    }
+  const resumed = (recovery: Extract<Source.Recovery, { _tag: "TakeBack" }>, revision: number): void => {
+    const close = (): void =>
+      writeOwnership(
+        network,
+        NAME,
+        { record: Source.settled(recovery.record, `${recovery.record.op}-settled`), revision, afterMs: 0 },
+        () => sender.recovering.delete(GUEST),
+      );
+    if (!recovery.resume || guest.sourceRuns) return close();
     local(
       between(network, 0.1, 2),
       () => {
         guest.sourceRuns = true;
       },
-      () => sender.recovering.delete(GUEST),
+      close,
     );
   };
 

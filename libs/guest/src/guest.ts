@@ -39,8 +39,9 @@ export interface Guest {
 }
 
 /**
- * How a node finds a guest: one JSON file for each in `<runtime directory>/guests/`. `arriving`: a migration fills it, and it was
- * not handed over yet. Such a guest that stands still has no life of its own: a later attempt may end it.
+ * How a node finds a guest: one JSON file for each in `<runtime directory>/guests/`. `moving`: a migration has it in hand, and it stands
+ * still for no other reason. `arriving` was not handed over yet, so a later attempt may end it; `leaving` was stopped for its
+ * switchover, so it may be ended once the record says that it runs elsewhere.
  */
 export type GuestSpec =
   | {
@@ -48,7 +49,7 @@ export type GuestSpec =
       readonly name: string;
       readonly socket: string;
       readonly pid: number;
-      readonly arriving?: true;
+      readonly moving?: "arriving" | "leaving";
     }
   | {
       readonly driver: "qemu";
@@ -56,7 +57,7 @@ export type GuestSpec =
       readonly qmp: string;
       /** A command line that starts this guest as a destination (`-incoming defer`), when godwit is to start it. */
       readonly launch?: ReadonlyArray<string>;
-      readonly arriving?: true;
+      readonly moving?: "arriving" | "leaving";
     };
 
 /** Opens guests of one kind. */

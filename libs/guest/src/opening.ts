@@ -74,7 +74,7 @@ export const openDestination = Effect.fnUntraced(function* (
 });
 
 const markArriving = (registry: Registry, spec: GuestSpec): GuestSpec => {
-  const marked: GuestSpec = { ...spec, arriving: true };
+  const marked: GuestSpec = { ...spec, moving: "arriving" };
   registry.put(marked);
   return marked;
 };
@@ -91,7 +91,7 @@ const openWaiting = Effect.fnUntraced(function* (spec: GuestSpec) {
   if (opened === null) return null;
   const { runState } = opened.description;
   if (runState === "incoming") return opened.guest;
-  if (runState === "paused" && spec.arriving) {
+  if (runState === "paused" && spec.moving === "arriving") {
     yield* opened.guest.discard;
     return null;
   }

@@ -5,21 +5,21 @@ import { isSafeName } from "@godwit/protocol";
 import * as Schema from "effect/Schema";
 import type { GuestSpec } from "./guest.ts";
 
-const arriving = Schema.optionalKey(Schema.Literal(true));
+const moving = Schema.optionalKey(Schema.Literals(["arriving", "leaving"]));
 const Spec = Schema.Union([
   Schema.Struct({
     driver: Schema.Literal("builtin"),
     name: Schema.String,
     socket: Schema.String,
     pid: Schema.Int,
-    arriving,
+    moving,
   }),
   Schema.Struct({
     driver: Schema.Literal("qemu"),
     name: Schema.String,
     qmp: Schema.String,
     launch: Schema.optionalKey(Schema.Array(Schema.String)),
-    arriving,
+    moving,
   }),
 ]);
 const decode = Schema.decodeUnknownSync(Schema.fromJsonString(Spec));
@@ -29,7 +29,9 @@ export interface Registry {
   readonly find: (name: string) => GuestSpec | null;
   readonly put: (spec: GuestSpec) => void;
   readonly remove: (name: string) => void;
-  /** Takes the mark `arriving` away: the guest was handed over, or waits anew. Nothing happens to a guest that is not there. */
+  /** Notes that a migration has the guest in hand. Nothing happens to a guest that is not there. */
+  readonly mark: (name: string, moving: "arriving" | "leaving") => void;
+  /** Takes that note away: the guest was handed over, waits anew, or goes on. Nothing happens to a guest that is not there. */
   readonly settle: (name: string) => void;
 }
 
@@ -66,10 +68,14 @@ export const openRegistry = (runtimeDirectory: string): Registry => {
     find: read,
     put,
     remove: (name) => rmSync(pathOf(name), { force: true }),
+    mark: (name, moving) => {
+      const spec = read(name);
+      if (spec !== null) put({ ...spec, moving });
+    },
     settle: (name) => {
       const spec = read(name);
-      if (spec?.arriving === undefined) return;
-      const { arriving: _, ...settled } = spec;
+      if (spec?.moving === undefined) return;
+      const { moving: _, ...settled } = spec;
       put(settled);
     },
   };

@@ -74,7 +74,8 @@ const describeGuest = (spec: GuestSpec): Effect.Effect<NodeInfo["guests"][number
       driver: spec.driver,
       machine: description.machine,
       // Loaded, and not handed over: it waits, however it got stuck.
-      state: spec.arriving && description.runState === "paused" ? "incoming" : (description.runState as string),
+      state:
+        spec.moving === "arriving" && description.runState === "paused" ? "incoming" : (description.runState as string),
       "memory-bytes": description.blocks.reduce((sum, block) => sum + block.lengthBytes, 0),
     })),
     Effect.catch((error) =>

@@ -3,12 +3,15 @@ import { type OwnershipRegister, randomId, type Settings } from "@godwit/actor";
 import { type GuestSpec, openGuest, type Registry } from "@godwit/guest";
 import type { OwnershipEntry } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
-import { recover } from "./decisions/index.ts";
+import * as Schedule from "effect/Schedule";
+import { recover, settled } from "./decisions/index.ts";
 
 /** Between two looks at a record that cannot be reached or may be stale, ms. */
 const LOOK_AGAIN_MS = 300;
 /** A paused guest whose record says "nothing to do" is looked at again so often: a read may be stale (a deposed leader answers for some seconds at most). */
 const LOOKS = 10;
+/** A guest that does not go on is asked again, for a minute. */
+const RESUME_AGAIN = { schedule: Schedule.spaced("500 millis"), times: 120 };
 
 const isPaused = (spec: GuestSpec): Effect.Effect<boolean> =>
   Effect.scoped(Effect.flatMap(openGuest(spec), (guest) => guest.describe)).pipe(
@@ -31,24 +34,39 @@ export const recoverGuest = Effect.fnUntraced(function* (
       yield* Effect.sleep(LOOK_AGAIN_MS);
       continue;
     }
-    // What does not stand still here is no leftover of a hand-over.
-    if (recovery._tag === "Discard" && !(yield* isPaused(spec))) return;
+    // What does not stand still for its switchover is no leftover of a hand-over.
+    if (recovery._tag === "Discard" && (spec.moving !== "leaving" || !(yield* isPaused(spec)))) return;
     const outcome = yield* register.write(spec.name, recovery.record, recovery.revision);
-    if (typeof outcome === "object" || (yield* isOurs(register, spec.name, recovery.record.op))) {
+    const revision =
+      typeof outcome === "object" ? outcome.revision : yield* ownRevision(register, spec.name, recovery.record.op);
+    if (revision !== null) {
       if (recovery._tag === "Discard") return yield* discard(spec, recovery.record.node, registry);
-      if (!recovery.resume || !(yield* isPaused(spec))) return;
-      yield* Effect.logWarning(
-        `an earlier life of this sender left guest ${spec.name} stopped; it was taken back and goes on here`,
-      );
-      return yield* Effect.scoped(Effect.flatMap(openGuest(spec), (guest) => guest.resume)).pipe(
-        Effect.catch((error) => Effect.logError(`guest ${spec.name} does not go on: ${error.message}`)),
-      );
+      if (recovery.resume && (yield* isPaused(spec))) yield* goOn(spec, registry);
+      // Not written: the next life finds it open, and finds nothing to do.
+      return void (yield* register.write(
+        spec.name,
+        settled(recovery.record, `${settings.incarnation}-${randomId()}`),
+        revision,
+      ));
     }
     // Unknown, or somebody was faster: nothing is settled, look again from the start (O5).
     look = 0;
     yield* Effect.sleep(LOOK_AGAIN_MS);
   }
 });
+
+const goOn = (spec: GuestSpec, registry: Registry): Effect.Effect<void> =>
+  Effect.scoped(Effect.flatMap(openGuest(spec), (guest) => guest.resume)).pipe(
+    Effect.tap(() => Effect.sync(() => registry.settle(spec.name))),
+    Effect.andThen(
+      Effect.logWarning(
+        `an earlier life of this sender left guest ${spec.name} stopped; it was taken back and goes on here`,
+      ),
+    ),
+    Effect.tapError((error) => Effect.logError(`guest ${spec.name} does not go on: ${error.message}`)),
+    Effect.retry(RESUME_AGAIN),
+    Effect.ignore,
+  );
 
 const discard = (spec: GuestSpec, node: string, registry: Registry): Effect.Effect<void> =>
   Effect.scoped(Effect.flatMap(openGuest(spec), (guest) => guest.discard)).pipe(
@@ -68,5 +86,8 @@ const known = (register: OwnershipRegister, guest: string): Effect.Effect<Owners
       ),
     );
 
-const isOurs = (register: OwnershipRegister, guest: string, op: string): Effect.Effect<boolean> =>
-  Effect.map(register.read(guest), (entry) => entry !== null && entry !== "Unknown" && entry.record.op === op);
+/** The revision of our own write whose answer was lost, or null when the register shows another's. */
+const ownRevision = (register: OwnershipRegister, guest: string, op: string): Effect.Effect<number | null> =>
+  Effect.map(register.read(guest), (entry) =>
+    entry !== null && entry !== "Unknown" && entry.record.op === op ? entry.revision : null,
+  );

@@ -162,17 +162,18 @@ export const startSession = Effect.fnUntraced(function* (
       case "sync":
         return sync(round);
       case "pause":
-        return Effect.as(
+        // Noted first: a successor that finds the guest stopped must know that it was for this.
+        return Effect.andThen(
+          noted("leaving"),
           withGuest((opened) => opened.pause),
-          { _tag: "Paused" },
-        );
+        ).pipe(Effect.as({ _tag: "Paused" }));
       case "save-device-state":
         return saveDeviceState;
       case "resume":
-        return Effect.as(
+        return Effect.andThen(
           withGuest((opened) => opened.resume),
-          { _tag: "Resumed" },
-        );
+          noted("settled"),
+        ).pipe(Effect.as({ _tag: "Resumed" }));
       case "discard":
         return withGuest((opened) => opened.discard).pipe(
           Effect.tap(() => Effect.sync(() => registry.remove(source.guest))),
@@ -180,6 +181,12 @@ export const startSession = Effect.fnUntraced(function* (
         );
     }
   };
+
+  const noted = (what: "leaving" | "settled"): Effect.Effect<void, GodwitError> =>
+    Effect.try({
+      try: () => (what === "leaving" ? registry.mark(source.guest, what) : registry.settle(source.guest)),
+      catch: asGodwitError("ram-sender", "note in the guest registry"),
+    });
 
   const openTracker = (opened: Guest): Effect.Effect<SourceEvent, GodwitError> =>
     Effect.gen(function* () {

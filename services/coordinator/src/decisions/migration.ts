@@ -124,8 +124,8 @@ const sourceReported = (migration: Migration, report: SourceReport, now: number,
   }
   if (report.attempt !== migration.attempt) {
     // Only an older attempt ever began there, and it has ended: of ours there is nothing to undo.
-    if (phase._tag === "Aborting" && report.attempt < migration.attempt && report.phase === "failed")
-      finish(migration, phase.next, now, emit);
+    const neverBegan = migration.sourceReport === null && report.attempt < migration.attempt;
+    if (phase._tag === "Aborting" && neverBegan && report.phase === "failed") finish(migration, phase.next, now, emit);
     return;
   }
   migration.sourceReport = report;

@@ -13,7 +13,7 @@ export type Recovery =
       readonly revision: number;
       readonly resume: boolean;
     }
-  /** `record` is what was read, under an operation id of its own: winning the write proves that the read was not stale (O5). */
+  /** Only for a guest that was stopped for its switchover. `record` is what was read, under an operation id of its own: winning the write proves that the read was not stale (O5). */
   | { readonly _tag: "Discard"; readonly record: OwnershipRecord; readonly revision: number };
 
 export const recover = (entry: OwnershipEntry | null, node: string, op: string): Recovery => {
@@ -36,10 +36,14 @@ export const recover = (entry: OwnershipEntry | null, node: string, op: string):
       op,
       migration: record.migration,
       node,
-      open: false,
+      // Open until the guest goes on: a successor that dies before that leaves it to the next.
+      open: true,
       wasRunning: record.wasRunning,
     },
     revision: entry.revision,
     resume: record.wasRunning,
   };
 };
+
+/** What is written, at the revision of the taking back, once the guest goes on. */
+export const settled = (record: OwnershipRecord, op: string): OwnershipRecord => ({ ...record, op, open: false });

@@ -227,6 +227,8 @@ const claim = (source: Source, entry: OwnershipEntry | null | "Unknown", now: nu
   }
   // A switchover of an earlier life of this process is being taken back by its recovery; the claim waits for that.
   if (entry?.record.state === "switching") return emit({ _tag: "ReadRecord", op: "claim", afterMs: SETTLE_PAUSE_MS });
+  // A record still open says that whoever died had stopped a running guest.
+  if (entry?.record.open === true && entry.record.wasRunning) source.wasRunning = true;
   source.epoch = (entry?.record.epoch ?? 0) + 1;
   source.revision = entry?.revision ?? 0;
   source.phase = { _tag: "Claiming", settlement: write(source, sourceRecord(source, true), emit) };
