@@ -17,11 +17,11 @@ const CACHE = fileURLToPath(new URL("../.cache", import.meta.url));
 /**
  * The path of a nats-server of MINIMUM_VERSION or later. Looks, in this order, at `$GODWIT_NATS_SERVER`, `$GODWIT_NATS` when
  * that is a file (for everybody else it holds server URLs), PATH, the project's cache, and then downloads: the official
- * release, else Debian's package. Never touches the system; needs no privileges.
+ * release, else Debian's package; `download: false` leaves that out. Never touches the system; needs no privileges.
  *
  * Throws an Error that lists everything that was tried and what the operator can do.
  */
-export async function natsServerPath({ log = () => {}, cache = CACHE } = {}) {
+export async function natsServerPath({ log = () => {}, cache = CACHE, download = true } = {}) {
   const tried = [];
   const usable = (path, from) => {
     const problem = unfit(path);
@@ -48,6 +48,7 @@ export async function natsServerPath({ log = () => {}, cache = CACHE } = {}) {
     ["the official release", () => fromRelease(cache)],
     ["Debian's package", () => fromDebian(cache, log)],
   ];
+  if (!download) throw new Error(advice(tried));
   for (const [what, obtain] of sources) {
     try {
       log(`nats-server: none of version ${MINIMUM_VERSION} or later here, trying ${what}`);

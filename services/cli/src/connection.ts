@@ -30,7 +30,10 @@ export const fabricLayer = ({ nats, creds }: NatsValues, name: string): Layer.La
   );
 
 /** Runs a request on NATS; of the fabric's own log, warnings and errors go to stderr. */
-export const onNats = <A>(values: NatsValues, work: Effect.Effect<A, GodwitError, Fabric>): Effect.Effect<A, GodwitError> =>
+export const onNats = <A>(
+  values: NatsValues,
+  work: Effect.Effect<A, GodwitError, Fabric>,
+): Effect.Effect<A, GodwitError> =>
   work.pipe(
     Effect.provide(fabricLayer(values, "godwit cli")),
     Effect.provide(Telemetry.layer({ actor: "cli", node: "-", level: "warn" })),

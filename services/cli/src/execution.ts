@@ -43,7 +43,10 @@ const broken = (cause: Cause.Cause<GodwitError>, ending: Signal | null, report: 
   if (ending !== null) {
     const reason = `the command was ended by ${ending}`;
     const error = new GodwitError({ code: "cancelled", actor: "cli", step: "run the command", reason });
-    report.answer({ error: { code: error.code, actor: error.actor, step: error.step, reason, remedy: error.remedy } }, "");
+    report.answer(
+      { error: { code: error.code, actor: error.actor, step: error.step, reason, remedy: error.remedy } },
+      "",
+    );
     return SIGNALS[ending];
   }
   return reportFailure(report, unforeseen(Cause.squash(cause)));

@@ -21,7 +21,10 @@ const entryOf = (name: string): Entry => {
 const showHelp = async (name: string | undefined, report: Report): Promise<number> => {
   const commands = Object.entries(CATALOGUE).map(([command, { summary }]) => [command, summary] as const);
   if (name === undefined) {
-    report.answer({ commands: commands.map(([command, summary]) => ({ name: command, summary })) }, generalHelp(commands));
+    report.answer(
+      { commands: commands.map(([command, summary]) => ({ name: command, summary })) },
+      generalHelp(commands),
+    );
     return 0;
   }
   const entry = entryOf(name);
@@ -67,7 +70,10 @@ const main = async (words: ReadonlyArray<string>): Promise<number> => {
     code = await run(words, report);
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
-    report.answer({ error: { code: error.code, actor: "cli", step: "read the line", reason: error.message, remedy: error.remedy } }, "");
+    report.answer(
+      { error: { code: error.code, actor: "cli", step: "read the line", reason: error.message, remedy: error.remedy } },
+      "",
+    );
     report.note(errorText(error.code, error.message, error.remedy));
     code = USAGE;
   }

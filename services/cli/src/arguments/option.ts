@@ -43,7 +43,11 @@ export const flag = (what: string): Option<boolean> => ({
 });
 
 /** A text; null when it is absent. */
-export const text = (value: string, what: string, more: { readonly variable?: string } = {}): Option<string | null> => ({
+export const text = (
+  value: string,
+  what: string,
+  more: { readonly variable?: string } = {},
+): Option<string | null> => ({
   what,
   value,
   repeatable: false,
@@ -102,7 +106,10 @@ export const sizeIfGiven = (shownDefault: string, what: string): Option<number |
 });
 
 /** A rate (`50MiB/s`) in bytes per second. */
-export const rate = (shownDefault: string, what: string): Option<number> => ({ ...size(shownDefault, what), value: "RATE" });
+export const rate = (shownDefault: string, what: string): Option<number> => ({
+  ...size(shownDefault, what),
+  value: "RATE",
+});
 
 /** A rate in bytes per second, null when it is absent. */
 export const rateIfGiven = (shownDefault: string, what: string): Option<number | null> => ({

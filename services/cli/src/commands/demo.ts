@@ -18,10 +18,10 @@ import {
   type Values,
 } from "../arguments/option.ts";
 import { settingsHelp } from "../arguments/settings-help.ts";
-import { openCluster } from "../demo/cluster.ts";
-import { checkSettings, travel } from "../demo/journey.ts";
+import { DESTINATION, openCluster, SOURCE, workersFor } from "../demo/cluster.ts";
+import { checkSettings, type Journey, travel } from "../demo/journey.ts";
 import { lookForRoom } from "../demo/room.ts";
-import { openStage, type Stage } from "../demo/stage.ts";
+import { onStage, type Stage } from "../demo/stage.ts";
 import { type KilledWorker, openWorkerKiller } from "../demo/worker-killer.ts";
 import { failureOf, migrationDocument } from "../reporting/ending.ts";
 import { failureDocument } from "../reporting/failure.ts";
@@ -30,10 +30,6 @@ import type { Report } from "../reporting/report.ts";
 import { formatBytes, formatRate } from "../terminal/format.ts";
 
 const GUEST = "vm1";
-const SOURCE = "a";
-const DESTINATION = "b";
-/** Processes that send; more channels than that share them. */
-const WORKERS_MAX = 8;
 
 const options = {
   memory: size("512MiB", "the guest's memory"),
@@ -55,7 +51,7 @@ export const demo = command({
   notes: () =>
     `It needs no root, no QEMU and no NATS server: it starts one of its own. Ctrl-C stops all it started.\n\n${settingsHelp()}`,
   run: ({ values }, report) => {
-    const journey = {
+    const journey: Journey = {
       guest: GUEST,
       destination: DESTINATION,
       parameters: {
@@ -66,35 +62,18 @@ export const demo = command({
       },
       capabilities: readCapabilities(values.capability),
     };
-    return Effect.scoped(
-      Effect.gen(function* () {
-        const parameters = yield* checkSettings(journey);
-        const guestRoot = values["guest-dir"];
-        const room = yield* lookForRoom(guestRoot, values.memory, parameters["dirty-tracker"], guestRoot.startsWith(SHARED_MEMORY_DIRECTORY));
-        if (room.rootWouldAdd.length > 0) report.note(`not root; root would add: ${room.rootWouldAdd.join("; ")}`);
-        const stage = yield* openStage("demo", guestRoot);
-        if (values.keep) stage.keepLog();
-        const outcome = yield* perform(values, journey, stage, report).pipe(
-          Effect.provide(stage.log),
-          Effect.tapError(() => Effect.sync(() => showLog(stage, report))),
-        );
-        if (outcome.failure !== undefined) showLog(stage, report);
-        // Before everything is stopped: the reader need not wait for that.
-        report.answer(outcome.document, outcome.text);
-        return outcome;
-      }),
+    const wanted = { directory: values["guest-dir"], memoryBytes: values.memory, driver: "builtin" } as const;
+    const stage = { name: "demo", guestRoot: values["guest-dir"], keepLog: values.keep };
+    return checkSettings(journey).pipe(
+      Effect.flatMap((parameters) => lookForRoom({ ...wanted, tracker: parameters["dirty-tracker"] }, report)),
+      Effect.andThen(onStage(stage, report, (opened) => perform(values, journey, opened, report))),
     );
   },
 });
 
-const showLog = (stage: Stage, report: Report): void => {
-  stage.keepLog();
-  report.note(`the log of all actors: ${stage.logFile}`);
-};
-
 const perform = (
   values: DemoValues,
-  journey: Parameters<typeof travel>[0],
+  journey: Journey,
   stage: Stage,
   report: Report,
 ): Effect.Effect<Outcome, GodwitError, Scope.Scope> =>
@@ -102,7 +81,6 @@ const perform = (
     report.say(
       `starting NATS, a coordinator, nodes ${SOURCE} and ${DESTINATION}, and a guest of ${formatBytes(values.memory)} that writes ${formatRate(values["dirty-rate"])}`,
     );
-    const workers = Math.max(2, Math.min(values.channels, WORKERS_MAX));
     const [guest, { cluster, onFabric }] = yield* Effect.all(
       [
         startBuiltin({
@@ -114,7 +92,7 @@ const perform = (
         }),
         openCluster(stage, {
           nodes: [
-            { name: SOURCE, workers, guests: [] },
+            { name: SOURCE, workers: workersFor(values.channels), guests: [] },
             { name: DESTINATION, workers: 0, guests: [] },
           ],
         }),
@@ -157,7 +135,8 @@ const doubt = (values: DemoValues, found: Verification, killed: KilledWorker | n
     return demoError("verification-failed", reason);
   }
   if (values["kill-worker"] && killed === null) {
-    const reason = "the migration was over before a worker could be killed; give it more --memory or less --max-bandwidth";
+    const reason =
+      "the migration was over before a worker could be killed; give it more --memory or less --max-bandwidth";
     return demoError("wrong-state", reason);
   }
   return null;

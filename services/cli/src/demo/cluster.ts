@@ -9,6 +9,15 @@ import { type LocalCluster, type LocalClusterOptions, openLocalCluster } from ".
 import { awaitMembers } from "../members.ts";
 import type { Stage } from "./stage.ts";
 
+/** The node that a guest is moved from, and the one it is moved to. */
+export const SOURCE = "a";
+export const DESTINATION = "b";
+
+/** Processes that send; more channels than that share them. One that is killed must leave another one. */
+const WORKERS_MIN = 2;
+const WORKERS_MAX = 8;
+export const workersFor = (channels: number): number => Math.max(WORKERS_MIN, Math.min(channels, WORKERS_MAX));
+
 /** A cluster with everybody in it, and a fabric of our own. */
 export interface ReadyCluster {
   readonly cluster: LocalCluster;

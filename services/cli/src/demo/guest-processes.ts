@@ -17,7 +17,9 @@ const guestsBelow = (directory: string): ReadonlyArray<number> =>
     .map(Number)
     .filter((pid) => {
       try {
-        return readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(`"socket":${JSON.stringify(`${directory}/`).slice(0, -1)}`);
+        return readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(
+          `"socket":${JSON.stringify(`${directory}/`).slice(0, -1)}`,
+        );
       } catch {
         // It has ended since it was listed.
         return false;

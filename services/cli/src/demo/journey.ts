@@ -3,9 +3,9 @@ import type { Fabric } from "@godwit/fabric";
 import {
   type GodwitError,
   type MigrationInfo,
+  type Parameters,
   proposeCapabilities,
   proposeParameters,
-  type Parameters,
   toError,
 } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
@@ -21,7 +21,9 @@ export interface Journey {
 }
 
 /** The parameters that will hold. Fails as the coordinator would, before anything is started for it. */
-export const checkSettings = (asked: Pick<Journey, "parameters" | "capabilities">): Effect.Effect<Parameters, GodwitError> =>
+export const checkSettings = (
+  asked: Pick<Journey, "parameters" | "capabilities">,
+): Effect.Effect<Parameters, GodwitError> =>
   Effect.suspend(() => {
     const capabilities = proposeCapabilities(asked.capabilities);
     if ("code" in capabilities) return Effect.fail(toError(capabilities));

@@ -7,6 +7,8 @@ import * as Telemetry from "@godwit/telemetry";
 import * as Effect from "effect/Effect";
 import type * as Layer from "effect/Layer";
 import type * as Scope from "effect/Scope";
+import type { Outcome } from "../arguments/command.ts";
+import type { Report } from "../reporting/report.ts";
 import { endGuestsBelow } from "./guest-processes.ts";
 
 const LOG_NAME = "godwit.log";
@@ -21,6 +23,8 @@ export interface Stage {
   readonly log: Layer.Layer<never>;
   /** Leaves the log file where it is; the rest goes all the same. */
   readonly keepLog: () => void;
+  /** The same, and says where it is. */
+  readonly showLog: (report: Report) => void;
 }
 
 const refuse = (cause: unknown): GodwitError =>
@@ -32,7 +36,7 @@ const refuse = (cause: unknown): GodwitError =>
   });
 
 /** `name` stands in the paths, with our pid, so that an operator knows whose they are. */
-export const openStage = (name: string, guestRoot: string): Effect.Effect<Stage, GodwitError, Scope.Scope> =>
+const openStage = (name: string, guestRoot: string): Effect.Effect<Stage, GodwitError, Scope.Scope> =>
   Effect.gen(function* () {
     let keep = false;
     const make = (root: string, release: (path: string) => Effect.Effect<void>) =>
@@ -52,6 +56,9 @@ export const openStage = (name: string, guestRoot: string): Effect.Effect<Stage,
       Effect.try({ try: () => openSync(logFile, "a", 0o600), catch: refuse }),
       (fd) => Effect.sync(() => closeSync(fd)),
     );
+    const keepLog = (): void => {
+      keep = true;
+    };
     return {
       directory,
       guestDirectory,
@@ -62,11 +69,34 @@ export const openStage = (name: string, guestRoot: string): Effect.Effect<Stage,
         format: "json",
         destination: { write: (line) => void writeSync(log, line) },
       }),
-      keepLog: () => {
-        keep = true;
+      keepLog,
+      showLog: (report) => {
+        keepLog();
+        report.note(`the log of all actors: ${logFile}`);
       },
     };
   });
+
+/**
+ * Runs something on a stage of its own. What it answers is shown before everything is stopped, which takes a moment; when it fails,
+ * the log file stays, and is named.
+ */
+export const onStage = (
+  options: { readonly name: string; readonly guestRoot: string; readonly keepLog: boolean },
+  report: Report,
+  work: (stage: Stage) => Effect.Effect<Outcome, GodwitError, Scope.Scope>,
+): Effect.Effect<Outcome, GodwitError> =>
+  Effect.gen(function* () {
+    const stage = yield* openStage(options.name, options.guestRoot);
+    if (options.keepLog) stage.keepLog();
+    const outcome = yield* work(stage).pipe(
+      Effect.provide(stage.log),
+      Effect.tapError(() => Effect.sync(() => stage.showLog(report))),
+    );
+    if (outcome.failure !== undefined) stage.showLog(report);
+    report.answer(outcome.document, outcome.text);
+    return outcome;
+  }).pipe(Effect.scoped);
 
 const removeBut = (directory: string, kept: ReadonlyArray<string>): void => {
   if (kept.length === 0) return rmSync(directory, { recursive: true, force: true });

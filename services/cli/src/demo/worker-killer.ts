@@ -3,6 +3,9 @@ import type { Child } from "@godwit/node";
 import type { MigrationInfo } from "@godwit/protocol";
 import { childKey } from "../local-cluster.ts";
 
+/** In the middle: so much of the guest must have been sent before, as a share of its memory. */
+const SENT_BEFORE = 0.1;
+
 export interface KilledWorker {
   readonly worker: string;
   readonly pid: number;
@@ -14,7 +17,7 @@ export interface KilledWorker {
 }
 
 export interface WorkerKiller {
-  /** To be called with each state of the migration; kills once, as soon as there is something in flight. */
+  /** To be called with each state of the migration; kills once, with something in flight. */
   readonly look: (info: MigrationInfo) => void;
   /** Null while it has not come to it. */
   readonly killed: () => KilledWorker | null;
@@ -28,6 +31,7 @@ export const openWorkerKiller = (
   let killed: KilledWorker | null = null;
   const look = ({ status, ram, channels = [] }: MigrationInfo): void => {
     if (killed !== null || status !== "active" || ram === undefined) return;
+    if (ram["dirty-sync-count"] < 2 && ram.remaining > (1 - SENT_BEFORE) * ram.total) return;
     const [busiest] = channels.filter(({ worker }) => worker !== null).sort((a, b) => b["in-flight"] - a["in-flight"]);
     if (busiest === undefined || busiest.worker === null || busiest["in-flight"] === 0) return;
     const child = children.get(childKey("multifd-worker", node, busiest.worker));

@@ -1,7 +1,7 @@
 /** The one place that shows an error: as text on stderr, or as the JSON document on stdout. */
 import { GodwitError } from "@godwit/protocol";
-import type { Report } from "./report.ts";
 import { errorText } from "./error-text.ts";
+import type { Report } from "./report.ts";
 
 /** What a wrong request is refused with, whoever refused it: no try with the same words can succeed. */
 const WRONG_REQUEST: ReadonlySet<string> = new Set([

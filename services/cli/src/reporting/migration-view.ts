@@ -15,7 +15,8 @@ export const progressOf = (info: MigrationInfo, bytesPerSecond: number | null): 
     status: info.status,
     round,
     totalBytes: ram?.total ?? 0,
-    remainingBytes: ram?.remaining ?? 0,
+    // Before the first sync has ended nothing is known to be left, and nothing has been sent: that is all of it.
+    remainingBytes: ram === undefined ? 0 : ram.transferred === 0 && ram.remaining === 0 ? ram.total : ram.remaining,
     bytesPerSecond,
     // The first sync finds everything dirty; a rate is known from the second one on.
     dirtyBytesPerSecond: ram === undefined || round < 2 ? null : ram["dirty-pages-rate"] * ram["page-size"],

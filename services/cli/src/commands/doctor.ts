@@ -1,0 +1,48 @@
+import { GodwitError } from "@godwit/protocol";
+import * as Telemetry from "@godwit/telemetry";
+import * as Effect from "effect/Effect";
+import * as Layer from "effect/Layer";
+import { command, NO_OPERANDS } from "../arguments/command.ts";
+import { fabricLayer, natsOptions } from "../connection.ts";
+import type { Finding } from "../doctor/finding.ts";
+import { hostFindings } from "../doctor/host-findings.ts";
+import { natsFinding, natsServerFinding, qemuFinding } from "../doctor/program-findings.ts";
+import { failureDocument } from "../reporting/failure.ts";
+import { table } from "../terminal/table.ts";
+
+const MARKS = { works: "ok", absent: "-", missing: "MISSING" } as const;
+
+export const doctor = command({
+  operands: NO_OPERANDS,
+  options: natsOptions,
+  notes: () => "Exit code 0 when godwit can work on this host. What is marked with a dash can be done without.\n",
+  run: ({ values }) => {
+    const named = values.nats !== natsOptions.nats.shownDefault;
+    const login = Layer.build(fabricLayer(values, "godwit doctor")).pipe(
+      Effect.scoped,
+      Effect.provide(Telemetry.layer({ actor: "cli", node: "-", level: "silent" })),
+      Effect.as(null),
+      Effect.catch((error) => Effect.succeed(error)),
+    );
+    return Effect.gen(function* () {
+      const found: ReadonlyArray<Finding> = [
+        ...hostFindings(),
+        yield* Effect.promise(natsServerFinding),
+        yield* Effect.promise(() => natsFinding(values.nats, named, () => Effect.runPromise(login))),
+        qemuFinding(),
+      ];
+      const obstacles = found.filter(({ state }) => state === "missing");
+      const rows = found.map(({ what, state, detail }) => [MARKS[state], what, detail]);
+      const text = table([{ title: "" }, { title: "" }, { title: "" }], rows).replace(/^\n/, "");
+      if (obstacles.length === 0)
+        return { document: { works: true, findings: found }, text: `${text}\ngodwit can work here\n` };
+      const failure = new GodwitError({
+        code: "not-supported",
+        actor: "cli",
+        step: "examine this host",
+        reason: obstacles.map(({ what, detail }) => `${what}: ${detail}`).join("\n  "),
+      });
+      return { document: { works: false, findings: found, error: failureDocument(failure) }, text, failure };
+    });
+  },
+});
