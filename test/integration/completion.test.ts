@@ -1,6 +1,11 @@
+import { Fabric } from "@godwit/fabric";
+import { checkMemory, openGuest } from "@godwit/guest";
+import { json, MigrationList, subjects } from "@godwit/protocol";
+import * as Effect from "effect/Effect";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { listMigrations, queryMigrate } from "../../services/cli/src/client.ts";
 import { expectMoved } from "./outcome.ts";
-import { MIB, openWorld, type World } from "./world.ts";
+import { eventually, MIB, openWorld, runStateOf, type World } from "./world.ts";
 
 let world: World;
 beforeAll(async () => {
@@ -8,7 +13,17 @@ beforeAll(async () => {
 });
 afterAll(() => world?.close());
 
-describe("a running guest", () => {
+/** What one side itself says of the migration. */
+const shownAt = async (subject: string, migration: string) => {
+  const answer = await world.run(
+    Effect.flatMap(Fabric, (fabric) => fabric.request(subject, new Uint8Array(0), { timeoutMs: 5000 })),
+  );
+  const list = json(MigrationList).decode(answer);
+  if ("malformed" in list) throw new Error(list.malformed);
+  return list.find((info) => info.migration === migration);
+};
+
+describe("a guest", () => {
   it.each([1, 2, 4])("moves over %i channels", async (channels) => {
     const name = `channels${channels}`;
     await world.startGuest({ name, memoryBytes: 32 * MIB });
@@ -21,5 +36,35 @@ describe("a running guest", () => {
     expect(end.ram!["normal-bytes"]).toBe(end.ram!.normal * 4096);
     expect(end.ram!.transferred).toBeGreaterThan(end.ram!["normal-bytes"]);
     expect(end.ram).toMatchObject({ total: 32 * MIB, remaining: 0 });
+  });
+
+  it("is shown alike by the coordinator and by both sides", async () => {
+    await world.startGuest({ name: "shown", memoryBytes: 8 * MIB });
+    const journey = await world.migrate("shown", "b");
+    const end = await expectMoved(world, journey, "b");
+    await eventually("both sides have heard the ending", async () =>
+      [
+        await shownAt(subjects.sourceQuery("a"), journey.id),
+        await shownAt(subjects.destinationQuery("b"), journey.id),
+      ].every((info) => info?.["total-time"] === end["total-time"]),
+    );
+    expect(await shownAt(subjects.sourceQuery("a"), journey.id)).toEqual(end);
+    expect(await shownAt(subjects.destinationQuery("b"), journey.id)).toEqual(end);
+    expect(await world.run(queryMigrate({ migration: journey.id }))).toEqual(end);
+    expect((await world.run(listMigrations({}))).find(({ migration }) => migration === journey.id)).toEqual(end);
+  });
+
+  it("that was paused arrives paused, and can be moved on", async () => {
+    const spec = await world.startGuest({ name: "asleep", memoryBytes: 8 * MIB });
+    await world.run(Effect.flatMap(openGuest(spec), (guest) => guest.pause));
+    for (const node of ["b", "a"]) {
+      const journey = await world.migrate("asleep", node);
+      expect(await journey.end).toMatchObject({ status: "completed" });
+      await eventually("one process is left", () => world.processesOf("asleep").length === 1);
+      const [arrived] = world.processesOf("asleep");
+      expect(arrived?.node).toBe(node);
+      expect(await runStateOf(world, arrived!.spec)).toBe("paused");
+      expect(await world.run(checkMemory(arrived!.spec))).toMatchObject({ done: true, badCount: 0 });
+    }
   });
 });

@@ -21,7 +21,7 @@ const theOnly = async (world: World, guest: string, node: string): Promise<Built
 };
 
 /** The vCPUs do their work, not only say so. */
-const expectProgress = async (world: World, spec: BuiltinSpec): Promise<void> => {
+export const expectProgress = async (world: World, spec: BuiltinSpec): Promise<void> => {
   const { pagesWritten } = await world.run(readStats(spec));
   await eventually(
     `guest ${spec.name} writes memory`,

@@ -1,0 +1,77 @@
+import { subjects } from "@godwit/protocol";
+import { connect, type NatsConnection } from "@nats-io/transport-node";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { openWorld, type World } from "./world.ts";
+
+let world: World;
+let nc: NatsConnection;
+beforeAll(async () => {
+  world = await openWorld();
+  nc = await connect({ servers: world.cluster.url, name: "nats micro" });
+});
+afterAll(async () => {
+  await nc?.close();
+  await world?.close();
+});
+
+interface Info {
+  readonly type: string;
+  readonly name: string;
+  readonly id: string;
+  readonly version: string;
+  readonly endpoints: ReadonlyArray<{ readonly name: string; readonly subject: string }>;
+}
+
+/** One coordinator, and of each of the two nodes a supervisor, a RAM sender and a loader. */
+const SERVICES = 7;
+
+/** What `nats micro` does: one request, and as many answers as there are services. */
+const askAll = async (verb: "PING" | "INFO" | "STATS"): Promise<ReadonlyArray<Info>> => {
+  const answers = await nc.requestMany(`$SRV.${verb}`, new Uint8Array(0), {
+    strategy: "count",
+    maxMessages: SERVICES,
+    maxWait: 5000,
+  });
+  const found: Info[] = [];
+  for await (const answer of answers) found.push(answer.json<Info>());
+  return found;
+};
+
+const NAMES = ["godwit-coordinator", ...["godwit-loader", "godwit-node", "godwit-ram-sender"].flatMap((n) => [n, n])];
+
+describe("nats micro", () => {
+  it("finds every service", async () => {
+    for (const verb of ["PING", "STATS"] as const) {
+      const answers = await askAll(verb);
+      expect(answers.map(({ name }) => name).sort()).toEqual(NAMES);
+      for (const answer of answers) {
+        expect(answer.type).toBe(`io.nats.micro.v1.${verb.toLowerCase()}_response`);
+        expect(answer.version).toMatch(/^\d+\.\d+\.\d+$/);
+      }
+    }
+  });
+
+  it("shows every endpoint with the subject it is asked on", async () => {
+    const endpoints = (await askAll("INFO")).flatMap((info) => info.endpoints.map(({ subject }) => subject)).sort();
+    const verbs = ["migrate", "query-migrate", "list", "nodes", "cancel", "continue", "set-parameters"];
+    const ofNode = (node: string) => [
+      subjects.node(node, "info"),
+      subjects.source(node),
+      subjects.sourceQuery(node),
+      subjects.destination(node),
+      subjects.destinationQuery(node),
+    ];
+    expect(endpoints).toEqual([...verbs.map(subjects.coordinator), ...ofNode("a"), ...ofNode("b")].sort());
+  });
+
+  it("every endpoint refuses what is no request with a typed error, and answers afterwards", async () => {
+    const infos = await askAll("INFO");
+    const needInput = infos.flatMap(({ endpoints }) => endpoints).filter(({ name }) => name !== "info");
+    for (const { name, subject } of needInput.filter((endpoint) => !endpoint.subject.endsWith(".query"))) {
+      const answer = await nc.request(subject, "no JSON at all", { timeout: 5000 });
+      expect(answer.headers?.get("Nats-Service-Error-Code"), `${name} on ${subject}`).toBe("500");
+      expect(answer.json()).toMatchObject({ code: "invalid-request", reason: expect.stringMatching(/JSON/) });
+    }
+    expect(await askAll("PING")).toHaveLength(SERVICES);
+  });
+});
