@@ -37,7 +37,9 @@ export const makePacker = (runtimeDirectory: string): Packer => {
   const readerOf = (item: PagesItem): RamReader => {
     const path = blockExport(runtimeDirectory, item.migration, item.epoch, item.block);
     const known = readers.get(path);
-    if (known !== undefined) return known;
+    // An item that puts the block elsewhere, forged or not, must not decide where the next one reads.
+    if (known?.block.fileOffset === item.fileOffset) return known;
+    forget(path);
     if (readers.size >= OPEN_FILES_MAX) for (const oldest of [...readers.keys()].slice(0, 1)) forget(oldest);
     const reader = openExport(path, item.fileOffset);
     readers.set(path, reader);
