@@ -1,0 +1,177 @@
+/** What a migration does to its guest at the source, step by step; each answers with the event that its decisions wait for. */
+import { rmSync } from "node:fs";
+import { asGodwitError, type Settings } from "@godwit/actor";
+import { type Guest, openRegistered, type Registry } from "@godwit/guest";
+import {
+  type DirtyTracker,
+  deviceStateExport,
+  exportBlocks,
+  openRamReader,
+  type RamBlock,
+  type RamReader,
+  withdrawExports,
+} from "@godwit/memory";
+import { GodwitError, OFFER_VERSION, type Offer } from "@godwit/protocol";
+import * as Effect from "effect/Effect";
+import * as Exit from "effect/Exit";
+import * as Scope from "effect/Scope";
+import type { LocalStep, Source, SourceEvent } from "./decisions/index.ts";
+import { batchRuns } from "./run-batches.ts";
+
+export interface GuestSteps {
+  readonly take: (step: LocalStep, round: number) => Effect.Effect<SourceEvent, GodwitError>;
+  /** Ends dirty tracking and takes the guest's memory away from the workers. */
+  readonly closeTracker: Effect.Effect<void>;
+  /** What workers read from, once the tracker is open. */
+  readonly blocks: () => ReadonlyArray<RamBlock>;
+  /** Open only for `zero-page-detection: legacy`. */
+  readonly readers: () => ReadonlyArray<RamReader>;
+}
+
+/** `dispatch` gets the dirty runs while a sync goes on. The scope's end closes what is open. */
+export const makeGuestSteps = Effect.fnUntraced(function* (
+  source: Source,
+  tools: { readonly settings: Settings; readonly registry: Registry },
+  dispatch: (event: SourceEvent) => void,
+): Effect.fn.Return<GuestSteps, never, Scope.Scope> {
+  const { settings, registry } = tools;
+  const scope = yield* Effect.scope;
+  let guest: Guest | null = null;
+  let tracker: DirtyTracker | null = null;
+  let trackerScope: Scope.Closeable | null = null;
+  let readers: ReadonlyArray<RamReader> = [];
+
+  const open: Effect.Effect<Guest, GodwitError> = Effect.suspend(() =>
+    guest !== null
+      ? Effect.succeed(guest)
+      : openRegistered(registry, source.guest).pipe(
+          Effect.map((opened) => {
+            guest = opened.guest;
+            return opened.guest;
+          }),
+          Effect.provideService(Scope.Scope, scope),
+        ),
+  );
+  const withGuest = <A>(use: (guest: Guest) => Effect.Effect<A, GodwitError>): Effect.Effect<A, GodwitError> =>
+    Effect.flatMap(open, use);
+  const note = (step: string, write: () => void): Effect.Effect<void, GodwitError> =>
+    Effect.try({ try: write, catch: asGodwitError("ram-sender", step) });
+
+  const openTracker = (opened: Guest): Effect.Effect<SourceEvent, GodwitError> =>
+    Effect.gen(function* () {
+      trackerScope = yield* Scope.fork(scope);
+      const made = yield* opened
+        .track(source.parameters["dirty-tracker"])
+        .pipe(Effect.provideService(Scope.Scope, trackerScope));
+      tracker = made;
+      yield* note("export the guest's memory to the workers", () => {
+        exportBlocks(settings.runtimeDirectory, source.migration, source.epoch, made.readFrom);
+        if (source.parameters["zero-page-detection"] === "legacy") readers = made.readFrom.map(openRamReader);
+      });
+      return { _tag: "TrackerOpened", kind: made.kind };
+    });
+
+  const closeTracker = Effect.suspend(() => {
+    const opened = trackerScope;
+    tracker = null;
+    trackerScope = null;
+    for (const reader of readers) reader.close();
+    readers = [];
+    withdrawExports(settings.runtimeDirectory, source.migration);
+    return opened === null ? Effect.void : Scope.close(opened, Exit.void);
+  });
+  yield* Effect.addFinalizer(() => closeTracker);
+
+  const sync = (round: number): Effect.Effect<SourceEvent, GodwitError> =>
+    Effect.suspend(() => {
+      if (tracker === null) return Effect.never;
+      const batch = batchRuns((block, runs) => dispatch({ _tag: "Found", round, block, runs }));
+      return tracker.sync(batch.add).pipe(
+        Effect.mapError((cause) => syncFailed(cause.message)),
+        Effect.map((report): SourceEvent => {
+          batch.flush();
+          return { _tag: "Synced", round, dirtyPages: report.dirtyPages, syncMs: report.durationMs };
+        }),
+      );
+    });
+
+  const saveDeviceState = (opened: Guest): Effect.Effect<SourceEvent, GodwitError> => {
+    const path = deviceStateExport(settings.runtimeDirectory, source.migration, source.epoch);
+    rmSync(path, { force: true });
+    return Effect.map(opened.saveDeviceState(path), (bytes) => ({ _tag: "DeviceStateSaved", bytes }));
+  };
+
+  /** A builtin guest is gone with its process; a QEMU's monitor may be there again, for the way back. */
+  const forget = (): void => {
+    if (registry.find(source.guest)?.driver === "builtin") registry.remove(source.guest);
+    else registry.settle(source.guest);
+  };
+
+  const take = (step: LocalStep, round: number): Effect.Effect<SourceEvent, GodwitError> => {
+    switch (step) {
+      case "describe":
+        return withGuest((opened) => Effect.flatMap(opened.describe, described));
+      case "open-tracker":
+        return withGuest(openTracker);
+      case "sync":
+        return sync(round);
+      case "pause":
+        // Noted first: a successor that finds the guest stopped must know that it was for this.
+        return note("note that the guest leaves", () => registry.mark(source.guest, "leaving")).pipe(
+          Effect.andThen(withGuest((opened) => opened.pause)),
+          Effect.as({ _tag: "Paused" }),
+        );
+      case "save-device-state":
+        return withGuest(saveDeviceState);
+      case "resume":
+        return withGuest((opened) => opened.resume).pipe(
+          Effect.andThen(note("note that the guest stays", () => registry.settle(source.guest))),
+          Effect.as({ _tag: "Resumed" }),
+        );
+      case "discard":
+        return withGuest((opened) => opened.discard).pipe(
+          Effect.andThen(note("forget the guest", forget)),
+          Effect.as({ _tag: "Discarded" }),
+        );
+    }
+  };
+  return { take, closeTracker, blocks: () => tracker?.readFrom ?? [], readers: () => readers };
+});
+
+const syncFailed = (reason: string): GodwitError =>
+  new GodwitError({
+    code: "tracker-failed",
+    actor: "ram-sender",
+    side: "source",
+    step: "sync the dirty bitmap",
+    reason,
+  });
+
+const described = (description: Effect.Success<Guest["describe"]>): Effect.Effect<SourceEvent, GodwitError> => {
+  const { runState } = description;
+  if (runState !== "running" && runState !== "paused") {
+    const reason = `guest ${description.name} is ${runState}; only a running or a paused guest can be moved`;
+    return Effect.fail(
+      new GodwitError({
+        code: "guest-not-movable",
+        actor: "ram-sender",
+        side: "source",
+        step: "describe the guest",
+        reason,
+      }),
+    );
+  }
+  const offer: Offer = {
+    version: OFFER_VERSION,
+    driver: description.driver,
+    machine: description.machine,
+    hypervisor: description.version,
+    running: runState === "running",
+    blocks: description.blocks.map((block) => ({
+      name: block.name,
+      "length-bytes": block.lengthBytes,
+      "page-size": block.hostPageBytes,
+    })),
+  };
+  return Effect.succeed({ _tag: "Described", offer, running: runState === "running" });
+};

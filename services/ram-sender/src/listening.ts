@@ -1,0 +1,48 @@
+/** What a source hears from outside: acknowledgements of its items, and how its destination stands. */
+import { Fabric } from "@godwit/fabric";
+import { DestinationReport, decodeAcknowledgement, isMalformed, json, subjects } from "@godwit/protocol";
+import * as Effect from "effect/Effect";
+import type { Source, SourceEvent } from "./decisions/index.ts";
+
+/** Acknowledgements that may wait: one for each item that windows allow in flight, if every item held one page. */
+const WAITING_ACKNOWLEDGEMENTS_MAX = 16_384;
+/** Reports of the destination that may wait. */
+const WAITING_REPORTS_MAX = 64;
+
+const destinationReport = json(DestinationReport);
+
+/** Both become events, until the scope ends. What is malformed is dropped: its item is late, and goes again. */
+export const listen = Effect.fnUntraced(function* (source: Source, dispatch: (event: SourceEvent) => void) {
+  const fabric = yield* Fabric;
+  const acknowledgements = yield* Effect.orDie(
+    fabric.subscribe(subjects.acknowledgement(source.migration), { capacity: WAITING_ACKNOWLEDGEMENTS_MAX }),
+  );
+  const reports = yield* Effect.orDie(
+    fabric.subscribe(subjects.destinationReport(source.migration), { capacity: WAITING_REPORTS_MAX }),
+  );
+  yield* Effect.forkScoped(
+    Effect.forever(
+      Effect.map(acknowledgements.takeAll, (messages) => {
+        for (const message of messages) {
+          const ack = decodeAcknowledgement(message.data);
+          if (ack.kind === "malformed" || ack.migration !== source.migration) continue;
+          dispatch({ ...ack, _tag: ack.kind === "applied" ? "Applied" : "Refused" });
+        }
+      }),
+    ),
+  );
+  yield* Effect.forkScoped(
+    Effect.forever(
+      Effect.map(reports.takeAll, (messages) => {
+        for (const message of messages) {
+          const report = destinationReport.decode(message.data);
+          if (isMalformed(report) || report.migration !== source.migration) continue;
+          const { epoch, incarnation, phase, failure } = report;
+          if (phase === "running") dispatch({ _tag: "DestinationRunning", epoch, incarnation });
+          if (phase === "failed" && failure !== undefined)
+            dispatch({ _tag: "DestinationFailed", epoch, incarnation, failure });
+        }
+      }),
+    ),
+  );
+});
