@@ -100,18 +100,27 @@ export const addDeviceState = (ledger: Ledger, bytes: number): void => {
   }
 };
 
-/** Finds the next cut from (block, page): at most `itemPagesMax` pages of one block. */
-const cut = (ledger: Ledger, block: number, page: number): { work: PagesWork; block: number; page: number } | null => {
-  let at = page;
-  for (let b = block; b < ledger.todo.length; b++, at = 0) {
+interface Place {
+  readonly block: number;
+  readonly page: number;
+}
+const START: Place = { block: 0, page: 0 };
+const END: Place = { block: Number.POSITIVE_INFINITY, page: 0 };
+
+/** Finds the next cut in [from, to): at most `itemPagesMax` pages of one block. The place is where the one after it begins. */
+const cut = (ledger: Ledger, from: Place, to: Place): ({ readonly work: PagesWork } & Place) | null => {
+  let at = from.page;
+  for (let b = from.block; b < ledger.todo.length && b <= to.block; b++, at = 0) {
+    const limit = b === to.block ? to.page : Number.POSITIVE_INFINITY;
     const runs: number[] = [];
     let pages = 0;
     while (pages < ledger.itemPagesMax) {
       const run = Bitmap.nextRun(ledger.todo[b]!, at, ledger.itemPagesMax - pages);
-      if (run === null) break;
-      runs.push(run.first, run.count);
-      pages += run.count;
-      at = run.first + run.count;
+      if (run === null || run.first >= limit) break;
+      const count = Math.min(run.count, limit - run.first);
+      runs.push(run.first, count);
+      pages += count;
+      at = run.first + count;
     }
     if (pages > 0)
       return { work: { kind: "pages", block: b, runs: Uint32Array.from(runs), pages }, block: b, page: at };
@@ -119,15 +128,17 @@ const cut = (ledger: Ledger, block: number, page: number): { work: PagesWork; bl
   return null;
 };
 
+const cutsIn = (ledger: Ledger, from: Place, to: Place): number => {
+  let cuts = 0;
+  for (let next = cut(ledger, from, to); next !== null; next = cut(ledger, next, to)) cuts++;
+  return cuts;
+};
+
 /** How many items the rest of this round will be cut into, those already cut included: what the manifest promises. */
 export const itemsOfRound = (ledger: Ledger): number => {
-  let items = ledger.nextItem + ledger.slices.length;
-  let next = cut(ledger, ledger.block, ledger.page);
-  while (next !== null) {
-    items++;
-    next = cut(ledger, next.block, next.page);
-  }
-  return items;
+  const here = { block: ledger.block, page: ledger.page };
+  // As they are taken: from here to the end, then what was found behind.
+  return ledger.nextItem + ledger.slices.length + cutsIn(ledger, here, END) + cutsIn(ledger, START, here);
 };
 
 /** Takes the next item to hand out on `channel`; items that were handed out before go first. `null`: nothing is left to hand out. */
@@ -168,9 +179,8 @@ const takeSlice = (ledger: Ledger): SliceWork | null => ledger.slices.shift() ??
 
 const takePages = (ledger: Ledger): PagesWork | null => {
   if (ledger.todoPages === 0) return null;
-  let next = cut(ledger, ledger.block, ledger.page);
   // A scan that spreads over threads finds pages behind the cut as well.
-  if (next === null) next = cut(ledger, 0, 0);
+  const next = cut(ledger, ledger, END) ?? cut(ledger, START, END);
   if (next === null) return null;
   const { runs, block, pages } = next.work;
   for (let r = 0; r < runs.length; r += 2) Bitmap.clearRange(ledger.todo[block]!, runs[r]!, runs[r + 1]!);
