@@ -66,6 +66,9 @@ const sealed = (packet: PagesPacket): Uint8Array => {
   return sealPages(buffer, { ...packet, rawBytes: 4096, payloadBytes: 4096 });
 };
 
+/** What a forged acknowledgement says of itself: more pages than any guest here has, so that it would show in the counters. */
+export const FORGED_PAGES = 1_000_000;
+
 /** Acknowledgements of everything there may be, by others than the one who may give them. */
 export const forgedAcknowledgements = (truth: Uint8Array): ReadonlyArray<Uint8Array> => {
   const ack = decodeAcknowledgement(truth);
@@ -77,5 +80,5 @@ export const forgedAcknowledgements = (truth: Uint8Array): ReadonlyArray<Uint8Ar
     { round: ack.round + 7 },
   ];
   const items = Uint32Array.from({ length: 512 }, (_, item) => item);
-  return lies.map((lie) => encodeAcknowledgement({ ...ack, items, ...lie }));
+  return lies.map((lie) => encodeAcknowledgement({ ...ack, items, normalPages: FORGED_PAGES, ...lie }));
 };
