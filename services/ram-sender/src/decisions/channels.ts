@@ -3,6 +3,10 @@
  * bound to another one under a higher channel epoch; the workers themselves hold nothing.
  */
 
+import { PACKET_PAGES_MAX, PAGE_BYTES } from "@godwit/protocol";
+
+/** The largest item, pages or device state. */
+const ITEM_BYTES_MAX = PACKET_PAGES_MAX * PAGE_BYTES;
 /** Unacknowledged bytes of one channel: 8 packets of 256 KiB keep a worker and the way to the destination busy at every rate measured here. */
 export const CHANNEL_WINDOW_BYTES = 2 * 1024 ** 2;
 /** Unacknowledged bytes of a migration, however many channels: half of what a NATS server lets one slow subscriber fall behind before it cuts it. */
@@ -44,19 +48,30 @@ const leastLoaded = (channels: Channels): string | null => {
   return best;
 };
 
-/** Adds a worker; returns the channels that moved to it, whose items in flight must be handed out again. */
+/** Adds a worker; returns the channels that moved to it, whose items in flight must be handed out again. No more move than must. */
 export const workerUp = (channels: Channels, worker: string): ReadonlyArray<Channel> => {
   if (channels.workers.has(worker)) return [];
   channels.workers.add(worker);
   const moved: Channel[] = [];
-  for (const lane of channels.lanes) {
+  for (let lane = busiest(channels); lane !== null; lane = busiest(channels)) {
     const present = lane.worker === null ? Number.POSITIVE_INFINITY : load(channels, lane.worker);
-    if (present > load(channels, worker) + 1) {
-      bind(lane, worker);
-      moved.push(lane);
-    }
+    if (present <= moved.length + 1) break;
+    bind(lane, worker);
+    moved.push(lane);
   }
   return moved;
+};
+
+/** A channel that nobody serves, or one whose worker serves the most. */
+const busiest = (channels: Channels): Channel | null => {
+  const served = new Map<string | null, number>();
+  let best: Channel | null = null;
+  for (const lane of channels.lanes) {
+    if (lane.worker === null) return lane;
+    served.set(lane.worker, (served.get(lane.worker) ?? 0) + 1);
+    if (best === null || served.get(lane.worker)! > served.get(best.worker)!) best = lane;
+  }
+  return best;
 };
 
 /** Removes a worker; returns the channels that it served, bound to others or to nobody. */
@@ -71,12 +86,18 @@ export const workerDown = (channels: Channels, worker: string): ReadonlyArray<Ch
   return orphans;
 };
 
-/** The bound channel with the most room for `bytes`, or null when every window is full. An empty window takes any item. */
+/**
+ * The bound channel with the most room for an item, or null when every window is full. An empty channel takes any item, unless
+ * the migration's own window is full: it holds however many channels there are.
+ */
 export const roomiest = (channels: Channels): Channel | null => {
   let best: Channel | null = null;
+  let total = 0;
   for (const lane of channels.lanes) {
-    if (lane.worker === null || lane.inFlightBytes >= channels.windowBytes) continue;
+    total += lane.inFlightBytes;
+    if (lane.worker === null) continue;
+    if (lane.inFlightBytes !== 0 && lane.inFlightBytes + ITEM_BYTES_MAX > channels.windowBytes) continue;
     if (best === null || lane.inFlightBytes < best.inFlightBytes) best = lane;
   }
-  return best;
+  return total + ITEM_BYTES_MAX > MIGRATION_WINDOW_BYTES ? null : best;
 };

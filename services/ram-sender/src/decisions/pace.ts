@@ -16,7 +16,9 @@ export const make = (bytesPerSecond: number, now: number): Pace => ({ bytesPerSe
 export const maySpend = (pace: Pace, now: number): boolean => {
   if (pace.bytesPerSecond === 0) return true;
   const burst = (pace.bytesPerSecond * BURST_MS) / 1000;
-  pace.tokens = Math.min(burst, pace.tokens + ((now - pace.at) * pace.bytesPerSecond) / 1000);
+  // A clock that was set back by an hour must not put the pace an hour into debt.
+  const elapsedMs = Math.max(0, now - pace.at);
+  pace.tokens = Math.min(burst, pace.tokens + (elapsedMs * pace.bytesPerSecond) / 1000);
   pace.at = now;
   return pace.tokens >= 0;
 };
