@@ -17,16 +17,17 @@ type Signal = keyof typeof SIGNALS;
  * nothing, since npm, a terminal and a wrapper may each send the same one.
  */
 export const execute = async (work: Effect.Effect<Outcome, GodwitError>, report: Report): Promise<number> => {
-  const fiber = Effect.runFork(work);
   let ending: Signal | null = null;
+  let fiber: Fiber.Fiber<Outcome, GodwitError> | null = null;
   const interrupt = (signal: Signal): void => {
     if (ending !== null) return;
     ending = signal;
     report.note("stopping");
-    Effect.runFork(Fiber.interrupt(fiber));
+    if (fiber !== null) Effect.runFork(Fiber.interrupt(fiber));
   };
-  const signals = Object.keys(SIGNALS) as Signal[];
-  for (const signal of signals) process.on(signal, interrupt);
+  // Before the work begins: it may start processes at once.
+  for (const signal of Object.keys(SIGNALS) as Signal[]) process.on(signal, interrupt);
+  fiber = Effect.runFork(work);
   // Until the process is gone they stay caught: a late one must not cut off the output.
   const exit = await Effect.runPromise(Fiber.await(fiber));
   return Exit.isSuccess(exit) ? ended(exit.value, report) : broken(exit.cause, ending, report);

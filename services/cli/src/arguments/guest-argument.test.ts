@@ -1,0 +1,40 @@
+import { assert, describe, it } from "vitest";
+import { readGuest } from "./guest-argument.ts";
+import { UsageError } from "./usage-error.ts";
+
+describe("a guest on the line", () => {
+  it("is a QEMU by its monitor's socket, whose path may hold anything", () => {
+    assert.deepStrictEqual(readGuest("vm1=qemu:/run/a=b,c:d.qmp"), {
+      driver: "qemu",
+      name: "vm1",
+      qmp: "/run/a=b,c:d.qmp",
+    });
+  });
+
+  it("is a builtin one by its settings, each with a default", () => {
+    assert.deepStrictEqual(readGuest("vm2=builtin:memory=512MiB,dirty-rate=10MiB/s,vcpus=1"), {
+      driver: "builtin",
+      name: "vm2",
+      options: { name: "vm2", memoryBytes: 512 * 1024 ** 2, dirtyRateBytesPerSecond: 10 * 1024 ** 2, vcpus: 1 },
+    });
+    for (const word of ["vm2=builtin", "vm2=builtin:"]) {
+      assert.deepStrictEqual(readGuest(word), {
+        driver: "builtin",
+        name: "vm2",
+        options: { name: "vm2", memoryBytes: 256 * 1024 ** 2 },
+      });
+    }
+  });
+
+  it.each([
+    ["vm1", "not NAME=qemu:SOCKET"],
+    ["vm1=xen:foo", "not NAME=qemu:SOCKET"],
+    ["=builtin:", "guest name"],
+    ["vm.1=builtin:", "guest name"],
+    ["vm1=qemu:", "no monitor socket"],
+    ["vm1=builtin:memory=lots", "is not a size"],
+    ["vm1=builtin:color=red", "color=red"],
+  ])("is refused as %s", (word, reason) => {
+    assert.throws(() => readGuest(word), UsageError, reason);
+  });
+});
