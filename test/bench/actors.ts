@@ -1,0 +1,23 @@
+/** The processes that take part in a migration, by the names of a table. */
+import { childRunning } from "./process-usage.ts";
+import { type NodeName, otherNode, type Testbed } from "./testbed.ts";
+
+export interface Actor {
+  readonly name: string;
+  readonly pids: ReadonlyArray<number>;
+}
+
+/** Those that have work when a guest leaves `source`. */
+export const actorsOf = (testbed: Testbed, source: NodeName, workers: number): ReadonlyArray<Actor> => {
+  const { pidOf } = testbed;
+  return [
+    { name: "RAM sender", pids: [pidOf("ram-sender", source, "0")] },
+    {
+      name: `multifd workers (${workers})`,
+      pids: Array.from({ length: workers }, (_, id) => pidOf("multifd-worker", source, String(id))),
+    },
+    { name: "loader", pids: [pidOf("loader", otherNode(source), "0")] },
+    { name: "coordinator", pids: [pidOf("coordinator", "up", "0")] },
+    { name: "nats-server", pids: [childRunning("nats-server")] },
+  ];
+};

@@ -1,0 +1,63 @@
+// `npm run bench -- [part...] [--quick]`: measures godwit on this machine. Every figure that is compared is measured in one run.
+import { mkdirSync, writeFileSync } from "node:fs";
+import { cpus, loadavg, release, totalmem } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime";
+import * as Effect from "effect/Effect";
+import * as References from "effect/References";
+import { markdownTable } from "./markdown.ts";
+import type { Part, Result } from "./part.ts";
+import { cpu } from "./parts/cpu.ts";
+import { engine } from "./parts/engine.ts";
+import { lane } from "./parts/lane.ts";
+import { memory } from "./parts/memory.ts";
+import { scan } from "./parts/scan.ts";
+import { workerKill } from "./parts/worker-kill.ts";
+
+const PARTS: ReadonlyArray<Part> = [lane, engine, cpu, memory, scan, workerKill];
+const RESULTS = fileURLToPath(new URL("../../bench-results", import.meta.url));
+const GIB = 1024 ** 3;
+
+const { values, positionals } = parseArgs({ allowPositionals: true, options: { quick: { type: "boolean" } } });
+const quick = values.quick ?? false;
+
+const machine = () => ({
+  processors: cpus().length,
+  processor: cpus()[0]?.model ?? "unknown",
+  memoryGiB: Math.round(totalmem() / GIB),
+  kernel: release(),
+  node: process.version,
+  loadBefore: loadavg().map((load) => Number(load.toFixed(2))),
+});
+
+const show = ({ title }: Part, { tables, notes }: Result): string =>
+  [`### ${title}\n`, ...tables.map(markdownTable), `${notes.map((note) => `- ${note}`).join("\n")}\n`].join("\n");
+
+const progress = (line: string): void => void process.stderr.write(`  ${line}\n`);
+
+const main = Effect.gen(function* () {
+  const unknown = positionals.filter((name) => !PARTS.some((part) => part.name === name));
+  if (unknown.length > 0) {
+    const known = PARTS.map(({ name }) => name).join(", ");
+    return yield* Effect.fail(new Error(`no part is called ${unknown.join(" or ")}; there are ${known}`));
+  }
+  const startedAt = new Date();
+  const about = machine();
+  const parts: Record<string, Result> = {};
+  for (const part of PARTS) {
+    if (positionals.length > 0 && !positionals.includes(part.name)) continue;
+    process.stderr.write(`${part.name}\n`);
+    const result = yield* Effect.scoped(part.run({ quick, progress }));
+    parts[part.name] = result;
+    process.stdout.write(`${show(part, result)}\n`);
+  }
+  const report = JSON.stringify({ startedAt, endedAt: new Date(), quick, machine: about, parts }, null, 2);
+  mkdirSync(RESULTS, { recursive: true });
+  for (const name of [startedAt.toISOString().replaceAll(":", "-"), "latest"])
+    writeFileSync(join(RESULTS, `${name}.json`), `${report}\n`);
+});
+
+// The node services in this process log, too; a worker that is killed on purpose is no news.
+NodeRuntime.runMain(Effect.provideService(main, References.MinimumLogLevel, "Error") as Effect.Effect<void, unknown>);

@@ -1,0 +1,112 @@
+/** godwit beside QEMU's own multifd. */
+import { randomFillSync } from "node:crypto";
+import { closeSync, openSync, writeSync } from "node:fs";
+import { launchTestQemu, qemuIsInstalled, type TestQemu } from "@godwit/guest";
+import * as Effect from "effect/Effect";
+import { claimFreeMemory } from "../free-memory.ts";
+import { type BenchOptions, type Part, type Result, skipped } from "../part.ts";
+import { migrateByQemu, type QemuMigration } from "../qemu-multifd.ts";
+import { median, showSpread, spreadOf } from "../samples.ts";
+import { openTestbed, type Testbed, UNLIMITED } from "../testbed.ts";
+
+const MIB = 1024 ** 2;
+const CHANNELS = 2;
+/** ms; both engines stop the guest when they expect to be done within it. */
+const DOWNTIME_LIMIT = 300;
+/** The boot guest counts below this address and leaves everything above alone, bytes. */
+const COUNTED_BYTES = 16 * MIB;
+/** At the end of RAM lie tables of the firmware, bytes. */
+const FIRMWARE_BYTES = 2 * MIB;
+
+interface Pair {
+  readonly godwit: QemuMigration;
+  readonly qemu: QemuMigration;
+}
+
+const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
+  if (!qemuIsInstalled()) return skipped("there is no qemu-system-x86_64 in PATH");
+  const memoryBytes = (quick ? 128 : 1024) * MIB;
+  const repetitions = quick ? 1 : 3;
+  const testbed = yield* openTestbed({ workers: CHANNELS });
+  const pairs: Pair[] = [];
+  // The first pair warms everybody up, and is not counted.
+  for (let pair = 0; pair <= repetitions; pair++) {
+    const name = `engine${pair}`;
+    const qemu = yield* withPair(testbed, `${name}-qemu`, memoryBytes, (source, destination) =>
+      migrateByQemu(source.spec.qmp, destination.spec.qmp, { channels: CHANNELS, downtimeLimit: DOWNTIME_LIMIT }),
+    );
+    const godwit = yield* withPair(testbed, `${name}-godwit`, memoryBytes, (source, destination) =>
+      Effect.gen(function* () {
+        testbed.register("a", source.spec);
+        testbed.register("b", destination.spec);
+        const parameters = { ...UNLIMITED, "multifd-channels": CHANNELS, "downtime-limit": DOWNTIME_LIMIT };
+        const info = yield* testbed.move(source.spec.name, "b", parameters);
+        return { totalTime: info["total-time"], downtime: info.downtime ?? Number.NaN };
+      }),
+    );
+    const line = [godwit, qemu].map(({ totalTime, downtime }) => `${totalTime} ms (downtime ${downtime} ms)`);
+    progress(`godwit ${line[0]}, QEMU ${line[1]}${pair === 0 ? " (warming up)" : ""}`);
+    if (pair > 0) pairs.push({ godwit, qemu });
+  }
+  const row = (title: string, of: (migration: QemuMigration) => number): ReadonlyArray<string> => [
+    title,
+    median(pairs.map(({ godwit }) => of(godwit))).toFixed(0),
+    median(pairs.map(({ qemu }) => of(qemu))).toFixed(0),
+    showSpread(spreadOf(pairs.map(({ godwit, qemu }) => of(godwit) / of(qemu))), 2),
+  ];
+  const result: Result = {
+    notes: [
+      `The same running guest: a QEMU with ${memoryBytes / MIB} MiB, nearly all of it random, that writes 8 MiB/s in ${COUNTED_BYTES / MIB} MiB; ${CHANNELS} channels, no bandwidth limit, downtime-limit ${DOWNTIME_LIMIT} ms, loopback. godwit goes through nats-server, QEMU from process to process over TCP.`,
+      "QEMU's figures are its own `query-migrate`, godwit's its own. After each migration the guest must write at the destination.",
+      `Medians of ${repetitions} pairs that were run in turn; of the ratios also the least and the most.`,
+    ],
+    tables: [
+      {
+        titles: ["", "godwit", "QEMU multifd", "ratio"],
+        rows: [row("total time, ms", ({ totalTime }) => totalTime), row("downtime, ms", ({ downtime }) => downtime)],
+      },
+    ],
+    figures: { memoryBytes, channels: CHANNELS, downtimeLimit: DOWNTIME_LIMIT, pairs },
+  };
+  return result;
+});
+
+/** Starts a source that runs and a destination that waits, moves one to the other and sees that it lives there. */
+const withPair = <E>(
+  testbed: Testbed,
+  name: string,
+  memoryBytes: number,
+  move: (source: TestQemu, destination: TestQemu) => Effect.Effect<QemuMigration, E>,
+) =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const options = {
+        name,
+        directory: testbed.directory,
+        ramDirectory: testbed.memoryDirectory,
+        memoryBytes,
+        program: { endAddress: COUNTED_BYTES },
+      };
+      const source = yield* launchTestQemu({ ...options, role: "source" });
+      yield* source.awaitSerial((text) => text.includes("B"));
+      fillRandomly(source.ramPath, COUNTED_BYTES, memoryBytes - FIRMWARE_BYTES);
+      const destination = yield* launchTestQemu({ ...options, role: "destination" });
+      claimFreeMemory(testbed.memoryDirectory, memoryBytes);
+      const migration = yield* move(source, destination);
+      yield* destination.awaitSerial((text) => text.length > 0);
+      return migration;
+    }),
+  );
+
+/** Writes into the memory of a QEMU that maps the file: random numbers, again after each MiB. */
+const fillRandomly = (path: string, fromByte: number, toByte: number): void => {
+  const chunk = randomFillSync(Buffer.alloc(MIB));
+  const fd = openSync(path, "r+");
+  try {
+    for (let at = fromByte; at < toByte; at += MIB) writeSync(fd, chunk, 0, MIB, at);
+  } finally {
+    closeSync(fd);
+  }
+};
+
+export const engine: Part = { name: "engine", title: "godwit beside QEMU's multifd", run };

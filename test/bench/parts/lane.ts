@@ -1,0 +1,92 @@
+/** How much of what NATS and nats.js can carry arrives in guest memory. */
+import { startBuiltin } from "@godwit/guest";
+import * as Effect from "effect/Effect";
+import { openBareLane } from "../bare/lane.ts";
+import { MESSAGE_BYTES, MESSAGE_PAYLOAD_BYTES, WINDOW_BYTES } from "../bare/sizes.ts";
+import { watchFirstPass } from "../first-pass.ts";
+import { claimFreeMemory } from "../free-memory.ts";
+import type { BenchOptions, Part, Result } from "../part.ts";
+import { median, showSpread, spreadOf } from "../samples.ts";
+import { type NodeName, openTestbed, otherNode, UNLIMITED } from "../testbed.ts";
+
+const MIB = 1024 ** 2;
+const CHANNELS = [1, 2, 4] as const;
+const WORKERS = 4;
+interface Pair {
+  /** MiB/s of guest pages, and of payload. */
+  readonly channelPath: number;
+  readonly bare: number;
+}
+
+const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
+  const memoryBytes = (quick ? 128 : 512) * MIB;
+  const repetitions = quick ? 1 : 5;
+  const testbed = yield* openTestbed({ workers: WORKERS });
+  const guest = yield* startBuiltin({
+    name: "lane",
+    memoryBytes,
+    dirtyRateBytesPerSecond: 0,
+    mix: { zero: 0, compressible: 0, random: 100 },
+    directory: `${testbed.memoryDirectory}/a`,
+  });
+  testbed.register("a", guest);
+  let at: NodeName = "a";
+
+  const channelPath = Effect.fnUntraced(function* (channels: number) {
+    const to = otherNode(at);
+    const watched = yield* watchFirstPass(testbed.fabric);
+    claimFreeMemory(testbed.memoryDirectory, memoryBytes);
+    const info = yield* testbed.move("lane", to, { ...UNLIMITED, "multifd-channels": channels });
+    at = to;
+    const { bytes, seconds } = yield* watched;
+    if (bytes < memoryBytes)
+      return yield* Effect.fail(new Error(`the first pass had ${bytes} bytes: not all of memory`));
+    return { rate: bytes / MIB / seconds, resent: info.ram?.["resent-items"] ?? 0 };
+  }, Effect.scoped);
+
+  const measure = Effect.fnUntraced(function* (channels: number) {
+    const bare = yield* openBareLane({
+      url: testbed.cluster.url,
+      fabric: testbed.fabric,
+      publishers: channels,
+      messageBytes: MESSAGE_BYTES,
+      messages: memoryBytes / MESSAGE_PAYLOAD_BYTES / channels,
+      window: WINDOW_BYTES / MESSAGE_PAYLOAD_BYTES,
+    });
+    const pairs: Pair[] = [];
+    // The first pair warms everybody up, and is not counted.
+    for (let pair = 0; pair <= repetitions; pair++) {
+      const bareRate = memoryBytes / MIB / (yield* bare.run);
+      const { rate, resent } = yield* channelPath(channels);
+      const line = `${channels} channels: ${rate.toFixed(0)} / ${bareRate.toFixed(0)} MiB/s = ${(rate / bareRate).toFixed(2)}`;
+      progress(`${line}${resent > 0 ? `, ${resent} items sent again` : ""}${pair === 0 ? " (warming up)" : ""}`);
+      if (pair > 0) pairs.push({ channelPath: rate, bare: bareRate });
+    }
+    return { channels, pairs, ratio: spreadOf(pairs.map((pair) => pair.channelPath / pair.bare)) };
+  }, Effect.scoped);
+
+  const measured = yield* Effect.forEach(CHANNELS, measure);
+  const result: Result = {
+    notes: [
+      `Channel path: the first pass over ${memoryBytes / MIB} MiB of random pages of an idle builtin guest, from the first work item to the last acknowledgement, both seen on NATS: multifd worker processes read guest memory, look for zero pages, make checksums and publish; a loader process checks, writes guest memory and acknowledges. Every page is checked by the guest afterwards.`,
+      `Bare: nats.js processes publish as many messages of the same ${MESSAGE_BYTES} bytes with the same window of ${WINDOW_BYTES / MIB} MiB each, to one that counts and drops them; same nats-server.`,
+      "Before each pass the machine's free memory is claimed once: a hypervisor that takes it back makes the first write to it slow, for whoever writes.",
+      `Medians of ${repetitions} pairs that were run in turn; of the ratio also the least and the most.`,
+    ],
+    tables: [
+      {
+        titles: ["channels", "channel path, MiB/s", "bare nats.js, MiB/s", "ratio"],
+        rows: measured.map(({ channels, pairs, ratio }) => [
+          String(channels),
+          median(pairs.map((pair) => pair.channelPath)).toFixed(0),
+          median(pairs.map((pair) => pair.bare)).toFixed(0),
+          showSpread(ratio, 2),
+        ]),
+      },
+    ],
+    figures: { memoryBytes, messageBytes: MESSAGE_BYTES, windowBytes: WINDOW_BYTES, measured },
+  };
+  return result;
+});
+
+export const lane: Part = { name: "lane", title: "Channel path against bare nats.js", run };

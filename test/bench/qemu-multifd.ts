@@ -1,0 +1,64 @@
+/** QEMU's own migration, driven over QMP: what an operator would do with two monitors. */
+import * as Effect from "effect/Effect";
+import * as Queue from "effect/Queue";
+import * as Schema from "effect/Schema";
+import { connectQmp, type Qmp } from "../../libs/guest/src/qemu/qmp.ts";
+
+/** QEMU's own figures, ms. */
+export interface QemuMigration {
+  readonly totalTime: number;
+  readonly downtime: number;
+}
+
+const Address = Schema.Struct({ "socket-address": Schema.Array(Schema.Struct({ port: Schema.String })) });
+const Finished = Schema.Struct({ status: Schema.String, "total-time": Schema.Number, downtime: Schema.Number });
+const Event = Schema.Struct({ status: Schema.String });
+
+const configure = (qmp: Qmp, channels: number, downtimeLimit: number) =>
+  qmp
+    .execute("migrate-set-capabilities", Schema.Unknown, {
+      capabilities: ["multifd", "events"].map((capability) => ({ capability, state: true })),
+    })
+    .pipe(
+      Effect.andThen(
+        qmp.execute("migrate-set-parameters", Schema.Unknown, {
+          "multifd-channels": channels,
+          "max-bandwidth": 0,
+          "downtime-limit": downtimeLimit,
+        }),
+      ),
+    );
+
+/** Moves a guest from one QEMU to another that waits (`-incoming defer`), over TCP on loopback. The sockets are those of the monitors. */
+export const migrateByQemu = (
+  source: string,
+  destination: string,
+  parameters: { readonly channels: number; readonly downtimeLimit: number },
+) =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const [from, to] = [yield* connectQmp(source), yield* connectQmp(destination)];
+      for (const qmp of [from, to]) yield* configure(qmp, parameters.channels, parameters.downtimeLimit);
+      const arrived = yield* to.events("MIGRATION");
+      const events = yield* from.events("MIGRATION");
+      yield* to.execute("migrate-incoming", Schema.Unknown, { uri: "tcp:127.0.0.1:0" });
+      const { "socket-address": addresses } = yield* to.execute("query-migrate", Address);
+      const port = addresses[0]?.port;
+      if (port === undefined)
+        return yield* Effect.fail(new Error("the destination QEMU does not say where it listens"));
+      yield* from.execute("migrate", Schema.Unknown, { uri: `tcp:127.0.0.1:${port}` });
+      yield* untilCompleted(events);
+      yield* untilCompleted(arrived);
+      const { "total-time": totalTime, downtime } = yield* from.execute("query-migrate", Finished);
+      return { totalTime, downtime } satisfies QemuMigration;
+    }),
+  );
+
+const untilCompleted = Effect.fnUntraced(function* (events: Queue.Dequeue<unknown, unknown>) {
+  while (true) {
+    const { status } = yield* Schema.decodeUnknownEffect(Event)(yield* Queue.take(events));
+    if (status === "completed") return;
+    if (status === "failed" || status === "cancelled")
+      return yield* Effect.fail(new Error(`QEMU's migration ${status}`));
+  }
+});

@@ -1,0 +1,151 @@
+/** A whole godwit on this machine, two nodes of it, and guests that go to and fro between them. */
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import { follow, migrate } from "@godwit/cli/client";
+import { childKey, type LocalCluster, openLocalCluster } from "@godwit/cli/local-cluster";
+import { Fabric, type Member } from "@godwit/fabric";
+import { awaitVerified, type GuestSpec, openRegistry } from "@godwit/guest";
+import { isEnded, type MigrationInfo } from "@godwit/protocol";
+import * as Effect from "effect/Effect";
+import * as Layer from "effect/Layer";
+import * as Schedule from "effect/Schedule";
+import type * as Scope from "effect/Scope";
+import { isAlive } from "./process-usage.ts";
+
+export type NodeName = "a" | "b";
+export const NODES = ["a", "b"] as const;
+export const otherNode = (node: NodeName): NodeName => (node === "a" ? "b" : "a");
+
+export interface Testbed {
+  readonly cluster: LocalCluster;
+  readonly fabric: Fabric["Service"];
+  /** A tmpfs directory for RAM files, and one for everything else; both go with the scope. */
+  readonly memoryDirectory: string;
+  readonly directory: string;
+  /** Makes a guest known to a node. */
+  readonly register: (node: NodeName, guest: GuestSpec) => void;
+  /**
+   * Moves a guest to the other node; fails when the migration does. Unless told otherwise, it waits until a builtin guest has
+   * checked its memory, and fails when that finds a bad page.
+   */
+  readonly move: (
+    guest: string,
+    to: NodeName,
+    parameters: Readonly<Record<string, unknown>>,
+    seen?: (info: MigrationInfo) => void,
+    after?: "verified" | "unverified",
+  ) => Effect.Effect<MigrationInfo, unknown>;
+  /** The check of a guest that was moved "unverified". */
+  readonly verified: (guest: string, at: NodeName) => Effect.Effect<void, unknown>;
+  /** Returns when every actor is there. */
+  readonly allUp: Effect.Effect<void, unknown>;
+  readonly pidOf: (role: string, node: string, id: string) => number;
+}
+
+/** Bandwidth without a limit: everything here is about how fast it can be. */
+export const UNLIMITED = { "max-bandwidth": 0 } as const;
+
+export const openTestbed = Effect.fnUntraced(function* (options: {
+  readonly workers: number;
+}): Effect.fn.Return<Testbed, unknown, Scope.Scope> {
+  const directory = yield* Effect.acquireRelease(
+    Effect.sync(() => mkdtempSync(join(tmpdir(), "godwit-bench-"))),
+    (made) => Effect.sync(() => rmSync(made, { recursive: true, force: true })),
+  );
+  const memoryDirectory = yield* Effect.acquireRelease(
+    Effect.sync(() => {
+      const made = `/dev/shm/${basename(directory)}`;
+      mkdirSync(made, { mode: 0o700 });
+      return made;
+    }),
+    (made) => Effect.sync(() => rmSync(made, { recursive: true, force: true })),
+  );
+  const registries = { a: openRegistry(join(directory, "a")), b: openRegistry(join(directory, "b")) };
+  yield* Effect.addFinalizer(() =>
+    Effect.forEach(
+      NODES.flatMap((node) => registries[node].list()),
+      endGuest,
+    ),
+  );
+  const cluster = yield* openLocalCluster({
+    directory,
+    guestDirectory: memoryDirectory,
+    nodes: NODES.map((name) => ({ name, workers: options.workers, guests: [] })),
+  });
+  const context = yield* Layer.build(cluster.fabric);
+  const fabric = yield* Effect.provideContext(Fabric, context);
+  const allUp = awaitMembers(fabric, options.workers);
+  yield* allUp;
+  const verified = Effect.fnUntraced(function* (guest: string, at: NodeName) {
+    const arrived = registries[at].find(guest);
+    if (arrived?.driver !== "builtin") return;
+    const { badCount } = yield* awaitVerified(arrived);
+    if (badCount > 0) yield* Effect.fail(new Error(`${badCount} pages of guest ${guest} are bad`));
+  });
+  return {
+    cluster,
+    fabric,
+    memoryDirectory,
+    directory,
+    register: (node, guest) => registries[node].put(guest),
+    move: (guest, to, parameters, seen = () => {}, after = "verified") =>
+      Effect.gen(function* () {
+        const { migration } = yield* migrate({ guest, destination: to, parameters, capabilities: {} } as never).pipe(
+          // A coordinator answers before it has heard of both nodes.
+          Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 50, while: isTooEarly }),
+        );
+        const info = yield* follow(migration, seen);
+        if (!isEnded(info.status) || info.status !== "completed")
+          return yield* Effect.fail(new Error(`the migration ended as ${info.status}: ${info["error-desc"]}`));
+        if (after === "verified") yield* verified(guest, to);
+        return info;
+      }).pipe(Effect.provideContext(context)),
+    verified,
+    allUp,
+    pidOf: (role, node, id) => {
+      const child = cluster.children.get(childKey(role, node, id));
+      if (child === undefined) throw new Error(`there is no ${childKey(role, node, id)}`);
+      return child.pid;
+    },
+  };
+});
+
+const isTooEarly = (error: { readonly code: string }): boolean =>
+  error.code === "no-such-guest" || error.code === "no-such-node" || error.code === "nats-unreachable";
+
+/** Coordinators are numbered by their incarnation, everybody else by the supervisor. */
+const keyOf = ({ role, node, id }: Member): string => childKey(role, node, role === "coordinator" ? "*" : id);
+
+/** Returns when every actor has announced itself. */
+const awaitMembers = Effect.fnUntraced(function* (fabric: Fabric["Service"], workers: number) {
+  const missing = new Set([childKey("coordinator", "up", "*")]);
+  for (const node of NODES) {
+    for (const role of ["node", "ram-sender", "loader"]) missing.add(childKey(role, node, "0"));
+    for (let worker = 0; worker < workers; worker++) missing.add(childKey("multifd-worker", node, String(worker)));
+  }
+  yield* Effect.scoped(
+    Effect.gen(function* () {
+      const news = yield* fabric.watch({});
+      while (missing.size > 0) {
+        for (const { _tag, member } of yield* news.takeAll) if (_tag === "Up") missing.delete(keyOf(member));
+      }
+    }),
+  ).pipe(
+    Effect.timeoutOrElse({
+      duration: "60 seconds",
+      orElse: () => Effect.fail(new Error(`these actors did not come up: ${[...missing].join(", ")}`)),
+    }),
+  );
+});
+
+/** Ends a builtin guest, whose process outlives everything else, and waits for its end. A QEMU belongs to whoever launched it. */
+const endGuest = (guest: GuestSpec): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    if (guest.driver !== "builtin" || !isAlive(guest.pid)) return Effect.void;
+    process.kill(guest.pid, "SIGTERM");
+    return Effect.sync(() => isAlive(guest.pid)).pipe(
+      Effect.repeat({ until: (alive) => !alive, schedule: Schedule.spaced("20 millis"), times: 250 }),
+      Effect.asVoid,
+    );
+  });
