@@ -19,6 +19,18 @@ describe("a demo that is interrupted", () => {
     assert.deepStrictEqual(leftovers("demo", demo.pid), NOTHING);
   });
 
+  it("is put away by the next one when it was killed", async () => {
+    const killed = start(SLOW);
+    await killed.printed("active round 1");
+    killed.kill("SIGKILL");
+    await killed.finished;
+    assert.isNotEmpty(leftovers("demo", killed.pid).processes);
+    const next = start(["demo", "--memory", "16MiB", "--max-bandwidth", "0"]);
+    assert.strictEqual((await next.finished).code, 0);
+    assert.deepStrictEqual(leftovers("demo", killed.pid), NOTHING);
+    assert.deepStrictEqual(leftovers("demo", next.pid), NOTHING);
+  });
+
   it("prints one document all the same", async () => {
     const demo = start([...SLOW, "--json"]);
     await demo.printed("active round 1");

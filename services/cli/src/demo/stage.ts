@@ -1,5 +1,5 @@
 /** The directories of something that is tried out on this machine. They go with the scope, and the guests in them. */
-import { closeSync, mkdtempSync, openSync, readdirSync, rmSync, writeSync } from "node:fs";
+import { closeSync, openSync, rmSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { GodwitError } from "@godwit/protocol";
@@ -9,7 +9,8 @@ import type * as Layer from "effect/Layer";
 import type * as Scope from "effect/Scope";
 import type { Outcome } from "../arguments/command.ts";
 import type { Report } from "../reporting/report.ts";
-import { endGuestsBelow } from "./guest-processes.ts";
+import { abandonedDirectories, claimDirectory } from "./claimed-directory.ts";
+import { endProcessesIn } from "./processes.ts";
 
 const LOG_NAME = "godwit.log";
 
@@ -39,18 +40,19 @@ const refuse = (cause: unknown): GodwitError =>
 const openStage = (name: string, guestRoot: string): Effect.Effect<Stage, GodwitError, Scope.Scope> =>
   Effect.gen(function* () {
     let keep = false;
-    const make = (root: string, release: (path: string) => Effect.Effect<void>) =>
+    const prefix = `godwit-${name}-`;
+    yield* putAway([tmpdir(), guestRoot], prefix);
+    const make = (root: string, kept: () => ReadonlyArray<string>) =>
       Effect.acquireRelease(
-        Effect.try({ try: () => mkdtempSync(join(root, `godwit-${name}-${process.pid}-`)), catch: refuse }),
-        release,
+        Effect.try({ try: () => claimDirectory(root, `${prefix}${process.pid}-`), catch: refuse }),
+        (claimed) =>
+          Effect.andThen(
+            endProcessesIn(claimed.path),
+            Effect.sync(() => claimed.remove(kept())),
+          ),
       );
-    const directory = yield* make(tmpdir(), (path) => Effect.sync(() => removeBut(path, keep ? [LOG_NAME] : [])));
-    const guestDirectory = yield* make(guestRoot, (path) =>
-      Effect.andThen(
-        endGuestsBelow(path),
-        Effect.sync(() => removeBut(path, [])),
-      ),
-    );
+    const { path: directory } = yield* make(tmpdir(), () => (keep ? [LOG_NAME] : []));
+    const { path: guestDirectory } = yield* make(guestRoot, () => []);
     const logFile = join(directory, LOG_NAME);
     const log = yield* Effect.acquireRelease(
       Effect.try({ try: () => openSync(logFile, "a", 0o600), catch: refuse }),
@@ -98,9 +100,14 @@ export const onStage = (
     return outcome;
   }).pipe(Effect.scoped);
 
-const removeBut = (directory: string, kept: ReadonlyArray<string>): void => {
-  if (kept.length === 0) return rmSync(directory, { recursive: true, force: true });
-  for (const name of readdirSync(directory)) {
-    if (!kept.includes(name)) rmSync(join(directory, name), { recursive: true, force: true });
-  }
-};
+/** Ends what an earlier one left behind that was killed, and removes it. */
+const putAway = (roots: ReadonlyArray<string>, prefix: string): Effect.Effect<void, GodwitError> =>
+  Effect.gen(function* () {
+    const found = yield* Effect.try({
+      try: () => [...new Set(roots)].flatMap((root) => abandonedDirectories(root, prefix)),
+      catch: refuse,
+    });
+    // First all processes: those that supervise would start others again.
+    yield* Effect.forEach(found, endProcessesIn, { concurrency: "unbounded", discard: true });
+    for (const path of found) rmSync(path, { recursive: true, force: true });
+  });
