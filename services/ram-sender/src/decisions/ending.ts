@@ -46,9 +46,12 @@ export const write = (source: Source, record: OwnershipRecord, emit: Emit): Sett
  * Ends the attempt with the guest at the source. May be called at any time; what must be undone depends on the phase. Where an
  * answer is on its way (pause, a write of the record) the reason is only noted, and the answer leads back here.
  */
-export const fail = (source: Source, failure: Failure, now: number, emit: Emit): void => {
+export const fail = (source: Source, failure: Failure, emit: Emit): void => {
+  const { phase } = source;
+  // The guest is at the destination, or the ending was told: a reason that comes now is not this attempt's (R10).
+  if (phase._tag === "Discarding" || phase._tag === "Ended") return;
   source.failure ??= failure;
-  switch (source.phase._tag) {
+  switch (phase._tag) {
     case "Claiming":
       // Nothing was touched. A claim that lands late leaves an open record without a live attempt, which the next claim supersedes.
       source.phase = { _tag: "Ended", outcome: "failed" };
@@ -61,7 +64,7 @@ export const fail = (source: Source, failure: Failure, now: number, emit: Emit):
       emit({ _tag: "CloseTracker" });
       return release(source, emit);
     case "PreSwitchover":
-      return resume(source, now, emit);
+      return resume(source, emit);
     case "AwaitingCommit":
       source.phase = { _tag: "TakingBack", settlement: write(source, sourceRecord(source, true), emit) };
       emit({ _tag: "Report" });
@@ -73,18 +76,17 @@ export const fail = (source: Source, failure: Failure, now: number, emit: Emit):
     case "TakingBack":
     case "Resuming":
     case "Releasing":
-    case "Discarding":
-    case "Ended":
       return;
   }
 };
 
 /** The guest was stopped and the record says `source`: let it go on, if it ran before. */
-export const resume = (source: Source, now: number, emit: Emit): void => {
+export const resume = (source: Source, emit: Emit): void => {
   emit({ _tag: "CloseTracker" });
   if (!source.wasRunning) return release(source, emit);
   source.phase = { _tag: "Resuming" };
-  source.nextCheckAt = now;
+  // Asked again only when it was refused: an answer that comes late must not meet a guest that was stopped anew.
+  source.nextCheckAt = Number.POSITIVE_INFINITY;
   emit({ _tag: "Local", step: "resume", round: source.ledger.round });
 };
 

@@ -166,7 +166,6 @@ export const checkChannels = (source: Source, now: number, emit: Emit): void => 
         step: "send pages",
         reason: `node ${source.node} has had no multifd worker for ${WORKERS_LOST_MS} ms`,
       },
-      now,
       emit,
     );
   }

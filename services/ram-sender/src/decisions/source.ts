@@ -13,7 +13,7 @@ import { complete, type Emit, fail, release, released, resume, sourceRecord, wri
 import * as Ledger from "./ledger.ts";
 import * as Pace from "./pace.ts";
 import * as Precopy from "./precopy.ts";
-import type { Source, SourceEffect, SourceEvent } from "./source-state.ts";
+import type { LocalStep, Source, SourceEffect, SourceEvent } from "./source-state.ts";
 import * as Switchover from "./switchover.ts";
 
 /** Between two tries of a write whose outcome is unknown, ms: a few round trips; a register that changes its leader takes seconds. */
@@ -163,7 +163,7 @@ const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): vo
       source.pace.bytesPerSecond = event.parameters["max-bandwidth"];
       return;
     case "Abort":
-      return fail(source, event.failure, now, emit);
+      return fail(source, event.failure, emit);
     case "Paused":
       if (phase._tag === "Stopping") Switchover.paused(source, now, emit);
       return;
@@ -177,7 +177,7 @@ const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): vo
       return;
     case "DestinationFailed":
       if (event.epoch === source.epoch && event.incarnation === source.destination?.incarnation) {
-        fail(source, event.failure, now, emit);
+        fail(source, event.failure, emit);
       }
       return;
     case "Resumed":
@@ -206,24 +206,19 @@ const recordRead = (
   now: number,
   emit: Emit,
 ): void => {
-  if (event.op === "claim") return claim(source, event.entry, now, emit);
+  if (event.op === "claim") return claim(source, event.entry, emit);
   if (event.op === "confirm") return Switchover.confirmed(source, event.entry, now, emit);
   settlementEvent(source, { _tag: "Read", op: event.op, entry: event.entry }, now, emit);
 };
 
 /** Claims the guest by a higher epoch, if the record allows it (O1). */
-const claim = (source: Source, entry: OwnershipEntry | null | "Unknown", now: number, emit: Emit): void => {
+const claim = (source: Source, entry: OwnershipEntry | null | "Unknown", emit: Emit): void => {
   const { phase } = source;
-  if (phase._tag !== "Claiming" || phase.settlement !== null) return;
+  if (phase._tag !== "Claiming" || phase.settlement !== null || source.offer === null) return;
   if (entry === "Unknown") return emit({ _tag: "ReadRecord", op: "claim", afterMs: SETTLE_PAUSE_MS });
   if (entry !== null && entry.record.node !== source.node) {
     const reason = `the ownership record says that guest ${source.guest} belongs to node ${entry.record.node}, not ${source.node}`;
-    return fail(
-      source,
-      { code: "fenced", actor: "ram-sender", side: "source", step: "claim the guest", reason },
-      now,
-      emit,
-    );
+    return fail(source, { code: "fenced", actor: "ram-sender", side: "source", step: "claim the guest", reason }, emit);
   }
   // A switchover of an earlier life of this process is being taken back by its recovery; the claim waits for that.
   if (entry?.record.state === "switching") return emit({ _tag: "ReadRecord", op: "claim", afterMs: SETTLE_PAUSE_MS });
@@ -262,12 +257,12 @@ const won = (source: Source, now: number, emit: Emit): void => {
   switch (source.phase._tag) {
     case "Claiming":
       source.phase = { _tag: "Claimed" };
-      if (source.failure !== null) return fail(source, source.failure, now, emit);
+      if (source.failure !== null) return fail(source, source.failure, emit);
       return emit({ _tag: "Report" });
     case "Switching":
       return Switchover.switched(source, now, emit);
     case "TakingBack":
-      return resume(source, now, emit);
+      return resume(source, emit);
     case "Releasing":
       return released(source, emit);
     default:
@@ -276,7 +271,8 @@ const won = (source: Source, now: number, emit: Emit): void => {
 };
 
 const lost = (source: Source, entry: OwnershipEntry, now: number, emit: Emit): void => {
-  if (Switchover.isHandedOver(source, entry)) {
+  // Who only claims has handed nothing over: it was another life, or another migration.
+  if (source.phase._tag !== "Claiming" && Switchover.isHandedOver(source, entry)) {
     if (source.marks.running === 0) source.marks.running = now;
     source.revision = entry.revision;
     return complete(source, emit);
@@ -284,7 +280,7 @@ const lost = (source: Source, entry: OwnershipEntry, now: number, emit: Emit): v
   switch (source.phase._tag) {
     case "Claiming":
       source.phase = { _tag: "Claiming", settlement: null };
-      return claim(source, entry, now, emit);
+      return claim(source, entry, emit);
     case "Releasing":
       return released(source, emit);
     case "Switching":
@@ -320,7 +316,7 @@ const fencedBy = (source: Source, entry: OwnershipEntry): Failure => ({
   reason: `epoch ${source.epoch} was fenced off by epoch ${entry.record.epoch} (${entry.record.state} at ${entry.record.node})`,
 });
 
-const localFailed = (source: Source, localStep: string, failure: Failure, now: number, emit: Emit): void => {
+const localFailed = (source: Source, localStep: LocalStep, failure: Failure, now: number, emit: Emit): void => {
   const { phase } = source;
   if (phase._tag === "Resuming" && localStep === "resume") {
     source.failure ??= failure;
@@ -329,10 +325,18 @@ const localFailed = (source: Source, localStep: string, failure: Failure, now: n
   }
   // The record already says that the guest belongs to the destination; a copy that would not go away is stopped and stays so.
   if (phase._tag === "Discarding" && localStep === "discard") return ended(source, emit);
-  const stopped = phase._tag === "Stopping" || phase._tag === "SavingDeviceState" || phase._tag === "FinalSync";
-  if (!stopped) return fail(source, failure, now, emit);
+  const underWay = UNDER_WAY[phase._tag];
+  if (underWay === undefined) return fail(source, failure, emit);
   source.failure ??= failure;
-  resume(source, now, emit);
+  // Two steps at once would let the later one win: a guest that is let go on and then paused stands still for ever.
+  if (localStep === underWay) resume(source, emit);
+};
+
+/** The step that a phase with a stopped guest waits for; its answer leads on. */
+const UNDER_WAY: Partial<Record<Source["phase"]["_tag"], LocalStep>> = {
+  Stopping: "pause",
+  SavingDeviceState: "save-device-state",
+  FinalSync: "sync",
 };
 
 const tick = (source: Source, now: number, emit: Emit): void => {
@@ -340,13 +344,15 @@ const tick = (source: Source, now: number, emit: Emit): void => {
   if (phase._tag === "Precopy" || phase._tag === "Switching" || phase._tag === "AwaitingCommit") {
     Precopy.checkChannels(source, now, emit);
   }
-  if (phase._tag === "Resuming" && now >= source.nextCheckAt) emit({ _tag: "Local", step: "resume", round: 0 });
+  if (phase._tag === "Resuming" && now >= source.nextCheckAt) {
+    source.nextCheckAt = Number.POSITIVE_INFINITY;
+    emit({ _tag: "Local", step: "resume", round: 0 });
+  }
   if ((phase._tag === "Switching" || phase._tag === "AwaitingCommit") && Switchover.isPastDeadline(source, now)) {
     const reason = `the switchover took longer than switchover-deadline (${source.parameters["switchover-deadline"]} ms)`;
     fail(
       source,
       { code: "switchover-deadline", actor: "ram-sender", side: "source", step: "switch over", reason },
-      now,
       emit,
     );
   }

@@ -1,5 +1,5 @@
 /** From stopping the guest at the source to hearing that it runs at the destination. */
-import type { OwnershipEntry } from "@godwit/protocol";
+import { DEVICE_STATE_BYTES_MAX, type OwnershipEntry } from "@godwit/protocol";
 import { complete, type Emit, fail, resume, switchingRecord, write } from "./ending.ts";
 import * as Ledger from "./ledger.ts";
 import { beginRound } from "./precopy.ts";
@@ -14,7 +14,7 @@ export const stop = (source: Source, now: number, emit: Emit): void => {
 };
 
 export const paused = (source: Source, now: number, emit: Emit): void => {
-  if (source.failure !== null) return resume(source, now, emit);
+  if (source.failure !== null) return resume(source, emit);
   if (!source.capabilities["pause-before-switchover"]) return saveDeviceState(source, now, emit);
   source.phase = { _tag: "PreSwitchover" };
   emit({ _tag: "Report" });
@@ -29,7 +29,12 @@ export const saveDeviceState = (source: Source, now: number, emit: Emit): void =
 
 /** The last sync comes after the device state was saved: saving may itself write to RAM. Its round has a number of its own (R2). */
 export const deviceStateSaved = (source: Source, bytes: number, now: number, emit: Emit): void => {
-  if (source.failure !== null) return resume(source, now, emit);
+  if (bytes > DEVICE_STATE_BYTES_MAX) {
+    const reason = `the device state has ${bytes} bytes, at most ${DEVICE_STATE_BYTES_MAX} can be moved`;
+    const step = "save the device state";
+    source.failure ??= { code: "device-state-failed", actor: "ram-sender", side: "source", step, reason };
+  }
+  if (source.failure !== null) return resume(source, emit);
   source.deviceBytes = bytes;
   source.marks.sync = now;
   source.phase = { _tag: "FinalSync" };
@@ -39,7 +44,7 @@ export const deviceStateSaved = (source: Source, bytes: number, now: number, emi
 
 /** Everything the destination still needs is known: promise it in the record, and send it meanwhile. */
 export const finallySynced = (source: Source, now: number, emit: Emit): void => {
-  if (source.failure !== null) return resume(source, now, emit);
+  if (source.failure !== null) return resume(source, emit);
   const { ledger } = source;
   Ledger.addDeviceState(ledger, source.deviceBytes);
   source.marks.finalRound = now;
@@ -50,7 +55,7 @@ export const finallySynced = (source: Source, now: number, emit: Emit): void => 
 
 export const switched = (source: Source, now: number, emit: Emit): void => {
   source.phase = { _tag: "AwaitingCommit" };
-  if (source.failure !== null) return fail(source, source.failure, now, emit);
+  if (source.failure !== null) return fail(source, source.failure, emit);
   source.nextTellAt = now;
   emit({ _tag: "TellLoader" });
 };
