@@ -103,6 +103,18 @@ describe("a coordinator and two nodes", () => {
     assert.strictEqual(watched.document.error.code, "cancelled");
   });
 
+  it("go on with a migration when nobody watches it any more", async () => {
+    const slow = ["migrate", "vm1", "--to", "b", "--set", "max-bandwidth=1MiB/s", "--nats", nats.url];
+    const watching = start(slow);
+    await watching.printed("active round 1");
+    watching.kill("SIGINT");
+    const { code, stderr } = await watching.finished;
+    assert.strictEqual(code, 130);
+    assert.include(stderr, "goes on; `godwit cancel` ends it");
+    assert.strictEqual((await ask("status")).document.status, "active");
+    assert.strictEqual((await ask("cancel")).code, 0);
+  });
+
   it("wait with the guest stopped when they are asked to, until they shall continue", async () => {
     const capability = ["--capability", "pause-before-switchover"];
     const { document } = await ask(
@@ -139,7 +151,7 @@ describe("a coordinator and two nodes", () => {
     const { document: all } = await ask("status", "--all");
     assert.deepStrictEqual(
       all.map(({ status }: { readonly status: string }) => status),
-      ["cancelled", "completed", "completed"],
+      ["cancelled", "cancelled", "completed", "completed"],
     );
     assert.strictEqual((await ask("status", all[0].migration)).document.status, "cancelled");
   });

@@ -33,7 +33,7 @@ const GUEST = "vm1";
 
 const options = {
   memory: size("512MiB", "the guest's memory"),
-  "dirty-rate": rate("48MiB/s", "what the guest writes"),
+  "dirty-rate": rate("32MiB/s", "what the guest writes"),
   "working-set": sizeIfGiven("a quarter of the memory", "the memory that it writes over and over"),
   channels: count(4, 1, 255, "multifd channels"),
   "max-bandwidth": rateIfGiven("128MiB/s, as QEMU has it", "bandwidth of precopy; 0 is unlimited"),

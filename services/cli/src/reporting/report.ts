@@ -18,12 +18,15 @@ export interface Report {
   readonly flushed: () => Promise<void>;
 }
 
+/** What a terminal counts as that does not say how wide it is, characters. */
+const COLUMNS_UNKNOWN = 80;
 /** How long a reader of a pipe may take to take the rest, ms; then it is no longer waited for. */
 const FLUSH_MS = 2000;
 
 export const openReport = (json: boolean): Report => {
   const human = json ? process.stderr : process.stdout;
-  const screen = (): Screen => (human.isTTY ? { _tag: "Terminal", columns: human.columns } : { _tag: "Lines" });
+  const screen = (): Screen =>
+    human.isTTY ? { _tag: "Terminal", columns: human.columns || COLUMNS_UNKNOWN } : { _tag: "Lines" };
   let shown: Shown = nothingShown;
   let answered = false;
   const pace = openPace();
