@@ -483,6 +483,16 @@ describe("a source", () => {
     expect(watch.source.failure?.code).toBe("switchover-deadline");
   });
 
+  it("aborted while the record is being written takes the guest back as soon as that is settled", () => {
+    const watch = until(new Watch(make()), "Switching");
+    watch.happen({ _tag: "Abort", failure: FAILURE });
+    expect(watch.source.phase._tag).toBe("Switching");
+    watch.happen(watch.helpful()[0]!);
+    expect(watch.source.phase._tag).toBe("TakingBack");
+    until(watch, "Ended");
+    expect(reportOf(watch.source, watch.now)).toMatchObject({ phase: "failed", failure: FAILURE });
+  });
+
   it("gives up when no worker was there for ten seconds", () => {
     const watch = until(new Watch(make()), "Precopy");
     watch.happen({ _tag: "WorkerDown", worker: "w0" });
