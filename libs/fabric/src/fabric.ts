@@ -9,7 +9,7 @@ export type Plane = "control" | "bulk";
 
 export interface Message {
   readonly subject: string;
-  /** Valid until the receiver lets go of it. A bulk message may keep twice its own length of memory alive. */
+  /** Valid until the receiver drops it, or says so (`letGo`), which frees a long one at once. A short one may keep 64 KiB alive. */
   readonly data: Uint8Array;
 }
 

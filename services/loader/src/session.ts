@@ -1,7 +1,7 @@
 /** One migration that arrives at this host: feeds its decisions with events and carries out what they want. */
 import { join } from "node:path";
 import { asGodwitError, makeAlarm, makeEventLoop, type OwnershipRegister, type Settings } from "@godwit/actor";
-import { Fabric, type Message } from "@godwit/fabric";
+import { Fabric, letGo, type Message } from "@godwit/fabric";
 import { type Guest, openDestination, type Registry } from "@godwit/guest";
 import { PAGE_BYTES, RamFileError } from "@godwit/memory";
 import { DestinationReport, fromError, GodwitError, isMalformed, json, Switching, subjects } from "@godwit/protocol";
@@ -194,6 +194,8 @@ export const startSession = Effect.fnUntraced(function* (
       } catch (error) {
         dispatch({ _tag: "LocalFailed", step: "apply", failure: fromError(writeFailure(error)) });
         return Effect.void;
+      } finally {
+        for (const { data } of messages) letGo(data);
       }
     });
 

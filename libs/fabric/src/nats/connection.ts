@@ -1,10 +1,11 @@
 import { readFile } from "node:fs/promises";
 import { PermissionViolationError } from "@nats-io/nats-core";
-import { type ConnectionOptions, connect, credsAuthenticator, type NatsConnection } from "@nats-io/transport-node";
+import { type ConnectionOptions, credsAuthenticator, type NatsConnection } from "@nats-io/transport-node";
 import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
 import { FabricError } from "../errors.ts";
 import type { LinkEvent, Plane } from "../fabric.ts";
+import { connect } from "./transport.ts";
 import { isSupportedVersion, NATS_VERSION_MIN } from "./version.ts";
 
 export interface NatsOptions {
