@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { setParameters } from "../../services/cli/src/client.ts";
+import { cancel, setParameters } from "../../services/cli/src/client.ts";
 import { isMidway, type Journey } from "./journey.ts";
-import { expectMoved } from "./outcome.ts";
+import { expectMoved, expectStayed } from "./outcome.ts";
 import {
   type ActorName,
   COORDINATOR,
@@ -90,6 +90,14 @@ describe("in the middle of precopy", () => {
     await journey.until((info) => info.attempts === 2);
     await hurry(journey);
     expect((await expectMoved(world, journey, "b")).attempts).toBe(2);
+  });
+
+  it("the loader dies and the migration is cancelled: nothing stays behind at the destination", async () => {
+    const journey = await midway("loader-gone");
+    await world.kill(loaderOf("b"));
+    await world.run(cancel({ migration: journey.id }));
+    expect(await journey.end).toMatchObject({ status: "cancelled" });
+    await expectStayed(world, "loader-gone", "a");
   });
 
   it("the coordinator dies: its successor adopts the migration, and the same attempt completes", async () => {

@@ -8,7 +8,7 @@ import { migrate } from "../../services/cli/src/client.ts";
 import { isMidway } from "./journey.ts";
 import { expectMoved, expectProgress, expectStayed } from "./outcome.ts";
 import { joinAsStranger } from "./stranger.ts";
-import { MIB, openWorld, runStateOf, type World } from "./world.ts";
+import { eventually, MIB, openWorld, runStateOf, type World } from "./world.ts";
 
 const isRoot = process.getuid?.() === 0;
 /** Node b's guests lie on a file system of their own that is soon full. */
@@ -23,12 +23,20 @@ beforeAll(async () => {
       mkdirSync(small, { recursive: true });
       if (isRoot) execFileSync("mount", ["-t", "tmpfs", "-o", `size=${SMALL_BYTES}`, "tmpfs", small]);
     },
-    tidy: () => {
-      if (isRoot) execFileSync("umount", [small]);
-    },
+    // A process that has just been killed still holds its files for an instant.
+    tidy: () => (isRoot ? eventually("nobody uses the small file system", unmounted) : Promise.resolve()),
   });
 });
 afterAll(() => world?.close());
+
+const unmounted = (): boolean => {
+  try {
+    execFileSync("umount", [small], { stdio: "ignore" });
+    return true;
+  } catch {
+    return false;
+  }
+};
 
 const ask = (guest: string, destination: string, more: object = {}) =>
   world.run(migrate({ guest, destination, parameters: {}, capabilities: {}, ...more }));

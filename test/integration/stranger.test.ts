@@ -1,4 +1,5 @@
-import { checkMemory, openGuest } from "@godwit/guest";
+import { Fabric } from "@godwit/fabric";
+import { checkMemory, openGuest, readStats } from "@godwit/guest";
 import {
   type DestinationCommand,
   type DestinationReport,
@@ -14,7 +15,7 @@ import { FORGED_PAGES, forgedAcknowledgements, forgedPackets, GARBAGE, misshapen
 import { isMidway, type Journey } from "./journey.ts";
 import { expectMoved } from "./outcome.ts";
 import { joinAsStranger, type Overheard, type Stranger } from "./stranger.ts";
-import { MIB, openWorld, type World } from "./world.ts";
+import { eventually, MIB, openWorld, type World } from "./world.ts";
 
 let world: World;
 let stranger: Stranger;
@@ -27,12 +28,25 @@ afterAll(async () => {
   await world?.close();
 });
 
+/** The working set of each guest: small, so that all of it is written anew within half a second. */
+const WORKING_SET = MIB;
+
+/** A migration that goes on until it is told to hurry: what is dirty again takes longer than the downtime allows. */
 const begin = async (name: string): Promise<Journey> => {
-  await world.startGuest({ name, memoryBytes: 12 * MIB, dirtyRateBytesPerSecond: 3 * MIB });
-  const journey = await world.migrate(name, "b", { parameters: { "max-bandwidth": 8 * MIB } });
+  await world.startGuest({
+    name,
+    memoryBytes: 12 * MIB,
+    workingSetBytes: WORKING_SET,
+    dirtyRateBytesPerSecond: 3 * MIB,
+  });
+  const parameters = { "max-bandwidth": 8 * MIB, "downtime-limit": 40 };
+  const journey = await world.migrate(name, "b", { parameters });
   await journey.until(isMidway);
   return journey;
 };
+
+const hurry = (journey: Journey) =>
+  world.run(setParameters({ migration: journey.id, parameters: { "max-bandwidth": 0, "downtime-limit": 300 } }));
 
 /** Who lives now: a crash would show as another process. */
 const pids = (): ReadonlyArray<readonly [string, number]> =>
@@ -70,6 +84,11 @@ const subjectsOf = (migration: string): ReadonlyArray<string> => [
 /** Requests that mean something without an argument: garbage that is an empty object is a request to them. */
 const TAKES_NOTHING = new Set(["cancel", "continue"].map(subjects.coordinator));
 
+const queryDestination = (node: string) =>
+  Effect.flatMap(Fabric, (fabric) =>
+    fabric.request(subjects.destinationQuery(node), new Uint8Array(0), { timeoutMs: 10_000 }),
+  );
+
 const json = (value: object): Uint8Array => new TextEncoder().encode(JSON.stringify(value));
 
 const heardOn = (subject: string): ReadonlyArray<Overheard> =>
@@ -86,7 +105,7 @@ describe("a stranger on the subjects of a migration", () => {
       const sample = heardOn(subject).at(-1);
       await sayAll(subject, [...garbage, ...(sample === undefined ? [] : misshapen(sample.data))]);
     }
-    await world.run(setParameters({ migration: journey.id, parameters: { "max-bandwidth": 0 } }));
+    await hurry(journey);
     expect((await expectMoved(world, journey, "b")).attempts).toBe(1);
     expect(pids()).toEqual(before);
   });
@@ -130,6 +149,7 @@ describe("a stranger on the subjects of a migration", () => {
       { ...report, attempt: 1, term: 9, phase: "completed", epoch },
     ];
     await sayAll(subjects.sourceReport(journey.id), fromSource.map(json));
+    await hurry(journey);
     const end = await expectMoved(world, journey, "b");
     expect(end.attempts).toBe(1);
     expect(end.ram!.normal).toBeLessThan(FORGED_PAGES);
@@ -159,12 +179,18 @@ describe("a stranger on the subjects of a migration", () => {
       lastRound = true;
       void replay(recorded);
     });
+    await hurry(journey);
     expect((await expectMoved(world, journey, "b")).attempts).toBe(1);
     expect(lastRound).toBe(true);
-    // The last round's packets as well: pages that the running guest has written since.
-    await replay(stranger.heard.slice(from).filter(ofMigration));
-    // Whoever answers now has read everything that came before.
     const [arrived] = world.processesOf("replayed");
+    await eventually("the guest has written all of its working set anew", async () => {
+      const { pagesWritten } = await world.run(readStats(arrived!.spec));
+      return pagesWritten > (2 * WORKING_SET) / 4096;
+    });
+    // The last round's packets as well, which hold pages as they were.
+    await replay(stranger.heard.slice(from).filter(ofMigration));
+    // Who has so much to read answers behind it.
+    await world.run(queryDestination("b"));
     await world.run(Effect.flatMap(openGuest(arrived!.spec), (guest) => guest.pause));
     expect(await world.run(checkMemory(arrived!.spec))).toMatchObject({ done: true, badCount: 0 });
     await world.run(Effect.flatMap(openGuest(arrived!.spec), (guest) => guest.resume));

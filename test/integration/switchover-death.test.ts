@@ -77,7 +77,6 @@ describe("during the switchover", () => {
       );
     const end = await journey.end;
     const node = await expectRunsOnce(world, moment.name);
-    console.log(moment.name, end.status, end.attempts, node, end["error-desc"]);
     expect(node).toBe(end.status === "completed" ? "b" : "a");
     if (end.status !== "completed") expect(end["error-desc"]).toMatch(/RAM sender|loader/);
     const onward = node === "a" ? "b" : "a";

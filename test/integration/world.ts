@@ -32,8 +32,12 @@ export const MIB = 1024 ** 2;
 const WORKERS = 2;
 /** Between two looks at something that tells nobody when it changes, ms. */
 const LOOK_AGAIN_MS = 20;
-/** What has not come true by then never will, ms: restarts and settlements take a few seconds at most. */
-const EVENTUALLY_MS = 20_000;
+/** What has not come true by then never will, ms: restarts and settlements take a few seconds, several times that on a busy machine. */
+const EVENTUALLY_MS = 30_000;
+/** Eleven processes come up in about 3 s; a machine with much else to do may take many times that, ms. */
+const START_MS = 50_000;
+/** What of the log an error shows, characters. */
+const LOG_SHOWN = 4000;
 
 /** Which actor process: its role, its node and its number there. */
 export type ActorName = readonly [
@@ -79,7 +83,7 @@ export interface WorldOptions {
   /** Called before anything is started, with the directory in which each node's guests will lie in one of its own. */
   readonly prepare?: (guestDirectory: string) => void;
   /** Called once every guest has ended. */
-  readonly tidy?: (guestDirectory: string) => void;
+  readonly tidy?: (guestDirectory: string) => Promise<void>;
 }
 
 /** Resolves once the coordinator answers and has both nodes; rejects with the log's end when they do not come up. */
@@ -98,7 +102,7 @@ export const openWorld = async (options: WorldOptions = {}): Promise<World> => {
     );
     for (const { spec } of guestProcesses(guestDirectory)) process.kill(spec.pid, "SIGKILL");
     await eventually("the guests end", () => guestProcesses(guestDirectory).length === 0);
-    options.tidy?.(guestDirectory);
+    await options.tidy?.(guestDirectory);
     for (const path of [directory, guestDirectory]) rmSync(path, { recursive: true, force: true });
   };
   try {
@@ -112,7 +116,10 @@ export const openWorld = async (options: WorldOptions = {}): Promise<World> => {
     );
     const context = await quietly(Layer.build(cluster.fabric));
     const run: World["run"] = (work) => quietly(Effect.provide(work, context));
-    await run(everybodyIsUp);
+    await run(everybodyIsUp).catch((cause) => {
+      const shown = readFileSync(cluster.logFile, "utf8").slice(-LOG_SHOWN);
+      throw new Error(`not everybody came up: ${cause}\n${shown}`, { cause });
+    });
     return makeWorld(cluster, directory, guestDirectory, run, close);
   } catch (error) {
     await close();
@@ -189,7 +196,7 @@ const everybodyIsUp = Effect.gen(function* () {
     ),
     Effect.retry(Schedule.spaced(LOOK_AGAIN_MS)),
   );
-}).pipe(Effect.timeout(EVENTUALLY_MS));
+}).pipe(Effect.timeout(START_MS));
 
 /** Waits until it holds; `what` is what an error says did not come true. */
 export const eventually = async (what: string, holds: () => boolean | Promise<boolean>): Promise<void> => {

@@ -21,7 +21,7 @@ export const bootDestination = (
   incarnation: string,
   broken: ReadonlySet<Breakage>,
 ): void => {
-  const loader: Loader.Loader = { node: NODE_B, incarnation, destinations: new Map() };
+  const loader: Loader.Loader = { node: NODE_B, incarnation, destinations: new Map(), discarding: new Set() };
 
   const runGuest = (): void => {
     if (guest.destinationRuns) return;
@@ -41,7 +41,7 @@ export const bootDestination = (
       looks === RECOVERY_LOOKS ? 0 : looks > 1 ? RECOVERY_LOOK_MS : RECOVERY_SLOW_LOOK_MS,
       (entry) => {
         if (entry === "Unknown") return recoverAfterStart(looks);
-        const recovery = Loader.recover(entry, NODE_B, `${incarnation}-recovery`);
+        const recovery = Loader.recover(entry, NODE_B, `${incarnation}-recovery`, false);
         if (recovery._tag === "Start") return local(between(network, 0.1, 2), runGuest, () => {});
         if (!guest.destinationRuns) recoverAfterStart(Math.max(1, looks - 1));
       },

@@ -1,8 +1,8 @@
-/** Starts guests whose hand-over an earlier life of this loader had committed, and not yet carried out. */
+/** Settles what an earlier life of this loader left behind: starts guests whose hand-over it had committed, ends those that never came. */
 import { type OwnershipRegister, randomId, type Settings } from "@godwit/actor";
 import { type GuestSpec, openGuest, type Registry, type RunState } from "@godwit/guest";
 import * as Effect from "effect/Effect";
-import { recover } from "./decisions/index.ts";
+import { isIdle, type Loader, recover } from "./decisions/index.ts";
 
 /** Between two looks at a record that cannot be reached or may be stale, ms; so many looks, then slowly. */
 const LOOK_AGAIN_MS = 300;
@@ -17,19 +17,35 @@ export const recoverGuest = Effect.fnUntraced(function* (
   settings: Settings,
   register: OwnershipRegister,
   registry: Registry,
+  loader: Loader,
 ): Effect.fn.Return<void> {
   for (let look = 1; look <= LOOKS_MAX; look++) {
     const state = yield* stateOf(spec);
     if (state !== "incoming" && state !== "paused" && state !== "running") return;
     const entry = yield* register.read(spec.name);
-    const recovery =
-      entry === "Unknown" ? null : recover(entry, settings.node, `${settings.incarnation}-${randomId()}`);
+    const op = `${settings.incarnation}-${randomId()}`;
+    const recovery = entry === "Unknown" ? null : recover(entry, settings.node, op, spec.moving === "arriving");
     if (recovery?._tag === "Start" && (yield* start(spec, recovery.resume))) {
       registry.settle(spec.name);
       // The guest runs; whether the record says so is for the next reader's peace of mind.
       return void (yield* register.write(spec.name, recovery.closed, recovery.revision));
     }
-    if (state === "running" && recovery !== null) return registry.settle(spec.name);
+    if (recovery?._tag === "Discard" && state !== "running") {
+      // A session of our own has taken it over, or takes it when we are done.
+      if (!isIdle(loader, spec.name)) return;
+      loader.discarding.add(spec.name);
+      const gone = yield* Effect.ensuring(
+        Effect.flatMap(register.write(spec.name, recovery.record, recovery.revision), (outcome) =>
+          typeof outcome === "object" ? discard(spec, registry) : Effect.succeed(false),
+        ),
+        Effect.sync(() => loader.discarding.delete(spec.name)),
+      );
+      if (gone) return;
+    }
+    if (state === "running" && recovery !== null) {
+      if (spec.moving === "arriving") registry.settle(spec.name);
+      return;
+    }
     yield* Effect.sleep(look < QUICK_LOOKS ? LOOK_AGAIN_MS : LOOK_SLOWLY_MS);
   }
 });
@@ -39,6 +55,20 @@ const stateOf = (spec: GuestSpec): Effect.Effect<RunState | null> =>
   Effect.scoped(Effect.flatMap(openGuest(spec), (guest) => guest.describe)).pipe(
     Effect.map(({ runState }) => runState as RunState | null),
     Effect.catch(() => Effect.succeed(null)),
+  );
+
+const discard = (spec: GuestSpec, registry: Registry): Effect.Effect<boolean> =>
+  Effect.scoped(Effect.flatMap(openGuest(spec), (guest) => guest.discard)).pipe(
+    Effect.tap(() =>
+      Effect.sync(() => (spec.driver === "builtin" ? registry.remove(spec.name) : registry.settle(spec.name))),
+    ),
+    Effect.andThen(
+      Effect.logWarning(`guest ${spec.name} was on its way here when its migration ended; what had come of it is gone`),
+    ),
+    Effect.as(true),
+    Effect.catch((error) =>
+      Effect.as(Effect.logError(`what had come of guest ${spec.name} does not go: ${error.message}`), false),
+    ),
   );
 
 const start = (spec: GuestSpec, resume: boolean): Effect.Effect<boolean> =>

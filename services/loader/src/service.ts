@@ -26,7 +26,12 @@ export const runLoader = Effect.fnUntraced(function* (
     register: yield* openOwnershipRegister,
     registry: openRegistry(settings.runtimeDirectory),
   };
-  const loader: Loader = { node: settings.node, incarnation: settings.incarnation, destinations: new Map() };
+  const loader: Loader = {
+    node: settings.node,
+    incarnation: settings.incarnation,
+    destinations: new Map(),
+    discarding: new Set(),
+  };
   const sessions = new Map<string, { readonly session: Session; readonly scope: Scope.Closeable }>();
 
   const endings = makeEndings();
@@ -81,7 +86,7 @@ export const runLoader = Effect.fnUntraced(function* (
   yield* Effect.addFinalizer(() => Effect.forEach([...sessions.keys()], end, { discard: true }));
 
   for (const spec of tools.registry.list())
-    yield* Effect.forkScoped(recoverGuest(spec, settings, tools.register, tools.registry));
+    yield* Effect.forkScoped(recoverGuest(spec, settings, tools.register, tools.registry, loader));
   yield* fabric.serve({
     name: "godwit-loader",
     version: GODWIT_VERSION,

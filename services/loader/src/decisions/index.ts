@@ -2,5 +2,5 @@ export { differences, type Present } from "./agreement.ts";
 export { admit, begin, mayForget, step } from "./destination.ts";
 export type * from "./destination-state.ts";
 export * as Fence from "./fence.ts";
-export { infoOf, type Loader, type Routed, reportOf, route } from "./loader.ts";
+export { infoOf, isIdle, type Loader, type Routed, reportOf, route } from "./loader.ts";
 export { type Recovery, recover } from "./recovery.ts";

@@ -16,6 +16,8 @@ export interface Loader {
   readonly node: string;
   readonly incarnation: string;
   readonly destinations: Map<string, Destination>;
+  /** Guests whose leftovers are being removed; what shall arrive waits for that. */
+  readonly discarding: Set<string>;
 }
 
 export type Routed =
@@ -24,6 +26,10 @@ export type Routed =
   | { readonly _tag: "Show"; readonly destination: Destination }
   | { readonly _tag: "Answer"; readonly report: DestinationReport }
   | { readonly _tag: "Ignore" };
+
+/** Whether no migration of this process is working on the guest. */
+export const isIdle = (loader: Loader, guest: string): boolean =>
+  ![...loader.destinations.values()].some((destination) => destination.guest === guest && !isOver(destination));
 
 const isOver = (destination: Destination): boolean =>
   destination.phase._tag === "Running" || destination.phase._tag === "Failed";
@@ -136,6 +142,7 @@ const prepare = (
   now: number,
 ): Routed => {
   if (present !== undefined && present.epoch >= command.epoch) return { _tag: "Show", destination: present };
+  if (loader.discarding.has(command.guest)) return { _tag: "Ignore" };
   for (const other of loader.destinations.values()) {
     if (other.guest !== command.guest || isOver(other)) continue;
     // An older attempt, or an older migration, of the same guest: it ends first, and the command is said again.

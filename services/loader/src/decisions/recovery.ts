@@ -1,19 +1,31 @@
-/** What a loader does about a guest of its node when it starts: one whose hand-over was committed must run, whoever committed it. */
+/**
+ * What a loader does about a guest of its node when it starts: one whose hand-over was committed must run, whoever committed it;
+ * one that was on its way here when the migration ended elsewhere must go.
+ */
 import type { OwnershipEntry, OwnershipRecord } from "@godwit/protocol";
 
 export type Recovery =
   | { readonly _tag: "Nothing" }
   /** Start the guest, then close the record. */
-  | { readonly _tag: "Start"; readonly resume: boolean; readonly closed: OwnershipRecord; readonly revision: number };
+  | { readonly _tag: "Start"; readonly resume: boolean; readonly closed: OwnershipRecord; readonly revision: number }
+  /** `record` is what was read, under an operation id of its own: winning the write proves that the read was not stale (O5). */
+  | { readonly _tag: "Discard"; readonly record: OwnershipRecord; readonly revision: number };
 
-/** The device state was loaded before the record could say `destination`, so a paused guest only needs to be started. */
-export const recover = (entry: OwnershipEntry | null, node: string, op: string): Recovery => {
-  if (entry === null || entry.record.state !== "destination") return { _tag: "Nothing" };
-  if (entry.record.node !== node || !entry.record.open) return { _tag: "Nothing" };
+/**
+ * The device state was loaded before the record could say `destination`, so a paused guest only needs to be started. `arriving`: a
+ * migration filled it that was never committed. While an attempt is on its way (the record is open) it may be of use to it.
+ */
+export const recover = (entry: OwnershipEntry | null, node: string, op: string, arriving: boolean): Recovery => {
+  if (entry === null) return { _tag: "Nothing" };
+  const { record } = entry;
+  if (record.state === "source" && !record.open && record.node !== node && arriving)
+    return { _tag: "Discard", record: { ...record, op }, revision: entry.revision };
+  if (record.state !== "destination") return { _tag: "Nothing" };
+  if (record.node !== node || !record.open) return { _tag: "Nothing" };
   return {
     _tag: "Start",
-    resume: entry.record.wasRunning,
-    closed: { ...entry.record, op, open: false },
+    resume: record.wasRunning,
+    closed: { ...record, op, open: false },
     revision: entry.revision,
   };
 };
