@@ -1,6 +1,9 @@
 /** R9: what both sides must agree on before a byte moves, as a list of everything that differs. */
 import { type Difference, type Offer, PROTOCOL_VERSION } from "@godwit/protocol";
 
+/** Differences that one report shows: more do not help an operator, and a control message has its limit. */
+const DIFFERENCES_MAX = 100;
+
 /** This side, as far as it is compared. */
 export interface Present {
   readonly driver: string;
@@ -33,10 +36,17 @@ export const differences = (offer: Offer, mine: Present): ReadonlyArray<Differen
     compare(`length of RAMBlock ${block.name}`, match.lengthBytes, block["length-bytes"]);
     compare(`page size of RAMBlock ${block.name}`, match.hostPageBytes, block["page-size"]);
   }
-  const offered = new Set(offer.blocks.map((block) => block.name));
+  const offered = new Set<string>();
+  for (const { name } of offer.blocks) {
+    // A packet names a block by its place in the offer: two places for one memory are nobody's intention.
+    if (offered.has(name)) found.push({ what: `RAMBlock ${name}`, mine: "once", yours: "twice or more" });
+    offered.add(name);
+  }
   for (const block of mine.blocks) {
     if (!offered.has(block.name))
       found.push({ what: `RAMBlock ${block.name}`, mine: `${block.lengthBytes} bytes`, yours: "absent" });
   }
-  return found;
+  if (found.length <= DIFFERENCES_MAX) return found;
+  const further = { what: `${found.length - DIFFERENCES_MAX} further differences`, mine: "", yours: "" };
+  return [...found.slice(0, DIFFERENCES_MAX), further];
 };

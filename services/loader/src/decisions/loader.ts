@@ -4,6 +4,7 @@ import {
   type DestinationPhase,
   type DestinationReport,
   type Epoch,
+  type Failure,
   type Incarnation,
   type MigrationInfo,
   PAGE_BYTES,
@@ -145,19 +146,15 @@ const prepare = (
   if (loader.discarding.has(command.guest)) return { _tag: "Ignore" };
   for (const other of loader.destinations.values()) {
     if (other.guest !== command.guest || isOver(other)) continue;
+    // The command is the older one, and came late: who holds the lower epoch is fenced off (O1).
+    if (other.epoch > command.epoch) return fencedOff(loader, command, other.epoch);
     // An older attempt, or an older migration, of the same guest: it ends first, and the command is said again.
     return {
       _tag: "Step",
       destination: other,
       event: {
         _tag: "Abandon",
-        failure: {
-          code: "fenced",
-          actor: "loader",
-          side: "destination",
-          step: "receive pages",
-          reason: `epoch ${other.epoch} was fenced off by epoch ${command.epoch}`,
-        },
+        failure: fenced(other.epoch, command.epoch),
       },
     };
   }
@@ -175,3 +172,25 @@ const prepare = (
   loader.destinations.set(command.migration, destination);
   return { _tag: "Begin", destination };
 };
+
+const fenced = (epoch: number, by: number): Failure => ({
+  code: "fenced",
+  actor: "loader",
+  side: "destination",
+  step: "receive pages",
+  reason: `epoch ${epoch} was fenced off by epoch ${by}`,
+});
+
+const fencedOff = (
+  loader: Loader,
+  command: Extract<DestinationCommand, { _tag: "Prepare" }>,
+  by: number,
+): Extract<Routed, { _tag: "Answer" }> => ({
+  _tag: "Answer",
+  report: {
+    ...unknownReport(loader, command),
+    epoch: command.epoch,
+    phase: "failed",
+    failure: fenced(command.epoch, by),
+  },
+});

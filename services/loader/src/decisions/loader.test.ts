@@ -1,0 +1,160 @@
+import {
+  type DestinationCommand,
+  DestinationReport,
+  json,
+  type MigrationInfo,
+  type Offer,
+  PARAMETER_DEFAULTS,
+} from "@godwit/protocol";
+import { beforeEach, describe, expect, it } from "vitest";
+import type { Destination } from "./destination-state.ts";
+import { infoOf, type Loader, reportOf, route } from "./loader.ts";
+
+const MIGRATION = "0123456789abcdef";
+const OTHER = "f".repeat(16);
+const FAILURE = { code: "cancelled", actor: "coordinator", step: "cancel", reason: "by request" } as const;
+const offer: Offer = {
+  version: 1,
+  driver: "builtin",
+  machine: "m",
+  hypervisor: "h",
+  running: true,
+  blocks: [{ name: "ram0", "length-bytes": 8192, "page-size": 4096 }],
+};
+
+let loader: Loader;
+beforeEach(() => {
+  loader = { node: "b", incarnation: "b".repeat(16), destinations: new Map(), discarding: new Set() } as never;
+});
+
+const prepare = (
+  change: { migration?: string; guest?: string; epoch?: number; term?: number } = {},
+): DestinationCommand => ({
+  _tag: "Prepare",
+  migration: (change.migration ?? MIGRATION) as never,
+  term: change.term ?? 1,
+  epoch: (change.epoch ?? 5) as never,
+  guest: change.guest ?? "vm1",
+  source: "a",
+  offer,
+  parameters: PARAMETER_DEFAULTS,
+  capabilities: {},
+});
+const begun = (change: Parameters<typeof prepare>[0] = {}): Destination => {
+  const routed = route(loader, prepare(change), 0);
+  if (routed._tag !== "Begin") throw new Error(routed._tag);
+  return routed.destination;
+};
+const shared = { migration: MIGRATION as never, term: 1 };
+const info = { migration: MIGRATION } as unknown as MigrationInfo;
+
+describe("a command to the loader", () => {
+  it("to prepare begins a destination, once: said again, or late, it only asks how that one stands", () => {
+    const destination = begun();
+    expect(destination).toMatchObject({ migration: MIGRATION, guest: "vm1", node: "b", source: "a", epoch: 5 });
+    expect(route(loader, prepare(), 0)).toEqual({ _tag: "Show", destination });
+    expect(route(loader, prepare({ epoch: 4 }), 0)).toEqual({ _tag: "Show", destination });
+  });
+
+  it("to prepare the next attempt abandons the one before it first, and begins when that is over", () => {
+    const first = begun();
+    expect(route(loader, prepare({ epoch: 6 }), 0)).toMatchObject({
+      _tag: "Step",
+      destination: first,
+      event: { _tag: "Abandon", failure: { code: "fenced" } },
+    });
+    first.phase = { _tag: "Failed" };
+    const second = begun({ epoch: 6 });
+    expect(loader.destinations.get(MIGRATION)).toBe(second);
+  });
+
+  it("to prepare the same guest for a newer migration abandons the older one first", () => {
+    const first = begun();
+    expect(route(loader, prepare({ migration: OTHER, epoch: 6 }), 0)).toMatchObject({
+      _tag: "Step",
+      destination: first,
+    });
+    first.phase = { _tag: "Failed" };
+    expect(begun({ migration: OTHER, epoch: 6 }).epoch).toBe(6);
+  });
+
+  it("to prepare that comes late, of an older migration of the guest, does not disturb the newer one", () => {
+    const newer = begun({ migration: OTHER, epoch: 6 });
+    const routed = route(loader, prepare({ epoch: 5 }), 0);
+    expect(newer.failure).toBeNull();
+    if (routed._tag !== "Answer") throw new Error(routed._tag);
+    expect(routed.report).toMatchObject({
+      migration: MIGRATION,
+      epoch: 5,
+      phase: "failed",
+      failure: { code: "fenced" },
+    });
+    const codec = json(DestinationReport);
+    expect(codec.decode(codec.encode(routed.report))).toEqual(routed.report);
+    expect([...loader.destinations.values()]).toEqual([newer]);
+  });
+
+  it("to prepare another guest disturbs nobody", () => {
+    const first = begun();
+    const second = begun({ migration: OTHER, guest: "vm2", epoch: 1 });
+    expect(loader.destinations.size).toBe(2);
+    expect(first.failure ?? second.failure).toBeNull();
+  });
+
+  it.each([
+    [
+      { _tag: "Abandon", ...shared, failure: FAILURE },
+      { _tag: "Abandon", failure: FAILURE },
+    ],
+    [{ _tag: "Conclude", ...shared, info }, { _tag: "Concluded" }],
+  ] satisfies ReadonlyArray<readonly [DestinationCommand, object]>)(
+    "$_tag goes to its destination",
+    (command, event) => {
+      const destination = begun();
+      expect(route(loader, command, 0)).toEqual({ _tag: "Step", destination, event });
+    },
+  );
+
+  it("to inspect shows it; about a migration that nobody knows it is answered so", () => {
+    const inspect: DestinationCommand = { _tag: "Inspect", ...shared };
+    const unknown = route(loader, inspect, 0);
+    expect(unknown).toMatchObject({
+      _tag: "Answer",
+      report: { phase: "unknown", epoch: 0, incarnation: loader.incarnation },
+    });
+    const destination = begun();
+    expect(route(loader, inspect, 0)).toEqual({ _tag: "Show", destination });
+  });
+
+  it("of an old coordinator is not heard, and the newest term is kept", () => {
+    const destination = begun({ term: 3 });
+    expect(route(loader, prepare({ term: 2, epoch: 9 }), 0)._tag).toBe("Ignore");
+    expect(route(loader, { _tag: "Abandon", ...shared, term: 2, failure: FAILURE }, 0)._tag).toBe("Ignore");
+    route(loader, { _tag: "Inspect", ...shared, term: 8 }, 0);
+    expect(destination.term).toBe(8);
+  });
+});
+
+describe("how a destination stands", () => {
+  const phases: ReadonlyArray<
+    readonly [Destination["phase"]["_tag"], DestinationReport["phase"], MigrationInfo["status"]]
+  > = [
+    ["Preparing", "preparing", "setup"],
+    ["Ready", "ready", "active"],
+    ["Loading", "loading", "device"],
+    ["Committing", "committing", "device"],
+    ["Starting", "committing", "device"],
+    ["Closing", "running", "completed"],
+    ["Running", "running", "completed"],
+    ["Discarding", "failed", "failed"],
+    ["Failed", "failed", "failed"],
+  ];
+  it.each(phases)("in %s is reported as %s, and shown as %s", (phase, reported, status) => {
+    const destination = begun();
+    destination.phase = { _tag: phase } as Destination["phase"];
+    expect(reportOf(destination).phase).toBe(reported);
+    expect(infoOf(destination, 10).status).toBe(status);
+    const codec = json(DestinationReport);
+    expect(codec.decode(codec.encode(reportOf(destination)))).toEqual(reportOf(destination));
+  });
+});

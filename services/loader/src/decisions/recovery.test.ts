@@ -1,0 +1,56 @@
+import type { OwnershipEntry, OwnershipRecord } from "@godwit/protocol";
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { recover } from "./recovery.ts";
+
+const entries: fc.Arbitrary<OwnershipEntry> = fc
+  .record({
+    state: fc.constantFrom("source", "switching", "destination"),
+    epoch: fc.integer({ min: 1, max: 1000 }),
+    node: fc.constantFrom("a", "b"),
+    open: fc.boolean(),
+    wasRunning: fc.boolean(),
+    revision: fc.integer({ min: 1, max: 1000 }),
+  })
+  .map(({ revision, ...fields }) => ({
+    record: { ...fields, op: "earlier", migration: "0".repeat(16), incarnation: "d".repeat(16) } as OwnershipRecord,
+    revision,
+  }));
+
+describe("a loader that starts anew", () => {
+  it("does nothing about a guest that never moved", () => {
+    for (const arriving of [true, false]) expect(recover(null, "b", "op", arriving)).toEqual({ _tag: "Nothing" });
+  });
+
+  it("starts exactly the guests that were handed over to its node and not started yet, and closes their record as it was", () => {
+    fc.assert(
+      fc.property(entries, fc.boolean(), (entry, arriving) => {
+        const { record, revision } = entry;
+        const recovery = recover(entry, "b", "mine", arriving);
+        const handedOver = record.state === "destination" && record.node === "b" && record.open;
+        expect(recovery._tag === "Start").toBe(handedOver);
+        if (recovery._tag !== "Start") return;
+        expect(recovery).toEqual({
+          _tag: "Start",
+          resume: record.wasRunning,
+          closed: { ...record, op: "mine", open: false },
+          revision,
+        });
+      }),
+    );
+  });
+
+  it("ends only what was on its way here, once the migration has ended with the guest at another node", () => {
+    fc.assert(
+      fc.property(entries, fc.boolean(), (entry, arriving) => {
+        const { record, revision } = entry;
+        const recovery = recover(entry, "b", "mine", arriving);
+        const leftBehind = arriving && record.state === "source" && record.node !== "b" && !record.open;
+        expect(recovery._tag === "Discard").toBe(leftBehind);
+        // What was read is written again: only who is not stale wins.
+        if (recovery._tag === "Discard")
+          expect(recovery).toMatchObject({ record: { ...record, op: "mine" }, revision });
+      }),
+    );
+  });
+});
