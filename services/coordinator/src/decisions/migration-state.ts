@@ -70,6 +70,7 @@ export interface Migration {
   continuedAttempt: number | null;
   sourceHeardAt: number;
   destinationHeardAt: number;
+  destinationToldAt: number;
   nextCommandAt: number;
 }
 

@@ -18,6 +18,8 @@ import { reckon, reckonAgain, recordRead, settlementEvent } from "./reckoning.ts
 const COMMAND_MS = 250;
 /** A side that has been silent for this long is asked, ms: reports come every 200 ms while something moves. */
 const INSPECT_AFTER_MS = 1000;
+/** A loader that hears nobody for a minute frees its memory: it is spoken to so often, although it reports by itself, ms. */
+const KEEP_ALIVE_MS = 10_000;
 /** Nobody answers for this long while nothing is at stake: the side is lost, ms. */
 const LOST_AFTER_MS = 15_000;
 export const makeMigration = (options: {
@@ -57,6 +59,7 @@ export const makeMigration = (options: {
   continuedAttempt: null,
   sourceHeardAt: options.now,
   destinationHeardAt: options.now,
+  destinationToldAt: options.now,
   nextCommandAt: options.now,
 });
 
@@ -297,7 +300,9 @@ const tick = (migration: Migration, now: number, emit: Emit): void => {
   }
   if (now - migration.sourceHeardAt >= INSPECT_AFTER_MS)
     emit({ _tag: "ToSource", command: { _tag: "Inspect", ...header(migration) } });
-  if (migration.epoch !== 0 && now - migration.destinationHeardAt >= INSPECT_AFTER_MS) {
+  const silent = now - migration.destinationHeardAt >= INSPECT_AFTER_MS;
+  if (migration.epoch !== 0 && (silent || now - migration.destinationToldAt >= KEEP_ALIVE_MS)) {
+    migration.destinationToldAt = now;
     emit({ _tag: "ToDestination", command: { _tag: "Inspect", ...header(migration) } });
   }
 };
