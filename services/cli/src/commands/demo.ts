@@ -100,7 +100,7 @@ const perform = (
       { concurrency: 2 },
     );
     openRegistry(cluster.settingsOf(SOURCE).runtimeDirectory).put(guest);
-    report.say(`NATS is at ${cluster.url}: \`godwit watch --nats ${cluster.url}\` would see this, too`);
+    report.say(`\`godwit watch --nats ${cluster.url}\` in another terminal sees this, too`);
     report.say(`moving guest ${GUEST} from ${SOURCE} to ${DESTINATION} over ${values.channels} channels while it runs`);
     const killer = openWorkerKiller(SOURCE, cluster.children, ({ worker, pid, round, ...bytes }) =>
       report.say(

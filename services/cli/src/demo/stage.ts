@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect";
 import type * as Layer from "effect/Layer";
 import type * as Scope from "effect/Scope";
 import type { Outcome } from "../arguments/command.ts";
+import { exitCodeOf } from "../reporting/failure.ts";
 import type { Report } from "../reporting/report.ts";
 import { abandonedDirectories, claimDirectory } from "./claimed-directory.ts";
 import { endProcessesIn } from "./processes.ts";
@@ -24,8 +25,6 @@ export interface Stage {
   readonly log: Layer.Layer<never>;
   /** Leaves the log file where it is; the rest goes all the same. */
   readonly keepLog: () => void;
-  /** The same, and says where it is. */
-  readonly showLog: (report: Report) => void;
 }
 
 const refuse = (cause: unknown): GodwitError =>
@@ -58,9 +57,6 @@ const openStage = (name: string, guestRoot: string): Effect.Effect<Stage, Godwit
       Effect.try({ try: () => openSync(logFile, "a", 0o600), catch: refuse }),
       (fd) => Effect.sync(() => closeSync(fd)),
     );
-    const keepLog = (): void => {
-      keep = true;
-    };
     return {
       directory,
       guestDirectory,
@@ -71,10 +67,8 @@ const openStage = (name: string, guestRoot: string): Effect.Effect<Stage, Godwit
         format: "json",
         destination: { write: (line) => void writeSync(log, line) },
       }),
-      keepLog,
-      showLog: (report) => {
-        keepLog();
-        report.note(`the log of all actors: ${logFile}`);
+      keepLog: () => {
+        keep = true;
       },
     };
   });
@@ -93,12 +87,19 @@ export const onStage = (
     if (options.keepLog) stage.keepLog();
     const outcome = yield* work(stage).pipe(
       Effect.provide(stage.log),
-      Effect.tapError(() => Effect.sync(() => stage.showLog(report))),
+      Effect.tapError((error) => Effect.sync(() => showFailure(error, stage, report))),
     );
-    if (outcome.failure !== undefined) stage.showLog(report);
+    if (outcome.failure !== undefined) showFailure(outcome.failure, stage, report);
     report.answer(outcome.document, outcome.text);
     return outcome;
   }).pipe(Effect.scoped);
+
+/** A request that was wrong needs no log to be understood. */
+const showFailure = (error: GodwitError, stage: Stage, report: Report): void => {
+  if (exitCodeOf(error) === 2) return;
+  stage.keepLog();
+  report.note(`the log of all actors: ${stage.logFile}`);
+};
 
 /** Ends what an earlier one left behind that was killed, and removes it. */
 const putAway = (roots: ReadonlyArray<string>, prefix: string): Effect.Effect<void, GodwitError> =>
