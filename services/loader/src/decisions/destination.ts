@@ -11,7 +11,7 @@ import {
   type SettlementEvent,
   settle,
 } from "@godwit/protocol";
-import type { Destination, DestinationEffect, DestinationEvent } from "./destination-state.ts";
+import type { Destination, DestinationEffect, DestinationEvent, LocalStep } from "./destination-state.ts";
 import * as Fence from "./fence.ts";
 
 /** Between two tries of a write whose outcome is unknown, ms. */
@@ -123,6 +123,7 @@ const promised = (destination: Destination, entry: OwnershipEntry | null | "Unkn
   if (destination.phase._tag !== "Ready" || entry === null || entry === "Unknown") return;
   const { record } = entry;
   if (record.state !== "switching" || record.epoch !== destination.epoch) return;
+  if (record.migration !== destination.migration) return;
   if (record.destination !== destination.node || record.incarnation !== destination.incarnation) return;
   destination.promise = { manifest: record.manifest, revision: entry.revision, wasRunning: record.wasRunning };
   destination.revision = entry.revision;
@@ -232,19 +233,30 @@ const abandon = (destination: Destination, failure: Failure, emit: Emit): void =
   }
 };
 
-const localFailed = (destination: Destination, localStep: string, failure: Failure, now: number, emit: Emit): void => {
+const localFailed = (
+  destination: Destination,
+  localStep: LocalStep | "apply",
+  failure: Failure,
+  now: number,
+  emit: Emit,
+): void => {
   switch (destination.phase._tag) {
     case "Preparing":
-      // What prepare could not get ready is not ours to discard: it may be somebody's running guest.
       destination.failure ??= failure;
-      return failed(destination, emit);
+      // What prepare could not get ready is not ours to discard: it may be somebody's running guest.
+      if (localStep === "prepare") failed(destination, emit);
+      return;
     case "Ready":
-    case "Loading":
       destination.failure ??= failure;
       return discard(destination, emit);
+    case "Loading":
+      destination.failure ??= failure;
+      // Whatever else has failed, the guest's own work ends first; its answer leads to Discarding.
+      if (localStep === "load-device-state") discard(destination, emit);
+      return;
     case "Starting":
       // The guest is ours and nobody else's: there is no way but forward.
-      destination.nextStartAt = now + START_AGAIN_MS;
+      if (localStep === "resume") destination.nextStartAt = now + START_AGAIN_MS;
       return;
     case "Discarding":
       if (localStep === "discard") failed(destination, emit);
