@@ -55,7 +55,7 @@ const sourceWith = (parameters: Partial<Parameters>): Source => {
   return source;
 };
 const dispatched = (parameters: Partial<Parameters>, work: Work, readers: ReadonlyArray<RamReader> = []): WorkItem => {
-  const item: Item = { item: 17, work, bytes: 0, channel: 3, channelEpoch: 5, sentAt: 0, attempts: 1 };
+  const item: Item = { item: 17, work, bytes: 0, channel: 3, channelEpoch: 5, firstSentAt: 0, sentAt: 0, attempts: 1 };
   const effect = { _tag: "Dispatch", worker: "w", item, channel: 3, channelEpoch: 5 } as const;
   const decoded = decodeWorkItem(workItem(sourceWith(parameters), effect, [block], readers, NOW));
   if (decoded.kind === "malformed") throw new Error(decoded.reason);

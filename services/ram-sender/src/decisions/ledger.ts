@@ -34,6 +34,8 @@ export interface Item {
   readonly bytes: number;
   channel: number | null;
   channelEpoch: number;
+  /** When it was handed out first, and last. */
+  readonly firstSentAt: number;
   sentAt: number;
   attempts: number;
 }
@@ -167,6 +169,7 @@ export const take = (
     bytes,
     channel: lane.channel,
     channelEpoch: lane.epoch,
+    firstSentAt: now,
     sentAt: now,
     attempts: 1,
   };

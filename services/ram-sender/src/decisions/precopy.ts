@@ -110,18 +110,24 @@ export const itemsApplied = (
 ): void => {
   const { meter, ledger } = source;
   let pages = 0;
+  let retired = 0;
   for (const number of event.items) {
     const item = Ledger.applied(ledger, number);
     if (item === null) continue;
+    retired++;
     leaveWindow(source, item);
     if (item.work.kind === "pages") pages += item.work.pages;
-    if (item.attempts === 1)
-      meter.ackMs = meter.ackMs === 0 ? now - item.sentAt : meter.ackMs * 0.9 + (now - item.sentAt) * 0.1;
+    // From the first copy on, whichever copy was answered: where every item is late the last copy alone would teach nothing, and
+    // a path that is only slow would get everything twice for ever.
+    const ackMs = now - item.firstSentAt;
+    meter.ackMs = meter.ackMs === 0 ? ackMs : meter.ackMs * 0.9 + ackMs * 0.1;
   }
+  // The sum is over all items of the message; those that were retired before have been counted.
+  const normalPages = Math.min(pages, Math.round((event.normalPages * retired) / event.items.length));
   meter.pages += pages;
-  meter.normalPages += event.normalPages;
+  meter.normalPages += normalPages;
   meter.wireBytes += event.wireBytes;
-  meter.roundNormalBytes += event.normalPages * PAGE_BYTES;
+  meter.roundNormalBytes += normalPages * PAGE_BYTES;
   const elapsed = now - meter.roundStartedAt;
   if (meter.roundNormalBytes >= MEASURE_BYTES_MIN && elapsed > 0)
     meter.bandwidth = (meter.roundNormalBytes * 1000) / elapsed;
