@@ -1,3 +1,4 @@
+import { type AddressInfo, createServer } from "node:net";
 import { assert, describe, it } from "vitest";
 import { leftovers, NOTHING, runJson, start } from "./godwit-process.ts";
 
@@ -12,6 +13,20 @@ describe("godwit up", () => {
     assert.deepInclude(document, { status: "completed", source: "a", destination: "b" });
     up.kill("SIGINT");
     assert.strictEqual((await up.finished).code, 130);
+    assert.deepStrictEqual(leftovers("up", up.pid), NOTHING);
+  });
+
+  it("says which port is taken, and what to do", async () => {
+    const other = createServer();
+    await new Promise<void>((resolve) => other.listen(0, "127.0.0.1", resolve));
+    const { port } = other.address() as AddressInfo;
+    const up = start(["up", "--port", String(port), "--json"]);
+    const { code, stdout } = await up.finished;
+    other.close();
+    assert.strictEqual(code, 1);
+    const document = JSON.parse(stdout);
+    assert.include(document.error.reason, `port ${port} of 127.0.0.1 is taken`);
+    assert.include(document.error.reason, "--port 0");
     assert.deepStrictEqual(leftovers("up", up.pid), NOTHING);
   });
 

@@ -1,6 +1,6 @@
 import { openRegistry } from "@godwit/guest";
 import { SHARED_MEMORY_DIRECTORY } from "@godwit/host";
-import type { GodwitError } from "@godwit/protocol";
+import { GodwitError } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Scope from "effect/Scope";
 import { command, NO_OPERANDS } from "../arguments/command.ts";
@@ -49,7 +49,7 @@ const serve = (
     const { cluster, onFabric } = yield* openCluster(stage, {
       port,
       nodes: NODES.map((name) => ({ name, workers: WORKERS, guests: [] })),
-    });
+    }).pipe(Effect.mapError((error) => portTaken(port, error)));
     const settings = cluster.settingsOf(SOURCE);
     const scope = yield* Effect.scope;
     const specs = yield* onFabric(Effect.provideService(bringGuests(settings, guests), Scope.Scope, scope));
@@ -72,3 +72,10 @@ const serve = (
     );
     return yield* Effect.never;
   });
+
+/** The likeliest failure of all, a NATS server that runs already, without the end of the new one's log. */
+const portTaken = (port: number, error: GodwitError): GodwitError => {
+  if (!error.reason.includes("address already in use")) return error;
+  const reason = `TCP port ${port} of 127.0.0.1 is taken by another program; give --port 0 for any that is free`;
+  return new GodwitError({ code: error.code, actor: error.actor, step: error.step, reason });
+};

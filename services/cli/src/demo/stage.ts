@@ -1,5 +1,5 @@
 /** The directories of something that is tried out on this machine. They go with the scope, and the guests in them. */
-import { closeSync, openSync, rmSync, writeSync } from "node:fs";
+import { closeSync, openSync, rmSync, statSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { GodwitError } from "@godwit/protocol";
@@ -94,9 +94,9 @@ export const onStage = (
     return outcome;
   }).pipe(Effect.scoped);
 
-/** A request that was wrong needs no log to be understood. */
+/** A request that was wrong needs no log to be understood, and an empty one helps nobody. */
 const showFailure = (error: GodwitError, stage: Stage, report: Report): void => {
-  if (exitCodeOf(error) === 2) return;
+  if (exitCodeOf(error) === 2 || statSync(stage.logFile).size === 0) return;
   stage.keepLog();
   report.note(`the log of all actors: ${stage.logFile}`);
 };
