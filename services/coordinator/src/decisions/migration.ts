@@ -1,13 +1,5 @@
 /** A migration's state machine: one event in, its effects out. No clock, no randomness, no I/O. */
-import type {
-  Capabilities,
-  DestinationReport,
-  Epoch,
-  Incarnation,
-  Offer,
-  Parameters,
-  SourceReport,
-} from "@godwit/protocol";
+import type { Capabilities, DestinationReport, Epoch, Incarnation, Parameters, SourceReport } from "@godwit/protocol";
 import * as Convergence from "./convergence.ts";
 import { statusOf } from "./info.ts";
 import type { Migration, MigrationEffect, MigrationEventIn, Phase } from "./migration-state.ts";
@@ -100,6 +92,7 @@ const handle = (migration: Migration, event: MigrationEventIn, now: number, emit
       migration.continuedAttempt = migration.attempt;
       return sayContinue(migration, emit);
     case "Tune":
+      if (migration.phase._tag === "Ended") return;
       migration.parameters = event.parameters;
       emit({ _tag: "Save" });
       emit({
@@ -167,8 +160,11 @@ const sourceReported = (migration: Migration, report: SourceReport, now: number,
   }
 };
 
-const sayContinue = (migration: Migration, emit: Emit): void =>
+/** Not to a source that is being told to stop: of two words that contradict each other the later one, to cancel, holds. */
+const sayContinue = (migration: Migration, emit: Emit): void => {
+  if (migration.phase._tag !== "Active" && migration.phase._tag !== "Switching") return;
   emit({ _tag: "ToSource", command: { _tag: "Continue", ...header(migration), epoch: migration.epoch as Epoch } });
+};
 
 /** A source that wakes up after its migration has ended is told so. */
 const straggler = (migration: Migration, report: SourceReport, emit: Emit): void => {
@@ -258,7 +254,8 @@ const destinationReported = (migration: Migration, report: DestinationReport, no
   }
   if (report.epoch !== migration.epoch) return;
   migration.destinationReport = report;
-  if (report.phase === "failed" && phase._tag !== "Aborting") {
+  // Where the attempt is being undone, or the record is asked, this adds nothing.
+  if (report.phase === "failed" && phase._tag !== "Aborting" && phase._tag !== "Reckoning") {
     const why = report.failure ?? failure("internal", "load", "the destination gave no reason");
     return abort(migration, why, "failed");
   }
@@ -349,7 +346,10 @@ const sayCommand = (migration: Migration, emit: Emit): void => {
           capabilities: migration.capabilities,
         },
       });
-    case "Preparing":
+    case "Preparing": {
+      const offer = migration.sourceReport?.offer;
+      // A source that has claimed and offers nothing has nothing to move; the deadline ends that.
+      if (offer === undefined) return;
       return emit({
         _tag: "ToDestination",
         command: {
@@ -358,11 +358,12 @@ const sayCommand = (migration: Migration, emit: Emit): void => {
           epoch: migration.epoch as Epoch,
           guest: migration.guest,
           source: migration.source,
-          offer: migration.sourceReport?.offer as Offer,
+          offer,
           parameters: migration.parameters,
           capabilities: migration.capabilities,
         },
       });
+    }
     case "Starting":
       return emit({
         _tag: "ToSource",
