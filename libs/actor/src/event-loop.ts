@@ -23,6 +23,9 @@ export interface Alarm {
   readonly stop: () => void;
 }
 
+/** The longest a timer of Node's waits, ms; a longer one would ring at once. */
+const TIMER_MS_MAX = 2 ** 31 - 1;
+
 export const makeAlarm = (ring: () => void): Alarm => {
   let timer: NodeJS.Timeout | null = null;
   let due = Number.POSITIVE_INFINITY;
@@ -31,18 +34,24 @@ export const makeAlarm = (ring: () => void): Alarm => {
     timer = null;
     due = Number.POSITIVE_INFINITY;
   };
+  const set = (): void => {
+    const waits = Math.max(0, due - Date.now());
+    timer = setTimeout(
+      () => {
+        // A part of a wait that no timer can do as a whole.
+        if (waits > TIMER_MS_MAX) return set();
+        stop();
+        ring();
+      },
+      Math.min(TIMER_MS_MAX, waits),
+    );
+  };
   return {
     wakeAt: (at) => {
       if (at >= due) return;
       stop();
       due = at;
-      timer = setTimeout(
-        () => {
-          stop();
-          ring();
-        },
-        Math.max(0, at - Date.now()),
-      );
+      set();
     },
     stop,
   };
