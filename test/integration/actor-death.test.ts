@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { cancel, setParameters } from "../../services/cli/src/client.ts";
+import { cancel } from "../../services/cli/src/client.ts";
+import { HELD, letGo } from "./held.ts";
 import { isMidway, type Journey } from "./journey.ts";
 import { expectMoved, expectStayed } from "./outcome.ts";
 import {
@@ -21,17 +22,13 @@ beforeAll(async () => {
 });
 afterAll(() => world?.close());
 
-/** A migration with seconds of precopy ahead of it. */
+/** A migration in its first pass, which ends when it is let go. */
 const midway = async (name: string): Promise<Journey> => {
   await world.startGuest({ name, memoryBytes: 24 * MIB, dirtyRateBytesPerSecond: MIB });
-  const journey = await world.migrate(name, "b", { parameters: { "max-bandwidth": 8 * MIB } });
+  const journey = await world.migrate(name, "b", { parameters: HELD });
   await journey.until(isMidway);
   return journey;
 };
-
-/** Lifts the limit: what the fault did is done, the rest need not take long. */
-const hurry = (journey: Journey) =>
-  world.run(setParameters({ migration: journey.id, parameters: { "max-bandwidth": 0 } }));
 
 /** Kills it, and waits until its supervisor has started it again. */
 const killAndAwaitRestart = async (actor: ActorName): Promise<void> => {
@@ -49,7 +46,7 @@ describe("in the middle of precopy", () => {
     const before = journey.seen.at(-1)!;
     await world.kill(workerOf("a", 0));
     await journey.until((info) => channelEpochs(info) > channelEpochs(before));
-    await hurry(journey);
+    await letGo(world, journey);
     expect((await expectMoved(world, journey, "b")).attempts).toBe(1);
   });
 
@@ -58,7 +55,7 @@ describe("in the middle of precopy", () => {
     const before = journey.seen.at(-1)!;
     await Promise.all(workersOf("a").map(killAndAwaitRestart));
     await journey.until((info) => channelEpochs(info) > channelEpochs(before));
-    await hurry(journey);
+    await letGo(world, journey);
     expect((await expectMoved(world, journey, "b")).attempts).toBe(1);
   });
 
@@ -71,7 +68,7 @@ describe("in the middle of precopy", () => {
     } finally {
       process.kill(pid, "SIGCONT");
     }
-    await hurry(journey);
+    await letGo(world, journey);
     expect((await expectMoved(world, journey, "b")).attempts).toBe(1);
     expect(world.pidOf(workerOf("a", 1))).toBe(pid);
   });
@@ -80,7 +77,7 @@ describe("in the middle of precopy", () => {
     const journey = await midway("sender-dies");
     await world.kill(senderOf("a"));
     await journey.until((info) => info.attempts === 2);
-    await hurry(journey);
+    await letGo(world, journey);
     expect((await expectMoved(world, journey, "b")).attempts).toBe(2);
   });
 
@@ -88,7 +85,7 @@ describe("in the middle of precopy", () => {
     const journey = await midway("loader-dies");
     await world.kill(loaderOf("b"));
     await journey.until((info) => info.attempts === 2);
-    await hurry(journey);
+    await letGo(world, journey);
     expect((await expectMoved(world, journey, "b")).attempts).toBe(2);
   });
 
@@ -103,7 +100,8 @@ describe("in the middle of precopy", () => {
   it("the coordinator dies: its successor adopts the migration, and the same attempt completes", async () => {
     const journey = await midway("coordinator-dies");
     await killAndAwaitRestart(COORDINATOR);
+    await eventually("the successor has taken over", () => world.log().includes(`taking over migration ${journey.id}`));
+    await letGo(world, journey);
     expect((await expectMoved(world, journey, "b")).attempts).toBe(1);
-    expect(world.log()).toContain(`taking over migration ${journey.id}`);
   });
 });

@@ -28,7 +28,7 @@ describe("a guest arrives whole", () => {
     async (set, { skip }) => {
       if (set.tracker === "userfaultfd" && userfaultfd._tag === "Missing") skip(userfaultfd.reason);
       const name = `set${++guests}`;
-      await world.startGuest({ name, memoryBytes: 16 * MIB });
+      await world.startGuest({ name, memoryBytes: 16 * MIB, dirtyRateBytesPerSecond: MIB / 2 });
       const level = "level" in set ? { [`multifd-${set.compression}-level`]: set.level } : {};
       const journey = await world.migrate(name, "b", {
         parameters: {

@@ -5,6 +5,7 @@ import { startBuiltinIncoming } from "@godwit/guest";
 import { isMalformed, json, SourceReport } from "@godwit/protocol";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { migrate } from "../../services/cli/src/client.ts";
+import { HELD, letGo } from "./held.ts";
 import { isMidway } from "./journey.ts";
 import { expectMoved, expectProgress, expectStayed } from "./outcome.ts";
 import { joinAsStranger } from "./stranger.ts";
@@ -63,8 +64,9 @@ describe("a migration that cannot begin is refused at once", () => {
 
   it("while another one is moving the guest", async () => {
     await world.startGuest({ name: "busy", memoryBytes: 8 * MIB, dirtyRateBytesPerSecond: MIB });
-    const journey = await world.migrate("busy", "b", { parameters: { "max-bandwidth": 4 * MIB } });
+    const journey = await world.migrate("busy", "b", { parameters: HELD });
     await expect(ask("busy", "b")).rejects.toMatchObject({ code: "migration-in-progress" });
+    await letGo(world, journey);
     await expectMoved(world, journey, "b");
   });
 });
@@ -119,7 +121,7 @@ describe("a destination that does not fit", () => {
     // Nothing but pages that need room.
     const mix = { zero: 0, compressible: 0, random: 100 };
     await world.startGuest({ name: "growing", memoryBytes: 12 * MIB, dirtyRateBytesPerSecond: MIB, mix });
-    const journey = await world.migrate("growing", "b", { parameters: { "max-bandwidth": 6 * MIB } });
+    const journey = await world.migrate("growing", "b", { parameters: { "max-bandwidth": 3 * MIB } });
     await journey.until(isMidway);
     const filler = join(small, "filler");
     const { bavail, bsize } = statfsSync(small);

@@ -10,7 +10,7 @@ import {
 } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { setParameters } from "../../services/cli/src/client.ts";
+import { HELD, letGo } from "./held.ts";
 import { FORGED_PAGES, forgedAcknowledgements, forgedPackets, GARBAGE, misshapen } from "./hostile-message.ts";
 import { isMidway, type Journey } from "./journey.ts";
 import { expectMoved } from "./outcome.ts";
@@ -31,7 +31,6 @@ afterAll(async () => {
 /** The working set of each guest: small, so that all of it is written anew within half a second. */
 const WORKING_SET = MIB;
 
-/** A migration that goes on until it is told to hurry: what is dirty again takes longer than the downtime allows. */
 const begin = async (name: string): Promise<Journey> => {
   await world.startGuest({
     name,
@@ -39,14 +38,10 @@ const begin = async (name: string): Promise<Journey> => {
     workingSetBytes: WORKING_SET,
     dirtyRateBytesPerSecond: 3 * MIB,
   });
-  const parameters = { "max-bandwidth": 8 * MIB, "downtime-limit": 40 };
-  const journey = await world.migrate(name, "b", { parameters });
+  const journey = await world.migrate(name, "b", { parameters: HELD });
   await journey.until(isMidway);
   return journey;
 };
-
-const hurry = (journey: Journey) =>
-  world.run(setParameters({ migration: journey.id, parameters: { "max-bandwidth": 0, "downtime-limit": 300 } }));
 
 /** Who lives now: a crash would show as another process. */
 const pids = (): ReadonlyArray<readonly [string, number]> =>
@@ -105,7 +100,7 @@ describe("a stranger on the subjects of a migration", () => {
       const sample = heardOn(subject).at(-1);
       await sayAll(subject, [...garbage, ...(sample === undefined ? [] : misshapen(sample.data))]);
     }
-    await hurry(journey);
+    await letGo(world, journey);
     expect((await expectMoved(world, journey, "b")).attempts).toBe(1);
     expect(pids()).toEqual(before);
   });
@@ -149,7 +144,7 @@ describe("a stranger on the subjects of a migration", () => {
       { ...report, attempt: 1, term: 9, phase: "completed", epoch },
     ];
     await sayAll(subjects.sourceReport(journey.id), fromSource.map(json));
-    await hurry(journey);
+    await letGo(world, journey);
     const end = await expectMoved(world, journey, "b");
     expect(end.attempts).toBe(1);
     expect(end.ram!.normal).toBeLessThan(FORGED_PAGES);
@@ -179,7 +174,7 @@ describe("a stranger on the subjects of a migration", () => {
       lastRound = true;
       void replay(recorded);
     });
-    await hurry(journey);
+    await letGo(world, journey);
     expect((await expectMoved(world, journey, "b")).attempts).toBe(1);
     expect(lastRound).toBe(true);
     const [arrived] = world.processesOf("replayed");

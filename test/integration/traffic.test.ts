@@ -1,4 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { HELD, letGo } from "./held.ts";
+import { isMidway } from "./journey.ts";
 import { expectMoved } from "./outcome.ts";
 import { MIB, openWorld, type World } from "./world.ts";
 
@@ -12,13 +14,12 @@ describe("several migrations", () => {
   it("pass each other in opposite directions", async () => {
     await world.startGuest({ name: "there", memoryBytes: 24 * MIB, seed: 1 }, "a");
     await world.startGuest({ name: "back", memoryBytes: 24 * MIB, seed: 2 }, "b");
-    const parameters = { "max-bandwidth": 16 * MIB };
     const [there, back] = await Promise.all([
-      world.migrate("there", "b", { parameters }),
-      world.migrate("back", "a", { parameters }),
+      world.migrate("there", "b", { parameters: HELD }),
+      world.migrate("back", "a", { parameters: HELD }),
     ]);
-    // Each moved while the other did.
-    await Promise.all([there, back].map((journey) => journey.until((info) => info.status === "active")));
+    await Promise.all([there, back].map((journey) => journey.until(isMidway)));
+    await Promise.all([there, back].map((journey) => letGo(world, journey)));
     await Promise.all([expectMoved(world, there, "b"), expectMoved(world, back, "a")]);
   });
 
