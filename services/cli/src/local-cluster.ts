@@ -1,5 +1,5 @@
 /** Everything on this machine: a NATS server, a coordinator, and nodes. What `godwit up`, the demo and the tests stand on. */
-import { mkdirSync, openSync } from "node:fs";
+import { closeSync, mkdirSync, openSync } from "node:fs";
 import { join } from "node:path";
 import { randomId, type Settings } from "@godwit/actor";
 import { type Fabric, type FabricError, NatsFabric } from "@godwit/fabric";
@@ -9,6 +9,7 @@ import { type Child, runNode, supervise } from "@godwit/node";
 import type { Incarnation } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Layer from "effect/Layer";
+import * as Schedule from "effect/Schedule";
 import type * as Scope from "effect/Scope";
 
 export interface LocalClusterOptions {
@@ -39,13 +40,27 @@ export interface LocalCluster {
 
 export const childKey = (role: string, node: string, id: string): string => `${role}/${node}/${id}`;
 
+/** The server is there, we started it: on a host where a dozen processes start at once a connection may only take too long. */
+const CONNECT_AGAIN = Schedule.spaced("100 millis").pipe(Schedule.upTo({ times: 10 }));
+
+const fabricOn = (servers: string, name: string): Layer.Layer<Fabric, FabricError> =>
+  Layer.effectContext(
+    Effect.retry(Layer.build(NatsFabric.layer({ servers, name })), {
+      schedule: CONNECT_AGAIN,
+      while: ({ retryable }) => retryable,
+    }),
+  );
+
 /** Starts it all in the scope; returns at once, actors come up meanwhile. */
 export const openLocalCluster = Effect.fnUntraced(function* (
   options: LocalClusterOptions,
 ): Effect.fn.Return<LocalCluster, FabricError, Scope.Scope> {
   mkdirSync(options.directory, { recursive: true, mode: 0o700 });
   const logFile = join(options.directory, "godwit.log");
-  const log = openSync(logFile, "a", 0o600);
+  const log = yield* Effect.acquireRelease(
+    Effect.sync(() => openSync(logFile, "a", 0o600)),
+    (fd) => Effect.sync(() => closeSync(fd)),
+  );
   const nats = yield* localNats({
     storeDir: options.natsDirectory ?? join(options.directory, "nats"),
     port: options.port ?? 0,
@@ -68,7 +83,7 @@ export const openLocalCluster = Effect.fnUntraced(function* (
     name: string,
     work: Effect.Effect<never, unknown, Fabric | Scope.Scope>,
   ) {
-    const context = yield* Layer.build(NatsFabric.layer({ servers: nats.url, name }));
+    const context = yield* Layer.build(fabricOn(nats.url, name));
     yield* Effect.forkScoped(Effect.provide(work, context));
   });
   yield* onFabric("godwit up", supervise({ role: "coordinator", id: "0" }, settingsOf("up"), { log, started }));
@@ -80,6 +95,6 @@ export const openLocalCluster = Effect.fnUntraced(function* (
     logFile,
     children,
     settingsOf,
-    fabric: NatsFabric.layer({ servers: nats.url, name: "godwit cli" }),
+    fabric: fabricOn(nats.url, "godwit cli"),
   };
 });
