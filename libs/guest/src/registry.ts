@@ -37,7 +37,7 @@ export interface Registry {
 
 const SUFFIX = ".json";
 
-/** Throws what the file system throws, and a schema's complaint for a file that is not ours. */
+/** Throws what the file system throws, and an Error that names the file for one that holds no guest of its name. */
 export const openRegistry = (runtimeDirectory: string): Registry => {
   const directory = join(runtimeDirectory, "guests");
   mkdirSync(directory, { recursive: true, mode: 0o700 });
@@ -47,11 +47,15 @@ export const openRegistry = (runtimeDirectory: string): Registry => {
     return join(directory, name + SUFFIX);
   };
   const read = (name: string): GuestSpec | null => {
+    const path = pathOf(name);
     try {
-      return decode(readFileSync(pathOf(name), "utf8"));
+      const spec = decode(readFileSync(path, "utf8"));
+      if (spec.name !== name) throw new Error(`it speaks of guest ${JSON.stringify(spec.name)}`);
+      return spec;
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
-      throw error;
+      const reason = error instanceof Error ? error.message : String(error);
+      throw new Error(`${path} is no file of a guest: ${reason}`, { cause: error });
     }
   };
   const put = (spec: GuestSpec): void => {
@@ -63,7 +67,10 @@ export const openRegistry = (runtimeDirectory: string): Registry => {
     list: () =>
       readdirSync(directory)
         .filter((file) => file.endsWith(SUFFIX))
-        .map((file) => read(file.slice(0, -SUFFIX.length)))
+        .map((file) => file.slice(0, -SUFFIX.length))
+        // What cannot be a guest's name was put there by somebody else.
+        .filter(isSafeName)
+        .map(read)
         .filter((spec) => spec !== null),
     find: read,
     put,
