@@ -165,3 +165,20 @@ describe("the deadline", () => {
     );
   });
 });
+
+describe("a migration that stalls", () => {
+  const pass = { round: 9, remaining: 0, bandwidth: 100_000_000, "sync-ms": 400, running: true };
+  const progress = { startedAt: 0, bestRemaining: 0, bestAt: 0 };
+  const parameters = { ...PARAMETER_DEFAULTS, "downtime-limit": 300, "stall-timeout": 1000 };
+  const reasonOf = (verdict: ReturnType<typeof judge>): string =>
+    verdict._tag === "GiveUp" ? verdict.failure.reason : verdict._tag;
+
+  it("because its tracker scans too long blames the scan, not the guest", () => {
+    expect(reasonOf(judge(pass, progress, parameters, 1000))).toMatch(/scan for dirty pages alone takes 400 ms/);
+  });
+
+  it("because the guest writes too much blames the guest", () => {
+    const busy = { ...pass, remaining: 100_000_000, "sync-ms": 1 };
+    expect(reasonOf(judge(busy, progress, parameters, 1000))).toMatch(/dirties memory as fast as it is sent/);
+  });
+});

@@ -54,7 +54,7 @@ export const judge = (pass: PassReport, progress: Progress, parameters: Paramete
   if (!better && stallTimeout !== 0 && stalledMs >= stallTimeout) {
     return giveUp(
       "stalled",
-      `for ${stalledMs} ms no pass left less than ${progress.bestRemaining} bytes; the guest dirties memory as fast as it is sent`,
+      `for ${stalledMs} ms no pass left less than ${progress.bestRemaining} bytes; ${whyStalled(pass, expected)}`,
     );
   }
   return {
@@ -62,6 +62,14 @@ export const judge = (pass: PassReport, progress: Progress, parameters: Paramete
     expectedDowntimeMs: expected,
     progress: better ? { ...progress, bestRemaining: pass.remaining, bestAt: now } : progress,
   };
+};
+
+/** What an operator has to do something about: the guest, or the cost of looking at its memory. */
+const whyStalled = (pass: PassReport, expectedMs: number): string => {
+  const scanMs = Math.round(pass["sync-ms"]);
+  return expectedMs - scanMs > scanMs
+    ? "the guest dirties memory as fast as it is sent"
+    : `the scan for dirty pages alone takes ${scanMs} ms of the predicted downtime (${Math.round(expectedMs)} ms)`;
 };
 
 /** `migration-deadline`, checked at any time before the switchover. */
