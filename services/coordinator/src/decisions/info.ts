@@ -1,5 +1,5 @@
 /** The answer of `query-migrate` from what a coordinator knows. */
-import { type MigrationId, type MigrationInfo, type MigrationStatus, toError } from "@godwit/protocol";
+import { type MigrationId, type MigrationInfo, type MigrationStatus, type RamInfo, toError } from "@godwit/protocol";
 import type { Migration } from "./migration-state.ts";
 
 export const statusOf = (migration: Migration): MigrationStatus => {
@@ -23,6 +23,16 @@ export const statusOf = (migration: Migration): MigrationStatus => {
   }
 };
 
+/** While it runs `mbps` is the present rate; at the end it is the mean over the whole migration, as QEMU shows it. */
+const withMeanRate = (ram: RamInfo, migration: Migration): RamInfo => {
+  const ms = Math.max(1, (migration.endedAt ?? 0) - migration.startedAt - (migration.setupMs ?? 0));
+  return {
+    ...ram,
+    mbps: (ram.transferred * 8) / (ms * 1000),
+    "pages-per-second": Math.round((ram.normal * 1000) / ms),
+  };
+};
+
 export const infoOf = (migration: Migration, now: number): MigrationInfo => {
   const report = migration.sourceReport;
   const status = statusOf(migration);
@@ -41,7 +51,9 @@ export const infoOf = (migration: Migration, now: number): MigrationInfo => {
       : { "expected-downtime": Math.round(Math.min(migration.expectedDowntimeMs, Number.MAX_SAFE_INTEGER)) }),
     ...(report?.downtime === undefined ? {} : { downtime: report.downtime }),
     ...(report?.["downtime-parts"] === undefined ? {} : { "downtime-parts": report["downtime-parts"] }),
-    ...(report?.ram === undefined ? {} : { ram: report.ram }),
+    ...(report?.ram === undefined
+      ? {}
+      : { ram: status === "completed" ? withMeanRate(report.ram, migration) : report.ram }),
     ...(report?.channels === undefined ? {} : { channels: report.channels }),
     ...(report?.["dirty-tracker"] === undefined ? {} : { "dirty-tracker": report["dirty-tracker"] }),
     ...(failure === null ? {} : { error: failure, "error-desc": toError(failure).message }),

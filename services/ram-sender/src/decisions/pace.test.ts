@@ -106,3 +106,22 @@ describe("the pace", () => {
     expect(Pace.maySpend(pace, 10_000 - 3_600_000 + 100)).toBe(true);
   });
 });
+
+describe("what did not travel", () => {
+  it("is given back: a second of zero pages costs a second's bandwidth nothing", () => {
+    const pace = Pace.make(1_000_000, 0);
+    Pace.spend(pace, 500_000);
+    expect(Pace.maySpend(pace, 0)).toBe(false);
+    Pace.refund(pace, 500_000);
+    expect(Pace.maySpend(pace, 0)).toBe(true);
+  });
+
+  it("is never more than a burst, and never a charge", () => {
+    const pace = Pace.make(1_000_000, 0);
+    Pace.refund(pace, 10_000_000);
+    Pace.maySpend(pace, 0);
+    expect(pace.tokens).toBeLessThanOrEqual(50_000);
+    Pace.refund(pace, -10_000_000);
+    expect(Pace.maySpend(pace, 0)).toBe(true);
+  });
+});

@@ -27,6 +27,11 @@ export const spend = (pace: Pace, bytes: number): void => {
   if (pace.bytesPerSecond !== 0) pace.tokens -= bytes;
 };
 
+/** What was spent on pages that did not travel: `max-bandwidth` limits bytes on the wire, as QEMU's does, and zero pages have none. */
+export const refund = (pace: Pace, bytes: number): void => {
+  if (pace.bytesPerSecond !== 0) pace.tokens += Math.max(0, bytes);
+};
+
 /** When the debt is paid, ms. */
 export const payday = (pace: Pace): number =>
   pace.bytesPerSecond === 0 ? pace.at : pace.at + Math.max(1, (-pace.tokens * 1000) / pace.bytesPerSecond);

@@ -111,10 +111,12 @@ export const itemsApplied = (
   const { meter, ledger } = source;
   let pages = 0;
   let retired = 0;
+  let retiredBytes = 0;
   for (const number of event.items) {
     const item = Ledger.applied(ledger, number);
     if (item === null) continue;
     retired++;
+    retiredBytes += item.bytes;
     leaveWindow(source, item);
     if (item.work.kind === "pages") pages += item.work.pages;
     // From the first copy on, whichever copy was answered: where every item is late the last copy alone would teach nothing, and
@@ -127,6 +129,7 @@ export const itemsApplied = (
   meter.pages += pages;
   meter.normalPages += normalPages;
   meter.wireBytes += event.wireBytes;
+  Pace.refund(source.pace, retiredBytes - event.wireBytes);
   meter.roundNormalBytes += normalPages * PAGE_BYTES;
   const elapsed = now - meter.roundStartedAt;
   if (meter.roundNormalBytes >= MEASURE_BYTES_MIN && elapsed > 0)
