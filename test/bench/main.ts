@@ -8,7 +8,7 @@ import * as NodeRuntime from "@effect/platform-node/NodeRuntime";
 import * as Effect from "effect/Effect";
 import * as References from "effect/References";
 import { markdownTable } from "./markdown.ts";
-import type { Part, Result } from "./part.ts";
+import { failed, type Part, type Result } from "./part.ts";
 import { cpu } from "./parts/cpu.ts";
 import { engine } from "./parts/engine.ts";
 import { lane } from "./parts/lane.ts";
@@ -32,6 +32,14 @@ const machine = () => ({
   loadBefore: loadavg().map((load) => Number(load.toFixed(2))),
 });
 
+const describeMachine = (about: ReturnType<typeof machine>): string => {
+  const { processors, processor, memoryGiB, kernel, node, loadBefore } = about;
+  const line = `${processors} x ${processor}, ${memoryGiB} GiB, Linux ${kernel}, Node ${node}.`;
+  const busy =
+    (loadBefore[0] ?? 0) > 1 ? ` Load before: ${loadBefore[0]}: others are at work here, trust ratios only.` : "";
+  return line + busy;
+};
+
 const show = ({ title }: Part, { tables, notes }: Result): string =>
   [`### ${title}\n`, ...tables.map(markdownTable), `${notes.map((note) => `- ${note}`).join("\n")}\n`].join("\n");
 
@@ -45,11 +53,15 @@ const main = Effect.gen(function* () {
   }
   const startedAt = new Date();
   const about = machine();
+  process.stdout.write(`${describeMachine(about)}\n\n`);
   const parts: Record<string, Result> = {};
   for (const part of PARTS) {
     if (positionals.length > 0 && !positionals.includes(part.name)) continue;
     process.stderr.write(`${part.name}\n`);
-    const result = yield* Effect.scoped(part.run({ quick, progress }));
+    const result = yield* Effect.scoped(part.run({ quick, progress })).pipe(
+      // The others are worth their time all the same.
+      Effect.catch((error) => Effect.succeed(failed(error))),
+    );
     parts[part.name] = result;
     process.stdout.write(`${show(part, result)}\n`);
   }
@@ -57,6 +69,7 @@ const main = Effect.gen(function* () {
   mkdirSync(RESULTS, { recursive: true });
   for (const name of [startedAt.toISOString().replaceAll(":", "-"), "latest"])
     writeFileSync(join(RESULTS, `${name}.json`), `${report}\n`);
+  if (Object.values(parts).some(({ isComplete }) => !isComplete)) process.exitCode = 1;
 });
 
 // The node services in this process log, too; a worker that is killed on purpose is no news.

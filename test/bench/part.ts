@@ -11,6 +11,8 @@ export interface BenchOptions {
 }
 
 export interface Result {
+  /** False: something went wrong, and the notes say what. A part that is skipped is complete. */
+  readonly isComplete: boolean;
   /** What was measured and how, one sentence each; what would mislead without being said. */
   readonly notes: ReadonlyArray<string>;
   readonly tables: ReadonlyArray<Table>;
@@ -26,7 +28,14 @@ export interface Part {
 
 /** A part that cannot be measured here. */
 export const skipped = (reason: string): Result => ({
+  isComplete: true,
   notes: [`skipped: ${reason}`],
   tables: [],
   figures: { skipped: reason },
 });
+
+/** A part in which something went wrong. */
+export const failed = (error: unknown): Result => {
+  const reason = error instanceof Error ? error.message : String(error);
+  return { isComplete: false, notes: [`failed: ${reason}`], tables: [], figures: { failed: reason } };
+};

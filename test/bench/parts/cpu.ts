@@ -71,6 +71,7 @@ const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
   const ours = seconds.slice(0, -bareActors.length).reduce((sum, each) => sum + each, 0);
   const theirs = seconds.slice(-bareActors.length).reduce((sum, each) => sum + each, 0);
   const result: Result = {
+    isComplete: true,
     notes: [
       `User and system time from /proc/PID/stat over a whole migration of ${memoryBytes / MIB} MiB of random pages (idle builtin guest, ${CHANNELS} channels), from the request to the coordinator to the end; medians of ${repetitions}.`,
       "Bare: the yardstick of the lane, same bytes, same nats-server.",

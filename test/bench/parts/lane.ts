@@ -67,6 +67,7 @@ const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
 
   const measured = yield* Effect.forEach(CHANNELS, measure);
   const result: Result = {
+    isComplete: true,
     notes: [
       `Channel path: the first pass over ${memoryBytes / MIB} MiB of random pages of an idle builtin guest, from the first work item to the last acknowledgement, both seen on NATS: multifd worker processes read guest memory, look for zero pages, make checksums and publish; a loader process checks, writes guest memory and acknowledges. Every page is checked by the guest afterwards.`,
       `Bare: nats.js processes publish as many messages of the same ${MESSAGE_BYTES} bytes with the same window of ${WINDOW_BYTES / MIB} MiB each, to one that counts and drops them; same nats-server.`,

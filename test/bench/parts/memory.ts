@@ -41,6 +41,7 @@ const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
   };
   const names = smallest.peaks.map(({ name }) => name);
   const result: Result = {
+    isComplete: true,
     notes: [
       `The most memory resident (VmHWM), MiB, while a builtin guest with ${MIX.zero}% zero and ${MIX.random}% random pages is moved over ${CHANNELS} channels; fresh processes for each size, the peak of their start forgotten.`,
       `The RAM sender's bitmaps are reckoned, not measured: ${BITMAPS_OF_SENDER} of one bit a page, ${(bitmapBytes(largest.memoryBytes) / MIB).toFixed(2)} MiB for the largest guest; its growth is without them.`,

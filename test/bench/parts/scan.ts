@@ -26,6 +26,7 @@ const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
     progress(kind);
   }
   const result: Result = {
+    isComplete: true,
     notes: [
       `One sync over ${bytes / MIB} MiB of another process' memory, ms for each GiB: median, least and most of ${repetitions}; "nothing written" is each time the best of three.`,
       ...missing,

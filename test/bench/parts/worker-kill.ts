@@ -62,6 +62,7 @@ const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
   }
   const added = spreadOf(pairs.map(({ undisturbed, killed }) => killed - undisturbed));
   const result: Result = {
+    isComplete: true,
     notes: [
       `Total time of a migration of ${memoryBytes / MIB} MiB of random pages over ${WORKERS} channels, alone and with one of ${WORKERS} workers killed (SIGKILL) when at most 70% was left; the supervisor starts it again. Every page is checked by the guest afterwards.`,
       `Medians of ${repetitions} pairs that were run in turn; of the added time also the least and the most.`,
