@@ -194,6 +194,22 @@ describe("a packet that belongs here", () => {
     }
   });
 
+  it("that comes again is acknowledged apart from those that come first, and counted once", () => {
+    receiveAll(pagesPacket({ item: 0 }));
+    const { acknowledgements } = receiveAll(
+      pagesPacket({ item: 1, runs: [10, 1] }),
+      pagesPacket({ item: 0 }),
+      pagesPacket({ item: 2, runs: [11, 1] }),
+    );
+    const told = acknowledgements.map(ackOf).map(({ items, normalPages }) => ({ items: [...items], normalPages }));
+    expect(told).toEqual([
+      { items: [1], normalPages: 1 },
+      { items: [0], normalPages: 3 },
+      { items: [2], normalPages: 1 },
+    ]);
+    expect(destination.fence).toMatchObject({ pages: 5, normalPages: 5 });
+  });
+
   it("of the device state stands at its offset, whatever the order", () => {
     receiveAll(
       slicePacket({ item: 1, offset: 100, bytes: Buffer.alloc(50, 2), compression: "zstd" }),
@@ -204,7 +220,7 @@ describe("a packet that belongs here", () => {
     expect(destination.fence.appliedItems).toBe(2);
   });
 
-  it("is acknowledged once for each round, and each copy of an item again", () => {
+  it("is acknowledged apart for each round, and each copy of an item again", () => {
     const { acknowledgements } = receiveAll(
       pagesPacket({ item: 1 }),
       pagesPacket({ item: 1 }),
@@ -212,14 +228,16 @@ describe("a packet that belongs here", () => {
       pagesPacket({ round: 2, item: 9 }),
     );
     expect(acknowledgements.map((bytes) => [ackOf(bytes).round, [...ackOf(bytes).items]])).toEqual([
-      [1, [1, 1, 2]],
+      [1, [1]],
+      [1, [1]],
+      [1, [2]],
       [2, [9]],
     ]);
     expect(destination.fence).toMatchObject({ round: 2, appliedItems: 1, dropped: 0 });
   });
 
   it("comes in a burst: each acknowledgement holds as many items as one may", () => {
-    const burst = Array.from({ length: 1100 }, (_, item) => pagesPacket({ item: item % 1000, runs: [item % 32, 1] }));
+    const burst = Array.from({ length: 1100 }, (_, item) => pagesPacket({ item, runs: [item % 32, 1] }));
     const { acknowledgements } = receiveAll(...burst);
     expect(acknowledgements.map((bytes) => ackOf(bytes).items.length)).toEqual([1024, 76]);
   });

@@ -20,6 +20,7 @@ export const receive = (destination: Destination, receiver: Receiver, messages: 
   let normalPages = 0;
   let wireBytes = 0;
   let round = fence.round;
+  let freshItems = true;
   const acknowledge = (): void => {
     if (items.length === 0) return;
     acknowledgements.push(
@@ -58,14 +59,16 @@ export const receive = (destination: Destination, receiver: Receiver, messages: 
       fence.dropped++;
       continue;
     }
-    if (packet.round !== round || items.length === ACK_ITEMS_MAX) {
+    const fresh = Fence.applied(fence, packet);
+    // Copies are acknowledged apart: the counters of a message are sums, and the producer must not count a page twice.
+    if (packet.round !== round || fresh !== freshItems || items.length === ACK_ITEMS_MAX) {
       acknowledge();
       round = packet.round;
+      freshItems = fresh;
     }
-    Fence.applied(fence, packet);
     items.push(packet.item);
-    if (packet.kind === "pages") {
-      normalPages += packet.normalPages;
+    if (packet.kind === "pages") normalPages += packet.normalPages;
+    if (packet.kind === "pages" && fresh) {
       fence.pages += packet.pages;
       fence.normalPages += packet.normalPages;
     }

@@ -49,10 +49,10 @@ export const admit = (fence: Fence, packet: Address): Verdict => {
 };
 
 /**
- * Notes that an admitted item is in the guest's memory. Copies count once. The first one of a newer round closes the older ones; a
+ * Notes that an admitted item is in the guest's memory; false for one that was noted before: copies count once. The first one of a newer round closes the older ones; a
  * packet that could not be applied does not: a forged one would cut off the round that is under way.
  */
-export const applied = (fence: Fence, { round, item }: { readonly round: number; readonly item: number }): void => {
+export const applied = (fence: Fence, { round, item }: { readonly round: number; readonly item: number }): boolean => {
   if (round > fence.round) {
     fence.round = round;
     fence.applied.fill(0);
@@ -65,9 +65,10 @@ export const applied = (fence: Fence, { round, item }: { readonly round: number;
     fence.applied = larger;
   }
   const bit = 1 << (item & 31);
-  if ((fence.applied[word]! & bit) !== 0) return;
+  if ((fence.applied[word]! & bit) !== 0) return false;
   fence.applied[word] = fence.applied[word]! | bit;
   fence.appliedItems++;
+  return true;
 };
 
 /** Everything the manifest promises is here. */
