@@ -31,6 +31,7 @@ const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
   const repetitions = quick ? 1 : 3;
   const testbed = yield* openTestbed({ workers: CHANNELS });
   const pairs: Pair[] = [];
+  const failures: string[] = [];
   // The first pair warms everybody up, and is not counted.
   for (let pair = 0; pair <= repetitions; pair++) {
     const name = `engine${pair}`;
@@ -50,11 +51,21 @@ const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
         const info = yield* testbed.move(source.spec.name, "b", parameters);
         return { totalTime: info["total-time"], downtime: info.downtime ?? Number.NaN };
       }),
+    ).pipe(
+      Effect.catch((error) => {
+        failures.push(error instanceof Error ? error.message : String(error));
+        return Effect.succeed(null);
+      }),
     );
+    if (godwit === null) {
+      progress(`godwit failed: ${failures.at(-1)}`);
+      continue;
+    }
     const line = [godwit, qemu].map(({ totalTime, downtime }) => `${totalTime} ms (downtime ${downtime} ms)`);
     progress(`godwit ${line[0]}, QEMU ${line[1]}${pair === 0 ? " (warming up)" : ""}`);
     if (pair > 0) pairs.push({ godwit, qemu });
   }
+  if (pairs.length === 0) return yield* Effect.fail(new Error(failures.at(-1)));
   const row = (title: string, of: (migration: QemuMigration) => number): ReadonlyArray<string> => [
     title,
     median(pairs.map(({ godwit }) => of(godwit))).toFixed(0),
@@ -62,11 +73,12 @@ const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
     showSpread(spreadOf(pairs.map(({ godwit, qemu }) => of(godwit) / of(qemu))), 2),
   ];
   const result: Result = {
-    isComplete: true,
+    isComplete: failures.length === 0,
     notes: [
       `The same running guest: a QEMU with ${memoryBytes / MIB} MiB, nearly all of it random, that writes 8 MiB/s in ${COUNTED_BYTES / MIB} MiB; ${CHANNELS} channels, no bandwidth limit, downtime-limit ${DOWNTIME_LIMIT} ms, loopback. godwit goes through nats-server, QEMU from process to process over TCP.`,
       "QEMU's figures are its own `query-migrate`, godwit's its own. After each migration the guest must write at the destination.",
-      `Medians of ${repetitions} pairs that were run in turn; of the ratios also the least and the most.`,
+      `Medians of ${pairs.length} pairs that were run in turn; of the ratios also the least and the most.`,
+      ...failures.map((reason) => `A migration by godwit failed and is not counted: ${reason}`),
     ],
     tables: [
       {
@@ -74,7 +86,7 @@ const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
         rows: [row("total time, ms", ({ totalTime }) => totalTime), row("downtime, ms", ({ downtime }) => downtime)],
       },
     ],
-    figures: { memoryBytes, channels: CHANNELS, downtimeLimit: DOWNTIME_LIMIT, pairs },
+    figures: { memoryBytes, channels: CHANNELS, downtimeLimit: DOWNTIME_LIMIT, pairs, failures },
   };
   return result;
 });
