@@ -31,6 +31,10 @@ import { openStore, type StoredMigration } from "./store.ts";
 const ACTOR = "coordinator";
 const QUEUE = "godwit-coordinator";
 
+/** A coordinator that has died is missed within a second, and its migrations are taken over in the next, ms. */
+const TAKE_OVER_LOOK_MS = 200;
+const TAKE_OVER_LOOKS = 20;
+
 const migrateRequest = json(MigrateRequest);
 const migrationRequest = json(MigrationRequest);
 const tuneRequest = json(TuneRequest);
@@ -105,11 +109,18 @@ export const runCoordinator = Effect.fnUntraced(function* (
     return infoOf(migration, now);
   });
 
-  /** The session a request is about: by id, or the newest. */
+  /** The session a request is about: by id, or the newest. One that is just being taken over is waited for. */
   const sessionOf = Effect.fnUntraced(function* (id: string | undefined) {
-    const newest = [...sessions.values()].sort((a, b) => b.migration.startedAt - a.migration.startedAt)[0];
-    const session = id === undefined ? newest : sessions.get(id);
-    if (session !== undefined) return session;
+    for (let look = 0; look < TAKE_OVER_LOOKS; look++) {
+      const newest = [...sessions.values()].sort((a, b) => b.migration.startedAt - a.migration.startedAt)[0];
+      const session = id === undefined ? newest : sessions.get(id);
+      if (session !== undefined) return session;
+      const elsewhere = (yield* store.list).some(
+        ({ saved: { info } }) => (id === undefined || info.migration === id) && !isEnded(info.status),
+      );
+      if (!elsewhere) break;
+      yield* Effect.sleep(TAKE_OVER_LOOK_MS);
+    }
     return yield* refuse(
       "no-such-migration",
       "find the migration",
@@ -150,8 +161,8 @@ export const runCoordinator = Effect.fnUntraced(function* (
     const { migration } = saved.info;
     const won = yield* store.write({ ...saved, term: saved.term + 1, owner }, revision);
     if (won === null) return yield* Effect.logInfo(`migration ${migration} is another coordinator's`);
-    yield* Effect.logInfo(`taking over migration ${migration}`);
     yield* open(adopted(saved, Date.now()), won);
+    yield* Effect.logInfo(`taking over migration ${migration}`);
   });
   yield* takeOver(owner, (isOrphan) =>
     Effect.flatMap(store.list, (all) =>
