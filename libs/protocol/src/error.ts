@@ -34,7 +34,7 @@ export const REMEDIES = {
   "destination-lost": "look at the log of the destination loader; the guest keeps running at the source",
   "workers-lost": "start multifd workers on the source host (`godwit node` does)",
   "bad-packet": "a packet broke the protocol; look for a stranger on the NATS subjects or a mix of versions",
-  "device-state-failed": "look at the destination guest's own log",
+  "device-state-failed": "look at the guest's own log, at the side that is named",
   "switchover-deadline": "raise `switchover-deadline`, or look for what kept the switchover waiting",
   "migration-deadline": "raise `migration-deadline`, the bandwidth or `downtime-limit`",
   "pass-limit": "raise `max-passes`, the bandwidth or `downtime-limit`",
