@@ -1,3 +1,4 @@
+import { inspect } from "node:util";
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime";
 import { type Fabric, NatsFabric } from "@godwit/fabric";
 import { GodwitError } from "@godwit/protocol";
@@ -47,5 +48,6 @@ export const asGodwitError =
           code: "internal",
           actor,
           step,
-          reason: cause instanceof Error ? cause.message : String(cause),
+          // `String` throws for an object without a prototype, which a failure may hold as well.
+          reason: cause instanceof Error ? cause.message : typeof cause === "string" ? cause : inspect(cause),
         });

@@ -14,6 +14,39 @@ export interface OwnershipRegister {
   ) => Effect.Effect<"Unknown" | "Lost" | { readonly revision: number }>;
 }
 
+/** What decisions of either side want of the record, and what they get for it. */
+export type RecordEffect =
+  | { readonly _tag: "ReadRecord"; readonly op: string; readonly afterMs: number }
+  | {
+      readonly _tag: "WriteRecord";
+      readonly record: OwnershipRecord;
+      readonly revision: number;
+      readonly afterMs: number;
+    };
+export type RecordAnswer =
+  | { readonly _tag: "RecordRead"; readonly op: string; readonly entry: OwnershipEntry | null | "Unknown" }
+  | {
+      readonly _tag: "RecordWritten";
+      readonly op: string;
+      readonly outcome: "Unknown" | "Lost" | { readonly revision: number };
+    };
+
+/** Carries out an effect on a guest's record, after its pause; the answer names the operation it is for. */
+export const askRecord = (
+  register: OwnershipRegister,
+  guest: string,
+  effect: RecordEffect,
+): Effect.Effect<RecordAnswer> => {
+  const work =
+    effect._tag === "ReadRecord"
+      ? Effect.map(register.read(guest), (entry): RecordAnswer => ({ _tag: "RecordRead", op: effect.op, entry }))
+      : Effect.map(
+          register.write(guest, effect.record, effect.revision),
+          (outcome): RecordAnswer => ({ _tag: "RecordWritten", op: effect.record.op, outcome }),
+        );
+  return Effect.delay(work, effect.afterMs);
+};
+
 const decode = (guest: string, value: Uint8Array): Effect.Effect<OwnershipRecord | null> => {
   const record = codec.decode(value);
   if (!isMalformed(record)) return Effect.succeed(record);

@@ -91,6 +91,8 @@ describe("a failure of an actor's own machinery", () => {
       step: "apply pages",
       reason: "it broke",
     });
+    // Nothing of it can be turned into text by `String`; found by the property below.
+    expect(wrap(Object.create(null))).toMatchObject({ code: "internal", reason: "[Object: null prototype] {}" });
     fc.assert(
       fc.property(fc.anything(), (cause) => {
         const error = wrap(cause);

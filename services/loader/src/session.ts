@@ -1,6 +1,13 @@
 /** One migration that arrives at this host: feeds its decisions with events and carries out what they want. */
 import { join } from "node:path";
-import { asGodwitError, makeAlarm, makeEventLoop, type OwnershipRegister, type Settings } from "@godwit/actor";
+import {
+  asGodwitError,
+  askRecord,
+  makeAlarm,
+  makeEventLoop,
+  type OwnershipRegister,
+  type Settings,
+} from "@godwit/actor";
 import { Fabric, letGo, type Message } from "@godwit/fabric";
 import { type Guest, openDestination, type Registry } from "@godwit/guest";
 import { PAGE_BYTES, RamFileError } from "@godwit/memory";
@@ -86,21 +93,11 @@ export const startSession = Effect.fnUntraced(function* (
           }),
         );
       case "ReadRecord":
-        return fork(
-          register.read(destination.guest).pipe(
-            Effect.delay(effect.afterMs),
-            Effect.map((entry) => dispatch({ _tag: "RecordRead", op: effect.op, entry })),
-          ),
-        );
+        return fork(Effect.map(askRecord(register, destination.guest, effect), dispatch));
       case "WriteRecord":
         // The record is closed once the guest was started: it has arrived.
         if (!effect.record.open) registry.settle(destination.guest);
-        return fork(
-          register.write(destination.guest, effect.record, effect.revision).pipe(
-            Effect.delay(effect.afterMs),
-            Effect.map((outcome) => dispatch({ _tag: "RecordWritten", op: effect.record.op, outcome })),
-          ),
-        );
+        return fork(Effect.map(askRecord(register, destination.guest, effect), dispatch));
       case "Report":
         return show();
       case "WakeAt":

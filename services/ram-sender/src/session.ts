@@ -1,5 +1,12 @@
 /** One migration of this host's sender: feeds its decisions with events and carries out what they want. */
-import { asGodwitError, makeAlarm, makeEventLoop, type OwnershipRegister, type Settings } from "@godwit/actor";
+import {
+  asGodwitError,
+  askRecord,
+  makeAlarm,
+  makeEventLoop,
+  type OwnershipRegister,
+  type Settings,
+} from "@godwit/actor";
 import { Fabric } from "@godwit/fabric";
 import type { Registry } from "@godwit/guest";
 import { type Epoch, fromError, json, type MigrationId, SourceReport, Switching, subjects } from "@godwit/protocol";
@@ -57,19 +64,8 @@ export const startSession = Effect.fnUntraced(function* (
       case "CloseTracker":
         return fork(guest.closeTracker);
       case "ReadRecord":
-        return fork(
-          register.read(source.guest).pipe(
-            Effect.delay(effect.afterMs),
-            Effect.map((entry) => dispatch({ _tag: "RecordRead", op: effect.op, entry })),
-          ),
-        );
       case "WriteRecord":
-        return fork(
-          register.write(source.guest, effect.record, effect.revision).pipe(
-            Effect.delay(effect.afterMs),
-            Effect.map((outcome) => dispatch({ _tag: "RecordWritten", op: effect.record.op, outcome })),
-          ),
-        );
+        return fork(Effect.map(askRecord(register, source.guest, effect), dispatch));
       case "Dispatch":
         return handOut(effect);
       case "TellLoader":
