@@ -23,7 +23,12 @@ import * as References from "effect/References";
 import * as Schedule from "effect/Schedule";
 import * as Scope from "effect/Scope";
 import { follow, migrate, nodes } from "../../services/cli/src/client.ts";
-import { childKey, type LocalCluster, openLocalCluster } from "../../services/cli/src/local-cluster.ts";
+import {
+  childKey,
+  type LocalCluster,
+  type LocalClusterOptions,
+  openLocalCluster,
+} from "../../services/cli/src/local-cluster.ts";
 import { type GuestProcess, guestProcesses } from "./guest-process.ts";
 import { type Journey, makeJourney } from "./journey.ts";
 
@@ -45,7 +50,8 @@ export type ActorName = readonly [
   node: string,
   id: string,
 ];
-export const COORDINATOR: ActorName = ["coordinator", "up", "0"];
+export const coordinatorOf = (replica: number): ActorName => ["coordinator", "up", String(replica)];
+export const COORDINATOR = coordinatorOf(0);
 export const senderOf = (node: string): ActorName => ["ram-sender", node, "0"];
 export const loaderOf = (node: string): ActorName => ["loader", node, "0"];
 export const workerOf = (node: string, id: number): ActorName => ["multifd-worker", node, String(id)];
@@ -79,7 +85,7 @@ export interface World {
   readonly close: () => Promise<void>;
 }
 
-export interface WorldOptions {
+export interface WorldOptions extends Pick<LocalClusterOptions, "coordinators" | "natsOf"> {
   /** Called before anything is started, with the directory in which each node's guests will lie in one of its own. */
   readonly prepare?: (guestDirectory: string) => void;
   /** Called once every guest has ended. */
@@ -112,6 +118,8 @@ export const openWorld = async (options: WorldOptions = {}): Promise<World> => {
         directory,
         guestDirectory,
         nodes: ["a", "b"].map((name) => ({ name, workers: WORKERS, guests: [] })),
+        ...(options.coordinators === undefined ? {} : { coordinators: options.coordinators }),
+        ...(options.natsOf === undefined ? {} : { natsOf: options.natsOf }),
       }),
     );
     const context = await quietly(Layer.build(cluster.fabric));

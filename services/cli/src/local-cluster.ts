@@ -5,7 +5,7 @@ import { randomId, type Settings } from "@godwit/actor";
 import { type Fabric, type FabricError, NatsFabric } from "@godwit/fabric";
 import { localNats } from "@godwit/fabric/local-nats";
 import type { GuestSpec } from "@godwit/guest";
-import { type Child, runNode, supervise } from "@godwit/node";
+import { type Child, type ChildSpec, runNode, supervise } from "@godwit/node";
 import type { Incarnation } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Layer from "effect/Layer";
@@ -22,6 +22,13 @@ export interface LocalClusterOptions {
     readonly workers: number;
     readonly guests: ReadonlyArray<GuestSpec>;
   }>;
+  /** Replicas of the coordinator; default 1. */
+  readonly coordinators?: number;
+  /** Where an actor process finds NATS, given the server's own URL: a detour for tests that cut connections. */
+  readonly natsOf?: (
+    actor: { readonly role: string; readonly node: string; readonly id: string },
+    url: string,
+  ) => string;
   /** TCP port of NATS; 0: any. */
   readonly port?: number;
   /** Where NATS's streams lie; default below `directory`. */
@@ -86,9 +93,16 @@ export const openLocalCluster = Effect.fnUntraced(function* (
     const context = yield* Layer.build(fabricOn(nats.url, name));
     yield* Effect.forkScoped(Effect.provide(work, context));
   });
-  yield* onFabric("godwit up", supervise({ role: "coordinator", id: "0" }, settingsOf("up"), { log, started }));
+  const natsOf = (node: string) => (child: ChildSpec) =>
+    options.natsOf?.({ role: child.role, node, id: child.id }, nats.url) ?? nats.url;
+  for (let replica = 0; replica < (options.coordinators ?? 1); replica++) {
+    const child: ChildSpec = { role: "coordinator", id: String(replica) };
+    const settings = { ...settingsOf("up"), nats: natsOf("up")(child) };
+    yield* onFabric("godwit up", supervise(child, settings, { log, started }));
+  }
   for (const { name, workers, guests } of options.nodes) {
-    yield* onFabric(`godwit node ${name}`, runNode(settingsOf(name), { workers, guests, log, started }));
+    const nodeOptions = { workers, guests, log, started, natsOf: natsOf(name) };
+    yield* onFabric(`godwit node ${name}`, runNode(settingsOf(name), nodeOptions));
   }
   return {
     url: nats.url,

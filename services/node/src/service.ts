@@ -19,6 +19,8 @@ export interface NodeOptions {
   readonly log: LogTarget;
   /** Told of each process that is started, for those who watch or kill them. */
   readonly started: (child: Child) => void;
+  /** Where a process finds NATS, when each has a way of its own to it; otherwise as the node does. */
+  readonly natsOf?: (child: ChildSpec) => string;
 }
 
 /** Runs until its scope ends; then its actors are stopped, and guests are left as they are. */
@@ -37,7 +39,10 @@ export const runNode = Effect.fnUntraced(function* (
       (_, worker): ChildSpec => ({ role: "multifd-worker", id: String(worker) }),
     ),
   ];
-  for (const child of children) yield* Effect.forkScoped(supervise(child, settings, options));
+  for (const child of children) {
+    const nats = options.natsOf?.(child) ?? settings.nats;
+    yield* Effect.forkScoped(supervise(child, { ...settings, nats }, options));
+  }
   yield* fabric.serve({
     name: "godwit-node",
     version: GODWIT_VERSION,
