@@ -1,6 +1,5 @@
 /** A coordinator on the simulated network. What it saves survives it; each life takes the migration over under a higher term. */
 import * as Coordinator from "@godwit/coordinator/decisions";
-import type { SimNetwork } from "@godwit/fabric/simulation";
 import {
   type Capabilities,
   type DestinationReport,
@@ -9,10 +8,11 @@ import {
   type SourceReport,
   subjects,
 } from "@godwit/protocol";
-import { GUEST, MIGRATION, NODE_A, NODE_B } from "./names.ts";
+import { COORDINATORS, GUEST, MIGRATION, NODE_A, NODE_B } from "./names.ts";
 import { readOwnership, writeOwnership } from "./ownership-register.ts";
+import type { Scene } from "./scene.ts";
 
-const NAME = "coordinator";
+const [NAME] = COORDINATORS;
 
 /** What outlives a coordinator, as the migrations bucket does. */
 export interface Saved {
@@ -22,11 +22,8 @@ export interface Saved {
   ended: string | null;
 }
 
-export const bootCoordinator = (
-  network: SimNetwork,
-  saved: Saved,
-  parameters: Partial<typeof PARAMETER_DEFAULTS>,
-): void => {
+export const bootCoordinator = (scene: Scene, saved: Saved): void => {
+  const { network } = scene;
   if (saved.ended !== null) return;
   saved.term++;
   const migration = Coordinator.makeMigration({
@@ -38,11 +35,11 @@ export const bootCoordinator = (
       ...PARAMETER_DEFAULTS,
       "multifd-channels": 3,
       "max-bandwidth": 0,
-      "switchover-deadline": 3000,
+      // A short one is often not kept, so that guests are taken back.
+      "switchover-deadline": scene.switchoverDeadlineMs,
       "migration-deadline": 60_000,
-      ...parameters,
     },
-    capabilities: proposeCapabilities({}) as Capabilities,
+    capabilities: proposeCapabilities({ verify: scene.verify }) as Capabilities,
     term: saved.term,
     attempt: saved.attempt,
     startedAt: network.now(),
@@ -53,6 +50,7 @@ export const bootCoordinator = (
   let wakeAt = Number.POSITIVE_INFINITY;
   const step = (event: Coordinator.MigrationEventIn): void => {
     for (const effect of Coordinator.step(migration, event, network.now())) perform(effect);
+    scene.saw("coordinator", migration.phase._tag);
   };
   const perform = (effect: Coordinator.MigrationEffect): void => {
     switch (effect._tag) {

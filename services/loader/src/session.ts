@@ -77,9 +77,11 @@ export const startSession = Effect.fnUntraced(function* (
   };
   /** The session is over: nobody shall go on with it. */
   const forgetFiles = (): void => {
+    if (file === null) return;
+    destination.fence = Fence.close(destination.fence);
     receiver?.removeDeviceState();
     closeReceiver();
-    file?.remove();
+    file.remove();
     file = null;
   };
   // A loader that is stopped leaves what its successor goes on with.
@@ -87,6 +89,7 @@ export const startSession = Effect.fnUntraced(function* (
     Effect.sync(() => {
       alarm.stop();
       closeReceiver();
+      destination.fence = Fence.close(destination.fence);
       file?.close();
       file = null;
     }),
