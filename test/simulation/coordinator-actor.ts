@@ -11,6 +11,7 @@ import {
 } from "@godwit/protocol";
 import { GUEST, MIGRATION, NODE_A, NODE_B } from "./names.ts";
 import { readOwnership, writeOwnership } from "./ownership-register.ts";
+import { between } from "./random-times.ts";
 
 const NAME = "coordinator";
 
@@ -44,6 +45,8 @@ export const bootCoordinator = (
     },
     capabilities: proposeCapabilities({}) as Capabilities,
     term: saved.term,
+    owner: NAME,
+    revision: 0,
     attempt: saved.attempt,
     startedAt: network.now(),
     now: network.now(),
@@ -68,9 +71,14 @@ export const bootCoordinator = (
         );
       case "Save":
         saved.attempt = migration.attempt;
-        if (migration.phase._tag === "Ended") saved.ended = migration.phase.status;
+        if (migration.phase._tag === "Ending") saved.ended = migration.phase.status;
+        network.timer(NAME, between(network, 0.1, 3), () =>
+          step({ _tag: "SaveAnswered", save: effect.save, outcome: { revision: effect.revision + 1 } }),
+        );
         return;
+      case "ReadSaved":
       case "Publish":
+      case "Leave":
         return;
       case "WakeAt":
         if (effect.at >= wakeAt) return;

@@ -81,6 +81,8 @@ export const MigrationInfo = Schema.Struct({
   channels: Schema.optionalKey(Schema.Array(ChannelInfo)),
   "dirty-tracker": Schema.optionalKey(Schema.String),
   attempts: Schema.Natural,
+  /** What an operator should know besides, in plain words. */
+  note: Schema.optionalKey(Schema.String),
   "error-desc": Schema.optionalKey(Schema.String),
   error: Schema.optionalKey(FailureSchema),
 });

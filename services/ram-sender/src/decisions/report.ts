@@ -89,6 +89,7 @@ export const reportOf = (source: Source, now: number): SourceReport => ({
   incarnation: source.incarnation as Incarnation,
   phase: phaseOf(source),
   epoch: source.epoch as Epoch,
+  "parameters-revision": source.parametersRevision,
   ram: ramOf(source, now),
   channels: source.channels.lanes.map((lane) => ({
     channel: lane.channel,
