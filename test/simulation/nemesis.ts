@@ -1,6 +1,6 @@
 /** The one who breaks things: faults drawn from the seed, each at the moment when a side of the migration reaches a phase. */
 import type { SimNetwork } from "@godwit/fabric/simulation";
-import { OWNERSHIP_BUCKET } from "@godwit/protocol";
+import { MIGRATIONS_BUCKET, OWNERSHIP_BUCKET } from "@godwit/protocol";
 import { COORDINATORS, LOADER, SENDER, WORKERS } from "./names.ts";
 import { between } from "./random-times.ts";
 import type { Scene } from "./scene.ts";
@@ -109,6 +109,7 @@ const strike = (scene: Scene, fault: Fault, actor: string, forMs: number): void 
     case "disconnect":
       return network.disconnect(actor, forMs);
     case "register out of reach":
+      network.partition(actor, `register:${MIGRATIONS_BUCKET}`, forMs);
       return network.partition(actor, `register:${OWNERSHIP_BUCKET}`, forMs);
     case "host crash":
       // The destination's host: what was arriving there is gone with it. Once the guest runs there, the guest would be.

@@ -1,10 +1,10 @@
 /** One whole migration on the simulated network, from a seed: faults first, then quiet, then everything must have settled. */
 import { SimNetwork, STORMY, type Trace } from "@godwit/fabric/simulation";
-import { OWNERSHIP_BUCKET, type OwnershipRecord } from "@godwit/protocol";
+import { isEnded, OWNERSHIP_BUCKET, type OwnershipRecord } from "@godwit/protocol";
 import type { Breakage } from "./breakage.ts";
-import { bootCoordinator, type Saved } from "./coordinator-actor.ts";
+import { bootCoordinator, isAsked, savedTruth } from "./coordinator-actor.ts";
 import { bootDestination } from "./destination-actor.ts";
-import { checkAlways, type GuestModel, makeGuest, Violation, write } from "./guest-model.ts";
+import { checkAlways, makeGuest, Violation, write } from "./guest-model.ts";
 import { COORDINATORS, GUEST, LOADER, PAGES, SENDER, WORKERS } from "./names.ts";
 import { type Fault, release, type Strikes } from "./nemesis.ts";
 import { between } from "./random-times.ts";
@@ -37,6 +37,8 @@ export interface Outcome {
   readonly ended: string;
   readonly runsAt: "source" | "destination";
   readonly attempts: number;
+  /** Coordinators that the migration has had, one after the other. */
+  readonly terms: number;
   /** Pages that changed on their way. */
   readonly flips: number;
   readonly counters: SimNetwork["counters"];
@@ -83,21 +85,20 @@ export const run = (seed: number, options: RunOptions = {}): Outcome => {
     flips: 0,
     saw: trace === undefined ? () => {} : tracePhases(network, trace),
   };
-  const saved: Saved = { term: 0, attempt: 1, migration: null, ended: null };
   release(scene, options.strikes ?? new Map(), options.faults);
   network.start("supervisor");
   for (const worker of WORKERS) network.start(worker, () => bootWorker(scene, worker));
   network.start(SENDER, () => bootSource(scene, hex(network)));
   network.start(LOADER, () => bootDestination(scene, hex(network)));
-  network.start(COORDINATORS[0], () => bootCoordinator(scene, saved));
+  for (const name of COORDINATORS) network.start(name, () => bootCoordinator(scene, name, hex(network), isAsked(name)));
   guestWrites(scene, options.hotPages ?? 1 + Math.floor(network.random() * 30));
   const stormMs = network.random() < LONG_STORM_RATE ? LONG_STORM_MS : STORM_MS;
   const check = (): void => checkStep(scene);
   network.run({ untilMs: stormMs, check });
   network.quiet();
-  for (let until = stormMs; until < stormMs + SETTLE_MS && !settled(saved, scene.guest); until += 500)
+  for (let until = stormMs; until < stormMs + SETTLE_MS && !settled(scene); until += 500)
     network.run({ untilMs: until + 500, check });
-  return judge(scene, saved);
+  return judge(scene);
 };
 
 /** Each phase once, when it begins. */
@@ -124,10 +125,17 @@ const checkStep = (scene: Scene): void => {
     throw new Violation(`the guest runs at the destination, the record says ${state}`);
 };
 
-const settled = (saved: Saved, guest: GuestModel): boolean =>
-  saved.ended !== null &&
-  (guest.sourceRuns || guest.destinationRuns) &&
-  (!guest.destinationRuns || guest.sourceDiscarded);
+/** How the migration ended, in the words of whoever coordinates it. */
+const endingOf = (scene: Scene): string | null => {
+  const status = savedTruth(scene)?.info.status ?? "none";
+  return isEnded(status) ? status : null;
+};
+
+const settled = (scene: Scene): boolean => {
+  const { guest } = scene;
+  if (endingOf(scene) === null) return false;
+  return guest.destinationRuns ? guest.sourceDiscarded : guest.sourceRuns;
+};
 
 /** The guest writes all the time: a hot set, and now and then anywhere. */
 const guestWrites = ({ network, guest }: Scene, hot: number): void => {
@@ -139,22 +147,23 @@ const guestWrites = ({ network, guest }: Scene, hot: number): void => {
   beat();
 };
 
-const judge = (scene: Scene, saved: Saved): Outcome => {
+const judge = (scene: Scene): Outcome => {
   const { guest, network } = scene;
   const state = recordOf(scene)?.state;
-  if (saved.ended === null)
-    throw new Violation(`the migration never ended (${saved.migration?.phase._tag}, record ${state})`);
-  if (!guest.sourceRuns && !guest.destinationRuns)
-    throw new Violation(`${saved.ended}, and no guest runs (record ${state})`);
-  if (guest.destinationRuns !== (saved.ended === "completed")) {
-    throw new Violation(
-      `${saved.ended}, and the guest runs at the ${guest.destinationRuns ? "destination" : "source"}`,
-    );
+  const saved = savedTruth(scene);
+  const ended = endingOf(scene);
+  if (saved === null || ended === null) {
+    throw new Violation(`the migration never ended (${saved?.info.status}, term ${saved?.term}, record ${state})`);
   }
+  if (!guest.sourceRuns && !guest.destinationRuns) throw new Violation(`${ended}, and no guest runs (record ${state})`);
+  if (guest.destinationRuns !== (ended === "completed"))
+    throw new Violation(`${ended}, and the guest runs at the ${guest.destinationRuns ? "destination" : "source"}`);
+  if (ended === "failed" && saved.info["error-desc"] === undefined) throw new Violation("failed, and nobody says why");
   return {
-    ended: saved.ended,
+    ended,
     runsAt: guest.destinationRuns ? "destination" : "source",
     attempts: saved.attempt,
+    terms: saved.term,
     flips: scene.flips,
     counters: network.counters,
   };

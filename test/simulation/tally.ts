@@ -13,6 +13,7 @@ export interface Tally {
   readonly bad: Array<{ readonly seed: number; readonly what: string }>;
   readonly endings: Record<string, number>;
   readonly attempts: Record<string, number>;
+  readonly terms: Record<string, number>;
   readonly seen: Record<string, number>;
   readonly strikes: Record<string, number>;
   flips: number;
@@ -24,6 +25,7 @@ export const emptyTally = (): Tally => ({
   bad: [],
   endings: {},
   attempts: {},
+  terms: {},
   seen: {},
   strikes: {},
   flips: 0,
@@ -40,9 +42,10 @@ export const tallyOf = (from: number, count: number, options: RunOptions = {}): 
   for (let seed = from; seed < from + count; seed++) {
     tally.seeds++;
     try {
-      const { ended, attempts, counters, flips } = run(seed, { ...options, strikes });
+      const { ended, attempts, terms, counters, flips } = run(seed, { ...options, strikes });
       add(tally.endings, ended, 1);
       add(tally.attempts, String(attempts), 1);
+      add(tally.terms, String(terms), 1);
       for (const name of Object.keys(counters) as Array<keyof SimNetwork["counters"]>)
         add(tally.seen, name, counters[name]);
       tally.flips += flips;
@@ -62,6 +65,6 @@ export const addTally = (tally: Tally, other: Tally): void => {
   tally.violations += other.violations;
   tally.flips += other.flips;
   tally.bad.push(...other.bad.slice(0, BAD_SHOWN_MAX - tally.bad.length));
-  for (const part of ["endings", "attempts", "seen", "strikes"] as const)
+  for (const part of ["endings", "attempts", "terms", "seen", "strikes"] as const)
     for (const [key, times] of Object.entries(other[part])) add(tally[part], key, times);
 };

@@ -24,6 +24,7 @@ describe("a migration under faults", () => {
       );
     expect(tally.flips).toBeGreaterThan(0);
     expect(tally.attempts["2"]).toBeGreaterThan(0);
+    expect(tally.terms["2"]).toBeGreaterThan(0);
     expect(tally.endings["completed"] ?? 0).toBeGreaterThan(SEEDS / 2);
     expect(Object.keys(tally.endings).sort()).toEqual(["cancelled", "completed", "failed"]);
   });

@@ -84,6 +84,8 @@ export interface Source {
   term: number;
   attempt: number;
   parameters: Parameters;
+  /** The coordinator's number for them; reports show it. */
+  parametersRevision: number;
   phase: Phase;
   /** 0 until the claim is won. */
   epoch: number;
@@ -174,7 +176,7 @@ export type SourceEvent =
       readonly verdict: "iterate" | "switch-over";
     }
   | { readonly _tag: "Continue" }
-  | { readonly _tag: "Tune"; readonly parameters: Parameters }
+  | { readonly _tag: "Tune"; readonly parameters: Parameters; readonly revision: number }
   | { readonly _tag: "Abort"; readonly failure: Failure }
   | { readonly _tag: "Paused" }
   | { readonly _tag: "DeviceStateSaved"; readonly bytes: number; readonly digest: number }

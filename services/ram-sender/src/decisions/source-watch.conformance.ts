@@ -271,7 +271,7 @@ export class Watch {
       { _tag: "LinkRestored" },
       { _tag: "Abort", failure: FAILURE },
       { _tag: "Continue" },
-      { _tag: "Tune", parameters: { ...source.parameters, "max-bandwidth": 1_000_000 } },
+      { _tag: "Tune", parameters: { ...source.parameters, "max-bandwidth": 1_000_000 }, revision: 1 },
       { _tag: "Paused" },
       { _tag: "Resumed" },
       { _tag: "Discarded" },

@@ -34,6 +34,8 @@ export const makeSource = (options: {
   readonly term: number;
   readonly attempt: number;
   readonly parameters: Parameters;
+  /** Default 0: never changed. */
+  readonly parametersRevision?: number;
   readonly capabilities: Capabilities;
   readonly itemPagesMax: number;
   readonly now: number;
@@ -47,6 +49,7 @@ export const makeSource = (options: {
   term: options.term,
   attempt: options.attempt,
   parameters: options.parameters,
+  parametersRevision: options.parametersRevision ?? 0,
   phase: { _tag: "Claiming", settlement: null },
   epoch: 0,
   revision: 0,
@@ -176,6 +179,9 @@ const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): vo
       if (phase._tag === "PreSwitchover") Switchover.saveDeviceState(source, now, emit);
       return;
     case "Tune":
+      // Said before what is known already.
+      if (event.revision < source.parametersRevision) return;
+      source.parametersRevision = event.revision;
       source.parameters = event.parameters;
       source.pace.bytesPerSecond = event.parameters["max-bandwidth"];
       return;
