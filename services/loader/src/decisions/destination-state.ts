@@ -2,10 +2,11 @@
  * What the destination side of one migration is doing.
  *
  *     Preparing -> Ready (applies packets) -> Loading -> Committing -> Starting -> Closing -> Running
- *         |           |                         |            |
- *         +-----------+-------------------------+------------+--> Discarding -> Failed
+ *         |           |                         |            |                        |
+ *         +-----------+-------------------------+------------+--> Discarding -> Failed +-> Lost
  *
- * The guest runs here only after the settled write of `destination` was won (O3). After that there is no way to Failed.
+ * The guest runs here only after the settled write of `destination` was won (O3). After that there is no way to Failed: one whose
+ * process is gone before it ran is Lost, as it would be with its host.
  */
 import type { Failure, Manifest, Offer, OwnershipEntry, OwnershipRecord, Settlement } from "@godwit/protocol";
 import type { Fence } from "./fence.ts";
@@ -18,6 +19,7 @@ export type Phase =
   | { readonly _tag: "Starting" }
   | { readonly _tag: "Closing"; readonly settlement: Settlement }
   | { readonly _tag: "Running" }
+  | { readonly _tag: "Lost" }
   | { readonly _tag: "Discarding" }
   | { readonly _tag: "Failed" };
 
@@ -39,6 +41,8 @@ export interface Destination {
   revision: number;
   ops: number;
   failure: Failure | null;
+  /** Why the incoming guest itself has ended; null while it lives. */
+  guestEnded: Failure | null;
   heardAt: number;
   nextReportAt: number;
   nextStartAt: number;
@@ -59,10 +63,13 @@ export type DestinationEvent =
   | { readonly _tag: "DeviceStateLoaded" }
   | { readonly _tag: "Resumed" }
   | { readonly _tag: "Discarded" }
+  /** The guest has shut down or crashed, or its process is gone. */
+  | { readonly _tag: "GuestEnded"; readonly failure: Failure }
   | { readonly _tag: "LocalFailed"; readonly step: LocalStep | "apply"; readonly failure: Failure }
   | { readonly _tag: "Abandon"; readonly failure: Failure }
   | { readonly _tag: "Heard" }
-  | { readonly _tag: "Concluded" }
+  /** The migration has ended; `failure`: without the guest having arrived. */
+  | { readonly _tag: "Concluded"; readonly failure: Failure | null }
   | { readonly _tag: "Tick" };
 
 export type LocalStep = "prepare" | "load-device-state" | "resume" | "discard";

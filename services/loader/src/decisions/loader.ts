@@ -33,7 +33,7 @@ export const isIdle = (loader: Loader, guest: string): boolean =>
   ![...loader.destinations.values()].some((destination) => destination.guest === guest && !isOver(destination));
 
 const isOver = (destination: Destination): boolean =>
-  destination.phase._tag === "Running" || destination.phase._tag === "Failed";
+  destination.phase._tag === "Running" || destination.phase._tag === "Lost" || destination.phase._tag === "Failed";
 
 const phaseOf = (destination: Destination): DestinationPhase => {
   switch (destination.phase._tag) {
@@ -47,8 +47,10 @@ const phaseOf = (destination: Destination): DestinationPhase => {
     case "Starting":
       return "committing";
     case "Closing":
+      return destination.failure === null ? "running" : "failed";
     case "Running":
       return "running";
+    case "Lost":
     case "Discarding":
     case "Failed":
       return "failed";
@@ -122,9 +124,20 @@ export const route = (loader: Loader, command: DestinationCommand, now: number):
     case "Abandon":
       return { _tag: "Step", destination, event: { _tag: "Abandon", failure: command.failure } };
     case "Conclude":
-      return { _tag: "Step", destination, event: { _tag: "Concluded" } };
+      return { _tag: "Step", destination, event: { _tag: "Concluded", failure: failureOf(command.info) } };
   }
 };
+
+/** Why a migration has ended without its guest having arrived; null when it completed. */
+const failureOf = (info: MigrationInfo): Failure | null =>
+  info.status === "completed"
+    ? null
+    : (info.error ?? {
+        code: "internal",
+        actor: "coordinator",
+        step: "conclude",
+        reason: `the migration ended as ${info.status}`,
+      });
 
 const unknownReport = (loader: Loader, command: DestinationCommand): DestinationReport => ({
   migration: command.migration,

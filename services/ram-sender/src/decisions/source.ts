@@ -9,7 +9,7 @@ import {
   settle,
 } from "@godwit/protocol";
 import * as Channels from "./channels.ts";
-import { complete, type Emit, fail, release, released, resume, sourceRecord, write } from "./ending.ts";
+import { complete, type Emit, fail, guestEnded, release, released, resume, sourceRecord, write } from "./ending.ts";
 import * as Ledger from "./ledger.ts";
 import * as Pace from "./pace.ts";
 import * as Precopy from "./precopy.ts";
@@ -63,6 +63,7 @@ export const makeSource = (options: {
   deviceBytes: 0,
   verdictWanted: null,
   failure: null,
+  guestEnded: null,
   marks: { stop: 0, save: 0, sync: 0, finalRound: 0, applied: 0, running: 0 },
   meter: {
     wireBytes: 0,
@@ -186,6 +187,8 @@ const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): vo
     case "Discarded":
       if (phase._tag === "Discarding") ended(source, emit);
       return;
+    case "GuestEnded":
+      return guestEnded(source, event.failure, emit);
     case "LocalFailed":
       return localFailed(source, event.step, event.failure, now, emit);
     case "Tick":
