@@ -4,10 +4,12 @@
  *     SHUTDOWN, and then the process ends           the guest powered itself off, or QEMU was told to quit
  *     SHUTDOWN, and it stays in `shutdown`          the same with -no-shutdown
  *     STOP, and it stays in `guest-panicked` ...    it cannot go on by itself
- *     the connection ends, and nobody listens       killed, or crashed
+ *     the connection ends, the socket is removed    ended in good order, while somebody else was at the monitor
+ *     the connection ends, the socket is left       killed, or crashed
  *
  * A RESET is no ending: the guest boots anew, in the same memory. POWERDOWN only asks the guest to shut down.
  */
+import { existsSync } from "node:fs";
 import type * as Duration from "effect/Duration";
 import * as Effect from "effect/Effect";
 import * as Queue from "effect/Queue";
@@ -20,7 +22,7 @@ import { QemuStatus } from "./run-state.ts";
 
 /**
  * How long the monitor is held in one go. Then whoever waits for it has a turn (godwit's other actors give up after 2 s). What
- * QEMU says in the ms between two turns is not heard: a shutdown that falls in there looks like a crash.
+ * QEMU says between two turns is not heard: of a shutdown that falls in there only the removed socket tells.
  */
 const TURN: Duration.Input = "500 millis";
 /** Between two looks at a QEMU that is about to be gone; and at one that does not speak with us. */
@@ -45,13 +47,19 @@ export const endingOf = Effect.fnUntraced(function* (
       continue;
     }
     const { kind } = turn.failure;
-    if (kind === "absent" || (kind === "closed" && (yield* isQmpAbsent(socketPath)))) {
-      const process = pid === 0 ? "its QEMU" : `its QEMU, process ${pid},`;
-      return { how: "crashed", reason: `${process} is gone without a word: it was killed or has crashed` };
-    }
+    if (kind === "absent" || (kind === "closed" && (yield* isQmpAbsent(socketPath))))
+      return endingOfGone(socketPath, pid);
     yield* Effect.sleep(kind === "closed" ? LOOK_AGAIN : LOOK_SLOWLY);
   }
 });
+
+/** A QEMU that ends in good order removes its socket before it closes it; one that is killed leaves it behind. `pid` is 0 when it was never met. */
+const endingOfGone = (socketPath: string, pid: number): GuestEnding => {
+  if (pid === 0) return { how: "crashed", reason: `no QEMU listens at its monitor, ${socketPath}` };
+  return existsSync(socketPath)
+    ? { how: "crashed", reason: `its QEMU, process ${pid}, is gone without a word: it was killed or has crashed` }
+    : { how: "shutdown", reason: `its QEMU, process ${pid}, was ended in good order` };
+};
 
 /** Null: it lives. */
 const watchForOneTurn = (qmp: Qmp): Effect.Effect<GuestEnding | null, QmpError, Scope.Scope> =>
