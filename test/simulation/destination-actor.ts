@@ -16,6 +16,8 @@ import { between } from "./random-times.ts";
 import type { Scene } from "./scene.ts";
 import type { SimPacket } from "./worker-actor.ts";
 
+/** How soon the end of a guest's process is noticed, ms. */
+const WATCH_MS = 1;
 const RECOVERY_LOOKS = 6;
 const RECOVERY_LOOK_MS = 300;
 /** A write of the dead may land seconds after its author's successor has looked. */
@@ -52,7 +54,7 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
   const step = (destination: Loader.Destination, event: Loader.DestinationEvent): void => {
     for (const effect of Loader.step(destination, event, network.now())) perform(destination, effect);
     scene.saw("destination", destination.phase._tag);
-    if (destination.phase._tag === "Running" || destination.phase._tag === "Failed") forget(destination);
+    if (Loader.isOver(destination)) forget(destination);
   };
   /** The session is over: nobody goes on with its file. */
   const forget = (destination: Loader.Destination): void => {
@@ -113,16 +115,18 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
       case "load-device-state": {
         const arrived = arrivedDeviceState(guest);
         const unordered = broken.has("device slices in the order of arrival");
-        if (guest.loaded === null && !unordered && digestOf(arrived) !== destination.promise?.manifest.deviceDigest) {
+        if (
+          !guest.incoming ||
+          (guest.loaded === null && !unordered && digestOf(arrived) !== destination.promise?.manifest.deviceDigest)
+        ) {
           const failure = { code: "device-state-failed", actor: "loader", step: "load", reason: "it differs" } as const;
           network.timer(NAME, took, () => step(destination, { _tag: "LocalFailed", step: localStep, failure }));
           return;
         }
+        guest.loaded ??= unordered ? Uint32Array.from(guest.arrived.values()) : arrived;
         return local(
           took,
-          () => {
-            guest.loaded ??= unordered ? Uint32Array.from(guest.arrived.values()) : arrived;
-          },
+          () => {},
           () => step(destination, { _tag: "DeviceStateLoaded" }),
         );
       }
@@ -215,6 +219,11 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
         return;
     }
   });
+  scene.incomingEnded = () =>
+    network.timer(NAME, WATCH_MS, () => {
+      const failure = { code: "guest-failed", actor: "loader", step: "watch", reason: "it is gone" } as const;
+      for (const destination of loader.destinations.values()) step(destination, { _tag: "GuestEnded", failure });
+    });
   resume();
   recoverAfterStart(RECOVERY_LOOKS);
 };

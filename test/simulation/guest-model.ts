@@ -12,6 +12,8 @@ export interface GuestModel {
   sourceRuns: boolean;
   destinationRuns: boolean;
   sourceDiscarded: boolean;
+  /** The guest has shut down, or its process was killed: it runs nowhere, unless it had been handed over. */
+  sourceEnded: boolean;
   writes: number;
   /** Device state as it was saved last: one number for each slice, none of which was ever saved before. */
   saved: Uint32Array | null;
@@ -31,6 +33,7 @@ export const makeGuest = (pages: number): GuestModel => ({
   sourceRuns: true,
   destinationRuns: false,
   sourceDiscarded: false,
+  sourceEnded: false,
   writes: 1,
   saved: null,
   arrived: new Map(),
@@ -38,6 +41,16 @@ export const makeGuest = (pages: number): GuestModel => ({
   incoming: false,
   starts: 0,
 });
+
+/** Lets the source's guest go on, if it is still there. */
+export const resumeSource = (guest: GuestModel): void => {
+  if (!guest.sourceEnded) guest.sourceRuns = true;
+};
+
+export const endSource = (guest: GuestModel): void => {
+  guest.sourceRuns = false;
+  guest.sourceEnded = true;
+};
 
 /** One write of a running source guest. */
 export const write = (guest: GuestModel, page: number): void => {

@@ -1,6 +1,7 @@
 /** The one who breaks things: faults drawn from the seed, each at the moment when a side of the migration reaches a phase. */
 import type { SimNetwork } from "@godwit/fabric/simulation";
 import { MIGRATIONS_BUCKET, OWNERSHIP_BUCKET } from "@godwit/protocol";
+import { endSource } from "./guest-model.ts";
 import { COORDINATORS, LOADER, SENDER, WORKERS } from "./names.ts";
 import { between } from "./random-times.ts";
 import type { Scene } from "./scene.ts";
@@ -14,6 +15,8 @@ export const FAULTS = [
   "NATS outage",
   "late zombie",
   "cancel",
+  "guest ends",
+  "incoming guest ends",
 ] as const;
 export type Fault = (typeof FAULTS)[number];
 
@@ -120,6 +123,16 @@ const strike = (scene: Scene, fault: Fault, actor: string, forMs: number): void 
     case "NATS outage":
       for (const each of [SENDER, LOADER, ...COORDINATORS, ...WORKERS]) network.disconnect(each, forMs);
       return;
+    case "guest ends":
+      // Once it is discarded it has another life, at the destination.
+      if (guest.sourceDiscarded || guest.destinationRuns) return;
+      endSource(guest);
+      return scene.sourceEnded();
+    case "incoming guest ends":
+      // With its device state loaded it may be handed over any moment, and would be lost as with its host.
+      if (guest.destinationRuns || guest.loaded !== null) return;
+      guest.incoming = false;
+      return scene.incomingEnded();
     case "cancel":
       return network.send("supervisor", "test.cancel", null);
     case "late zombie":

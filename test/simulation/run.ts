@@ -83,6 +83,8 @@ export const run = (seed: number, options: RunOptions = {}): Outcome => {
     switchoverDeadlineMs: network.random() < 0.5 ? 3000 : 150,
     kept: null,
     flips: 0,
+    sourceEnded: () => {},
+    incomingEnded: () => {},
     saw: trace === undefined ? () => {} : tracePhases(network, trace),
   };
   release(scene, options.strikes ?? new Map(), options.faults);
@@ -134,7 +136,7 @@ const endingOf = (scene: Scene): string | null => {
 const settled = (scene: Scene): boolean => {
   const { guest } = scene;
   if (endingOf(scene) === null) return false;
-  return guest.destinationRuns ? guest.sourceDiscarded : guest.sourceRuns;
+  return guest.destinationRuns ? guest.sourceDiscarded : guest.sourceRuns || guest.sourceEnded;
 };
 
 /** The guest writes all the time: a hot set, and now and then anywhere. */
@@ -155,7 +157,8 @@ const judge = (scene: Scene): Outcome => {
   if (saved === null || ended === null) {
     throw new Violation(`the migration never ended (${saved?.info.status}, term ${saved?.term}, record ${state})`);
   }
-  if (!guest.sourceRuns && !guest.destinationRuns) throw new Violation(`${ended}, and no guest runs (record ${state})`);
+  if (!guest.sourceRuns && !guest.destinationRuns && !guest.sourceEnded)
+    throw new Violation(`${ended}, and no guest runs (record ${state})`);
   if (guest.destinationRuns !== (ended === "completed"))
     throw new Violation(`${ended}, and the guest runs at the ${guest.destinationRuns ? "destination" : "source"}`);
   if (ended === "failed" && saved.info["error-desc"] === undefined) throw new Violation("failed, and nobody says why");

@@ -28,6 +28,9 @@ export interface Scene {
   kept: KeptSession | null;
   /** Pages that changed on their way so far. */
   flips: number;
+  /** What watches over each guest's process tells the actor beside it; set by that actor. */
+  sourceEnded: () => void;
+  incomingEnded: () => void;
   /** Told of each phase that a side of the migration is in, for whoever waits for it. */
   saw: (side: "source" | "destination" | "coordinator", phase: string) => void;
 }

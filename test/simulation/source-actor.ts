@@ -1,13 +1,15 @@
 /** A RAM sender on the simulated network: the real decisions, a model of the guest beneath. */
 import { PACKET_PAGES_MAX, type SourceCommand, subjects } from "@godwit/protocol";
 import * as Source from "@godwit/ram-sender/decisions";
-import { SLICE_BYTES, SLICES, saveDeviceState } from "./guest-model.ts";
+import { resumeSource, SLICE_BYTES, SLICES, saveDeviceState } from "./guest-model.ts";
 import { GUEST, SENDER as NAME, NODE_A, PAGE_BYTES, WORKERS } from "./names.ts";
 import { readOwnership, writeOwnership } from "./ownership-register.ts";
 import { between } from "./random-times.ts";
 import type { Scene } from "./scene.ts";
 
 /** A stale answer at the start must not decide: the record is looked at so often, this far apart, ms. */
+/** How soon the end of a guest's process is noticed, ms. */
+const WATCH_MS = 1;
 const RECOVERY_LOOKS = 6;
 const RECOVERY_LOOK_MS = 300;
 
@@ -67,13 +69,7 @@ export const bootSource = (scene: Scene, incarnation: string): void => {
         () => sender.recovering.delete(GUEST),
       );
     if (!recovery.resume || guest.sourceRuns) return close();
-    local(
-      between(network, 0.1, 2),
-      () => {
-        guest.sourceRuns = true;
-      },
-      close,
-    );
+    local(between(network, 0.1, 2), () => resumeSource(guest), close);
   };
 
   const step = (source: Source.Source, event: Source.SourceEvent): void => {
@@ -107,7 +103,7 @@ export const bootSource = (scene: Scene, incarnation: string): void => {
       case "WriteRecord":
         return writeOwnership(network, NAME, effect, (outcome) => {
           if (outcome === "Unknown" && effect.record.state === "switching") {
-            if (broken.has("a lost reply is taken for a no")) guest.sourceRuns = true;
+            if (broken.has("a lost reply is taken for a no")) resumeSource(guest);
             if (broken.has("an unknown answer is taken for a yes")) outcome = { revision: effect.revision };
           }
           step(source, { _tag: "RecordWritten", op: effect.record.op, outcome });
@@ -134,7 +130,9 @@ export const bootSource = (scene: Scene, incarnation: string): void => {
 
   const performLocal = (source: Source.Source, localStep: Source.LocalStep, round: number): void => {
     const took = between(network, 0.1, 3);
-    const fails = network.random() < network.faults.dropRate / 10 && localStep !== "resume" && localStep !== "discard";
+    const isGone = guest.sourceEnded && localStep !== "discard";
+    const isShaky = localStep !== "resume" && localStep !== "discard";
+    const fails = (network.random() < network.faults.dropRate / 10 && isShaky) || isGone;
     if (fails) {
       const failure = { code: "guest-failed", actor: "ram-sender", step: localStep, reason: "simulated" } as const;
       network.timer(NAME, took, () => step(source, { _tag: "LocalFailed", step: localStep, failure }));
@@ -185,7 +183,7 @@ export const bootSource = (scene: Scene, incarnation: string): void => {
       case "pause":
         if (broken.has("resume by a timer"))
           network.after(source.parameters["switchover-deadline"], () => {
-            if (!guest.sourceDiscarded) guest.sourceRuns = true;
+            if (!guest.sourceDiscarded) resumeSource(guest);
           });
         return local(
           took,
@@ -207,9 +205,7 @@ export const bootSource = (scene: Scene, incarnation: string): void => {
       case "resume":
         return local(
           took,
-          () => {
-            guest.sourceRuns = true;
-          },
+          () => resumeSource(guest),
           () => step(source, { _tag: "Resumed" }),
         );
       case "discard":
@@ -267,6 +263,11 @@ export const bootSource = (scene: Scene, incarnation: string): void => {
     for (const source of sender.sources.values())
       step(source, { _tag: event.up ? "WorkerUp" : "WorkerDown", worker: event.worker });
   });
+  scene.sourceEnded = () =>
+    network.timer(NAME, WATCH_MS, () => {
+      const failure = { code: "guest-failed", actor: "ram-sender", step: "watch", reason: "it has ended" } as const;
+      for (const source of sender.sources.values()) step(source, { _tag: "GuestEnded", failure });
+    });
   network.onLink(NAME, (connected) => {
     if (connected) for (const source of sender.sources.values()) step(source, { _tag: "LinkRestored" });
   });

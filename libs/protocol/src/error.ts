@@ -30,6 +30,7 @@ export const REMEDIES = {
   "guest-not-movable": "start the guest as the message says",
   // what went wrong on the way
   "guest-failed": "look at the guest's own log",
+  "guest-shutdown": "none needed: the guest was shut down while it was moved; start it to move it",
   "tracker-failed": "choose another dirty tracker; `godwit doctor` shows which this host offers",
   "source-lost": "look at the log of the source's RAM sender; the guest keeps running at the source",
   "destination-lost": "look at the log of the destination loader; the guest keeps running at the source",

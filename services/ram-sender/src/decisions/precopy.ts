@@ -16,6 +16,8 @@ interface Patience {
 const RUNNING: Patience = { delays: 8, minMs: 150, maxMs: 3000 };
 /** While it stands still every millisecond is downtime, and a copy sent in vain costs little of what is left. */
 const STOPPED: Patience = { delays: 3, minMs: 10, maxMs: 1000 };
+/** Rounds of a guest that hardly writes are no shorter, ms: looking more often gains nothing, and costs the guest and the log. */
+const ROUND_MIN_MS = 25;
 /** A check that differs is repaired and made again at most so often: memory that does not keep what it is given must not be run on. */
 const CHECK_ATTEMPTS_MAX = 8;
 /** A round must move this much before its rate says anything about the link, bytes. */
@@ -114,13 +116,18 @@ export const synced = (source: Source, dirtyPages: number, syncMs: number, now: 
   emit({ _tag: "Report" });
 };
 
+const isRoundDone = ({ phase, ledger }: Source): boolean =>
+  phase._tag === "Precopy" && !phase.scanning && phase.verdict === "iterate" && Ledger.isDone(ledger);
+
 /** A round ends when everything it found is applied and the coordinator wants another one. */
 export const maybeEndRound = (source: Source, now: number, emit: Emit): void => {
-  const { phase } = source;
-  if (phase._tag !== "Precopy" || phase.scanning || phase.verdict !== "iterate" || !Ledger.isDone(source.ledger))
-    return;
-  beginSync(source, now, emit);
+  if (isRoundDone(source) && now >= nextRoundAt(source)) beginSync(source, now, emit);
 };
+
+const nextRoundAt = ({ meter }: Source): number => meter.roundStartedAt + ROUND_MIN_MS;
+
+/** When the next round begins, ms; null while something else must happen first. */
+export const roundDueAt = (source: Source): number | null => (isRoundDone(source) ? nextRoundAt(source) : null);
 
 export const itemsApplied = (
   source: Source,

@@ -9,7 +9,7 @@ import {
   settle,
 } from "@godwit/protocol";
 import * as Channels from "./channels.ts";
-import { complete, type Emit, fail, release, released, resume, sourceRecord, write } from "./ending.ts";
+import { complete, type Emit, fail, guestEnded, release, released, resume, sourceRecord, write } from "./ending.ts";
 import * as Ledger from "./ledger.ts";
 import * as Pace from "./pace.ts";
 import * as Precopy from "./precopy.ts";
@@ -68,6 +68,7 @@ export const makeSource = (options: {
   deviceDigest: 0,
   verdictWanted: null,
   failure: null,
+  guestEnded: null,
   marks: { stop: 0, save: 0, sync: 0, finalRound: 0, applied: 0, verified: 0, running: 0 },
   meter: {
     wireBytes: 0,
@@ -209,6 +210,8 @@ const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): vo
     case "Discarded":
       if (phase._tag === "Discarding") ended(source, emit);
       return;
+    case "GuestEnded":
+      return guestEnded(source, event.failure, emit);
     case "LocalFailed":
       return localFailed(source, event.step, event.failure, now, emit);
     case "Tick":
@@ -412,6 +415,7 @@ const nextWake = (source: Source, now: number): number | null => {
   let at = Math.max(now, source.nextReportAt);
   if (phase._tag === "Precopy" && Ledger.hasWork(source.ledger) && source.pace.tokens < 0)
     at = Math.min(at, Pace.payday(source.pace));
+  at = Math.min(at, Math.max(now, Precopy.roundDueAt(source) ?? at));
   if (source.ledger.outstanding.size > 0) at = Math.min(at, now + Precopy.resendAfterMs(source) / 2);
   if (phase._tag === "AwaitingCommit") at = Math.min(at, Math.max(now, source.nextTellAt));
   if (phase._tag === "Resuming" && source.nextCheckAt > now) at = Math.min(at, source.nextCheckAt);
