@@ -15,6 +15,7 @@ export const REMEDIES = {
   "no-such-node": "`godwit nodes` lists the nodes that are up",
   "no-such-migration": "`godwit status` lists the migrations that are known",
   "migration-in-progress": "wait for it, or `godwit cancel` it",
+  "not-the-owner": "ask again: another coordinator owns the migration, or is just taking it over",
   "wrong-state": "`godwit status` shows the state; the command fits another one",
   // the ground it runs on
   "nats-unreachable": "check --nats/GODWIT_NATS, and that nats-server runs there",

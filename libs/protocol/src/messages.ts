@@ -19,7 +19,7 @@
 import * as Schema from "effect/Schema";
 import { Epoch, Incarnation, MigrationId, Name } from "./ids.ts";
 import { BLOCK_BYTES_MAX, BLOCKS_MAX, PAGE_BYTES } from "./limits.ts";
-import { ChannelInfo, DowntimeParts, FailureSchema, MigrationInfo, RamInfo } from "./migration-info.ts";
+import { ChannelInfo, DowntimeParts, FailureSchema, MigrationInfo, RamInfo, VerifyInfo } from "./migration-info.ts";
 import { PACKET_VERSION } from "./packet.ts";
 import { Parameters } from "./parameters.ts";
 
@@ -27,6 +27,8 @@ import { Parameters } from "./parameters.ts";
 export const PROTOCOL_VERSION = PACKET_VERSION;
 
 const Term = Schema.Natural;
+/** How often the parameters have been changed; absent: never. Its echo shows that they have arrived. */
+const ParametersRevision = Schema.Natural;
 const CapabilitySet = Schema.Record(Schema.String, Schema.Boolean);
 
 export const OfferedBlock = Schema.Struct({
@@ -57,6 +59,7 @@ export const SourceCommand = Schema.Union([
     attempt: Schema.Natural,
     guest: Name,
     parameters: Parameters,
+    "parameters-revision": Schema.optionalKey(ParametersRevision),
     capabilities: CapabilitySet,
   }),
   Schema.TaggedStruct("Start", { ...command, epoch: Epoch, destination: Name, incarnation: Incarnation }),
@@ -67,7 +70,12 @@ export const SourceCommand = Schema.Union([
     verdict: Schema.Literals(["iterate", "switch-over"]),
   }),
   Schema.TaggedStruct("Continue", { ...command, epoch: Epoch }),
-  Schema.TaggedStruct("Tune", { ...command, epoch: Epoch, parameters: Parameters }),
+  Schema.TaggedStruct("Tune", {
+    ...command,
+    epoch: Epoch,
+    parameters: Parameters,
+    "parameters-revision": ParametersRevision,
+  }),
   Schema.TaggedStruct("Abort", { ...command, failure: FailureSchema }),
   Schema.TaggedStruct("Inspect", { ...command }),
   Schema.TaggedStruct("Conclude", { ...command, info: MigrationInfo }),
@@ -112,6 +120,9 @@ export const PassReport = Schema.Struct({
   remaining: Schema.Finite,
   /** Bytes/s of guest pages that had a payload, over the last rounds; 0: nothing measured yet. */
   bandwidth: Schema.Finite,
+  /** Bytes of pages that must still be compared with the destination, and at what rate that went, bytes/s; 0 without capability `verify`. */
+  unverified: Schema.Finite,
+  "verify-bandwidth": Schema.Finite,
   "sync-ms": Schema.Finite,
   running: Schema.Boolean,
 });
@@ -129,7 +140,11 @@ export const SourceReport = Schema.Struct({
   verdict: Schema.optionalKey(PassReport),
   ram: Schema.optionalKey(RamInfo),
   channels: Schema.optionalKey(Schema.Array(ChannelInfo)),
+  verify: Schema.optionalKey(Schema.Array(VerifyInfo)),
   "dirty-tracker": Schema.optionalKey(Schema.String),
+  "parameters-revision": Schema.optionalKey(ParametersRevision),
+  /** For so long the record that decides who runs the guest could not be reached, ms, while the guest stands still for it (O8). */
+  "record-unknown-for": Schema.optionalKey(Schema.Finite),
   downtime: Schema.optionalKey(Schema.Finite),
   "downtime-parts": Schema.optionalKey(DowntimeParts),
   failure: Schema.optionalKey(FailureSchema),
@@ -150,7 +165,10 @@ export type DestinationPhase = typeof DestinationPhase.Type;
 export const DestinationReport = Schema.Struct({
   migration: MigrationId,
   term: Term,
+  /** Of the session: a loader that was restarted and goes on with it keeps it. */
   incarnation: Incarnation,
+  /** How often a restarted loader has gone on with this session. */
+  life: Schema.Natural,
   phase: DestinationPhase,
   epoch: Schema.Natural,
   /** Newest round seen. */
@@ -177,6 +195,17 @@ export const TuneRequest = Schema.Struct({
   migration: Schema.optionalKey(MigrationId),
   parameters: Schema.Record(Schema.String, Schema.Unknown),
 });
+/** A request to the coordinator that owns the migration, passed on by another replica. `not-the-owner` is its answer when it is not. */
+export const OwnerRequest = Schema.Union([
+  Schema.TaggedStruct("Query", { migration: MigrationId }),
+  Schema.TaggedStruct("Cancel", { migration: MigrationId }),
+  Schema.TaggedStruct("Continue", { migration: MigrationId }),
+  Schema.TaggedStruct("SetParameters", {
+    migration: MigrationId,
+    parameters: Schema.Record(Schema.String, Schema.Unknown),
+  }),
+]);
+export type OwnerRequest = typeof OwnerRequest.Type;
 export const MigrationList = Schema.Array(MigrationInfo);
 
 /** What a node has. */

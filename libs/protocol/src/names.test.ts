@@ -39,6 +39,7 @@ describe("an epoch", () => {
 describe("a subject", () => {
   const all = (name: string, other: string, migration: string): ReadonlyArray<string> => [
     subjects.coordinator(name),
+    subjects.owner(name),
     subjects.node(name, other),
     subjects.source(name),
     subjects.destination(name),

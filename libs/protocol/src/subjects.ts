@@ -4,6 +4,8 @@ export const PREFIX = "godwit";
 export const subjects = {
   /** Requests to any coordinator; `verb` is an endpoint's name. */
   coordinator: (verb: string) => `${PREFIX}.coordinator.${verb}`,
+  /** Requests to one replica, by its incarnation: others pass on what is about a migration that it owns. */
+  owner: (incarnation: string) => `${PREFIX}.coordinator.owner.${incarnation}`,
   /** Requests to a node: what guests and capabilities it has. */
   node: (node: string, verb: string) => `${PREFIX}.node.${node}.${verb}`,
   /** Commands of a coordinator to the RAM sender and to the loader of a node. */

@@ -74,8 +74,8 @@ export const openLocalCluster = Effect.fnUntraced(function* (
   });
   const children = new Map<string, Child>();
   const started = (child: Child): void => {
-    const { role, node, id } = child.member;
-    children.set(childKey(role, node, id), child);
+    const { role, id } = child.spec;
+    children.set(childKey(role, child.member.node, id), child);
   };
   const settingsOf = (node: string): Settings => ({
     nats: nats.url,

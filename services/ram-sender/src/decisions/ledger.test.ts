@@ -98,7 +98,7 @@ class Book {
       }
       case "wait":
         this.now += each.ms;
-        for (const item of Ledger.overdue(ledger, this.now, 150)) Ledger.sendAgain(ledger, item);
+        for (const item of Ledger.overdue(ledger, this.now, 150, 3000)) Ledger.sendAgain(ledger, item);
         return;
       case "next round":
         Ledger.beginRound(ledger);
@@ -162,13 +162,13 @@ describe("the list of work", () => {
         const book = new Book();
         for (const each of all) book.run(each);
         if (last) Ledger.addDeviceState(book.ledger, deviceBytes);
-        const promised = Ledger.itemsOfRound(book.ledger);
-        expect(Ledger.itemsOfRound(book.ledger)).toBe(promised);
+        const promised = Ledger.promise(book.ledger);
+        expect(Ledger.promise(book.ledger)).toBe(promised);
         const before = book.ledger.nextItem;
         const taken = drain(book.ledger);
         expect(promised).toBe(book.ledger.nextItem);
         expect(taken.map((item) => item.item)).toEqual(taken.map((_, n) => before + n));
-        expect(Ledger.itemsOfRound(book.ledger)).toBe(promised);
+        expect(Ledger.promise(book.ledger)).toBe(promised);
       }),
     );
   });
@@ -270,12 +270,12 @@ describe("an item that is late", () => {
     let now = 1000;
     Ledger.take(ledger, LANE, now);
     for (const patience of [100, 200, 400, 800, 1600]) {
-      expect(Ledger.overdue(ledger, now + patience - 1, 100)).toEqual([]);
-      const late = Ledger.overdue(ledger, now + patience, 100);
+      expect(Ledger.overdue(ledger, now + patience - 1, 100, 1e6)).toEqual([]);
+      const late = Ledger.overdue(ledger, now + patience, 100, 1e6);
       expect(late).toHaveLength(1);
       Ledger.sendAgain(ledger, late[0]!);
       // While it waits for a channel nobody is late with it.
-      expect(Ledger.overdue(ledger, now + 1e9, 100)).toEqual([]);
+      expect(Ledger.overdue(ledger, now + 1e9, 100, 1e6)).toEqual([]);
       now += 5000;
       Ledger.take(ledger, LANE, now);
     }

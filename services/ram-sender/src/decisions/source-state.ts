@@ -49,6 +49,7 @@ export interface Marks {
   sync: number;
   finalRound: number;
   applied: number;
+  verified: number;
   running: number;
 }
 
@@ -66,6 +67,10 @@ export interface Meter {
   syncMs: number;
   /** Smoothed time from handing an item out to its acknowledgement, ms. */
   ackMs: number;
+  /** Bytes of pages compared in this round, since when, and the rate of the last round that compared enough, bytes/s. */
+  checkedBytes: number;
+  checksStartedAt: number;
+  verifyBandwidth: number;
 }
 
 export interface Source {
@@ -80,6 +85,8 @@ export interface Source {
   term: number;
   attempt: number;
   parameters: Parameters;
+  /** The coordinator's number for them; reports show it. */
+  parametersRevision: number;
   phase: Phase;
   /** 0 until the claim is won. */
   epoch: number;
@@ -89,7 +96,7 @@ export interface Source {
   wasRunning: boolean;
   offer: Offer | null;
   readonly startedAt: number;
-  destination: { readonly node: string; readonly incarnation: string } | null;
+  destination: { readonly node: string; readonly incarnation: string; life: number } | null;
   blockPages: ReadonlyArray<number>;
   ledger: Ledger.Ledger;
   channels: Channels.Channels;
@@ -97,6 +104,7 @@ export interface Source {
   tracker: string | null;
   manifest: Manifest | null;
   deviceBytes: number;
+  deviceDigest: number;
   verdictWanted: PassReport | null;
   /** Why the attempt is being ended; the first reason stays (R10). */
   failure: Failure | null;
@@ -104,6 +112,8 @@ export interface Source {
   guestEnded: Failure | null;
   readonly marks: Marks;
   readonly meter: Meter;
+  /** Since when the ownership record does not answer, ms since 1970; null: it does, or is not asked. */
+  recordUnknownSince: number | null;
   workersLostAt: number | null;
   nextReportAt: number;
   nextCheckAt: number;
@@ -145,6 +155,21 @@ export type SourceEvent =
       readonly items: Uint32Array;
       readonly reason: string;
     }
+  | {
+      readonly _tag: "Differs";
+      readonly epoch: number;
+      readonly round: number;
+      readonly incarnation: string;
+      readonly items: Uint32Array;
+      readonly differing: Uint8Array;
+    }
+  /** The loader was restarted and goes on with this very attempt; what was on its way to its predecessor is lost. */
+  | {
+      readonly _tag: "DestinationResumed";
+      readonly epoch: number;
+      readonly incarnation: string;
+      readonly life: number;
+    }
   | { readonly _tag: "WorkerUp"; readonly worker: string }
   | { readonly _tag: "WorkerDown"; readonly worker: string }
   | {
@@ -154,10 +179,10 @@ export type SourceEvent =
       readonly verdict: "iterate" | "switch-over";
     }
   | { readonly _tag: "Continue" }
-  | { readonly _tag: "Tune"; readonly parameters: Parameters }
+  | { readonly _tag: "Tune"; readonly parameters: Parameters; readonly revision: number }
   | { readonly _tag: "Abort"; readonly failure: Failure }
   | { readonly _tag: "Paused" }
-  | { readonly _tag: "DeviceStateSaved"; readonly bytes: number }
+  | { readonly _tag: "DeviceStateSaved"; readonly bytes: number; readonly digest: number }
   | { readonly _tag: "Resumed" }
   | { readonly _tag: "Discarded" }
   /** The guest has shut down or crashed, or its process is gone. */
