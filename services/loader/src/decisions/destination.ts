@@ -348,7 +348,7 @@ const tick = (destination: Destination, now: number, emit: Emit): void => {
 const mustLook = (destination: Destination): boolean =>
   destination.phase._tag === "Ready" && destination.life > 0 && destination.promise === null;
 
-/** The session is over: nothing more happens to the guest here. */
+/** Nothing is left to be done but to tell how it ended. */
 export const isOver = (destination: Destination): boolean =>
   destination.phase._tag === "Running" || destination.phase._tag === "Lost" || destination.phase._tag === "Failed";
 

@@ -107,7 +107,7 @@ describe("a command to the loader", () => {
       { _tag: "Abandon", failure: FAILURE },
     ],
     [
-      { _tag: "Conclude", ...shared, info },
+      { _tag: "Conclude", ...shared, info: { ...info, status: "completed" } },
       { _tag: "Concluded", failure: null },
     ],
     [
