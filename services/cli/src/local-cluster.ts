@@ -2,11 +2,11 @@
 import { closeSync, mkdirSync, openSync } from "node:fs";
 import { join } from "node:path";
 import { randomId, type Settings } from "@godwit/actor";
-import { type Fabric, type FabricError, NatsFabric } from "@godwit/fabric";
+import { type Fabric, type FabricError, NatsFabric, setUpBuckets } from "@godwit/fabric";
 import { localNats } from "@godwit/fabric/local-nats";
 import type { GuestSpec } from "@godwit/guest";
 import { type Child, type ChildSpec, runNode, supervise } from "@godwit/node";
-import type { Incarnation } from "@godwit/protocol";
+import { BUCKETS, type Incarnation } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Layer from "effect/Layer";
 import * as Schedule from "effect/Schedule";
@@ -72,6 +72,7 @@ export const openLocalCluster = Effect.fnUntraced(function* (
     storeDir: options.natsDirectory ?? join(options.directory, "nats"),
     port: options.port ?? 0,
   });
+  yield* setUpBuckets({ servers: nats.url, name: "godwit setup-nats" }, BUCKETS);
   const children = new Map<string, Child>();
   const started = (child: Child): void => {
     const { role, node, id } = child.member;

@@ -8,8 +8,7 @@ import * as Effect from "effect/Effect";
 import * as Schedule from "effect/Schedule";
 import { expect, it } from "vitest";
 import { bytes, text } from "../conformance/messages.ts";
-import { joinNats, run } from "../conformance/nats-world.ts";
-import type { FabricShape } from "../fabric.conformance.ts";
+import { joinNats, makeBuckets, run } from "../conformance/nats-world.ts";
 import { type LocalNats, startNats } from "../local-nats.ts";
 
 /** Ports that were free a moment ago: members of a cluster must know each other's beforehand. */
@@ -48,19 +47,14 @@ const cluster = Effect.acquireRelease(
     }),
 );
 
-/** Until the cluster has elected its leaders. */
-const openBucket = (fabric: FabricShape) =>
-  fabric
-    .bucket("own")
-    .pipe(Effect.retry({ while: (error) => error.retryable, schedule: Schedule.spaced("200 millis"), times: 150 }));
-
 it("in a cluster a bucket has three replicas, survives the loss of a server, and lets one contender win", () =>
   run(
     Effect.gen(function* () {
       const { servers } = yield* cluster;
       const [first, second, third] = servers as [LocalNats, LocalNats, LocalNats];
-      const left = yield* openBucket(yield* joinNats(`${first.url},${second.url}`, "left"));
-      const right = yield* openBucket(yield* joinNats(`${second.url},${first.url}`, "right"));
+      yield* makeBuckets(first.url, "own");
+      const left = yield* (yield* joinNats(`${first.url},${second.url}`, "left")).bucket("own");
+      const right = yield* (yield* joinNats(`${second.url},${first.url}`, "right")).bucket("own");
       const config = yield* Effect.promise(async () => {
         const nc = await connect({ servers: first.url });
         try {
