@@ -42,7 +42,7 @@ describe("godwit doctor", () => {
     for (const bucket of ["godwit_ownership", "godwit_migrations"]) {
       const finding = findingOf(document, `bucket ${bucket}`);
       assert.strictEqual(finding?.state, "works");
-      for (const words of ["1 replica", "64 revisions", "no direct gets", "no deletes", "of 256 MiB used"])
+      for (const words of ["1 replica", "64 revisions", "no direct gets", "no deletes", "of 128 MiB used"])
         assert.include(finding?.detail ?? "", words);
     }
     const sync = findingOf(document, "sync_interval");

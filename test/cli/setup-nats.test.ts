@@ -2,6 +2,8 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type LocalNats, startNats } from "@godwit/fabric/local-nats";
+import { jetstreamManager } from "@nats-io/jetstream";
+import { connect } from "@nats-io/transport-node";
 import { afterAll, assert, beforeAll, describe, it } from "vitest";
 import { run, runJson } from "./godwit-process.ts";
 
@@ -61,6 +63,25 @@ describe("godwit setup-nats", () => {
     assert.strictEqual(code, 0);
     assert.include(configuration, "sync_interval: always");
     assert.include(stdout, configuration);
+  });
+
+  it("does not claim success for a bucket that it cannot correct, and says what to do", async () => {
+    const other = await startNats({ storeDir: join(directory, "memory") });
+    const nc = await connect({ servers: other.url });
+    const manager = await jetstreamManager(nc);
+    const subjects = ["$KV.godwit_ownership.>"];
+    await manager.streams.add({ name: "KV_godwit_ownership", subjects, storage: "memory", allow_direct: true });
+    await nc.close();
+    const { code, document } = await runJson(["setup-nats", "--nats", other.url]);
+    const { stderr } = await run(["doctor", "--nats", other.url]);
+    await other.stop();
+    assert.strictEqual(code, 1);
+    assert.strictEqual(document.error.code, "bucket-unsafe");
+    assert.include(document.error.reason, 'storage is "memory", not "file"');
+    assert.include(document.error.reason, "nats stream rm");
+    const corrected = document.buckets[0].corrected.map(({ what }: { readonly what: string }) => what);
+    assert.includeMembers(corrected, ["allow_direct", "deny_delete", "deny_purge", "max_bytes"]);
+    assert.include(stderr, 'bucket godwit_ownership: storage is "memory", not "file"; run `godwit setup-nats`');
   });
 
   it("prints a configuration that nats-server takes", async () => {

@@ -9,6 +9,7 @@ export class FabricError extends Schema.TaggedError<FabricError>()("FabricError"
     "nats-no-jetstream",
     "nats-denied",
     "nats-cluster-too-small",
+    "no-space",
     "bucket-missing",
     "bucket-unsafe",
     "closed",

@@ -16,25 +16,25 @@ export const OWNERSHIP_BUCKET = "godwit_ownership";
 export const MIGRATIONS_BUCKET = "godwit_migrations";
 
 /**
- * A record takes about 500 bytes, and 64 revisions of it are kept: room for some 6,000 guests, which is more than nodes of one
- * NATS have. Dropping the oldest would be to forget who runs a guest, so a full bucket refuses: no guest can be claimed then,
+ * A record takes about 700 bytes on the disk, and 64 revisions of it are kept: room for some 3,000 guests, and little enough to be
+ * there on a small machine. Dropping the oldest would be to forget who runs a guest, so a full bucket refuses: no guest can be claimed then,
  * and none is in danger.
  */
 const OWNERSHIP: BucketDefinition = {
   name: OWNERSHIP_BUCKET,
   writeBytesMax: 4096,
-  bytesMax: 256 * 1024 ** 2,
+  bytesMax: 128 * 1024 ** 2,
   whenFull: "refuse",
 };
 
 /**
- * A migration's state takes about 2 KiB, with 255 channels and a hundred differences at most 100. The newest few thousand
- * migrations are kept, as a log keeps them.
+ * A migration's state takes about 2 KiB, with 255 channels and a hundred differences at most 100. The newest thousand
+ * migrations and more are kept, as a log keeps them.
  */
 const MIGRATIONS: BucketDefinition = {
   name: MIGRATIONS_BUCKET,
   writeBytesMax: 128 * 1024,
-  bytesMax: 256 * 1024 ** 2,
+  bytesMax: 128 * 1024 ** 2,
   whenFull: "forget the oldest",
 };
 

@@ -1,10 +1,13 @@
+import { mkdtempSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { bucketOf } from "@godwit/protocol";
 import { jetstreamManager, type StreamConfig } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
 import * as Effect from "effect/Effect";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { bytes } from "../conformance/messages.ts";
-import { joinNats, run, startTestNats } from "../conformance/nats-world.ts";
+import { joinNats, makeBuckets, run, startTestNats } from "../conformance/nats-world.ts";
 import { configurationOf, mismatchText } from "./bucket-configuration.ts";
 import { readBuckets, setUpBuckets } from "./bucket-setup.ts";
 
@@ -54,7 +57,7 @@ describe("setting a bucket up", () => {
           num_replicas: 1,
           max_msgs_per_subject: 64,
           max_msg_size: 4096,
-          max_bytes: 256 * 1024 ** 2,
+          max_bytes: 128 * 1024 ** 2,
           max_age: 0,
           discard: "new",
           allow_direct: false,
@@ -97,7 +100,7 @@ describe("setting a bucket up", () => {
             "deny_delete is false, not true",
             "max_age is 600000000000, not 0",
             "max_msg_size is 65536, not 4096",
-            "max_bytes is -1, not 268435456 or more",
+            "max_bytes is -1, not 134217728 or more",
           ]),
         );
         expect(corrected.reading.mismatches).toEqual([]);
@@ -113,6 +116,21 @@ describe("setting a bucket up", () => {
         expect(done).toBe("corrected");
         expect(reading.mismatches).toEqual([{ what: "storage", required: '"file"', found: '"memory"', fixed: true }]);
         expect(yield* setUp("fleeting")).toMatchObject({ done: "kept", reading: { mismatches: reading.mismatches } });
+      }),
+    ));
+
+  it("says that there is too little space for it", () =>
+    run(
+      Effect.gen(function* () {
+        const storeDir = mkdtempSync(join(tmpdir(), "godwit-nats-"));
+        const config = `jetstream { store_dir: ${JSON.stringify(storeDir)}, max_file_store: 50MB }`;
+        const { server } = yield* Effect.acquireRelease(
+          Effect.promise(() => startTestNats({ storeDir, jetstream: false, config })),
+          ({ close }) => Effect.promise(close),
+        );
+        const error = yield* Effect.flip(makeBuckets(server.url, "large"));
+        expect(error).toMatchObject({ code: "no-space", retryable: false });
+        expect(error.reason).toContain("134217728 bytes");
       }),
     ));
 

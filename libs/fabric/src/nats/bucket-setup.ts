@@ -16,6 +16,7 @@ import {
 import { type NatsOptions, openLink } from "./connection.ts";
 import {
   hasCode,
+  INSUFFICIENT_STORAGE,
   NO_SUITABLE_PEERS,
   NOT_CLUSTERED,
   refail,
@@ -118,7 +119,9 @@ async function make(manager: JetStreamManager, bucket: BucketDefinition): Promis
     try {
       return (await withoutCode(NOT_CLUSTERED, () => add(true))) ?? (await add(false));
     } catch (error) {
-      throw hasCode(error, NO_SUITABLE_PEERS) ? tooSmall(bucket, error) : error;
+      if (hasCode(error, NO_SUITABLE_PEERS)) throw tooSmall(bucket, error);
+      if (hasCode(error, INSUFFICIENT_STORAGE)) throw noSpace(bucket);
+      throw error;
     }
   });
   // Or somebody else made it meanwhile.
@@ -155,6 +158,14 @@ const tooSmall = ({ name }: BucketDefinition, cause: unknown): FabricError =>
     reason: `in this cluster JetStream finds no three servers for it: ${cause instanceof Error ? cause.message : cause}`,
     // A cluster that has just been started grows.
     retryable: true,
+  });
+
+const noSpace = ({ name, bytesMax }: BucketDefinition): FabricError =>
+  new FabricError({
+    code: "no-space",
+    operation: `make bucket ${name}`,
+    reason: `JetStream cannot set ${bytesMax} bytes aside for it in nats-server's store_dir (max_file_store, or the disk)`,
+    retryable: false,
   });
 
 function readingOf(info: StreamInfo, bucket: BucketDefinition): BucketReading {

@@ -12,6 +12,9 @@ export const NOT_CLUSTERED = 10_074;
 /** Fewer servers, or less space on them, than the replicas need. */
 export const NO_SUITABLE_PEERS = 10_005;
 
+/** The store's limit, by default three quarters of what the disk had free when the server was started. */
+export const INSUFFICIENT_STORAGE = 10_047;
+
 /** An API error with this code. */
 export const hasCode = (cause: unknown, code: number): boolean =>
   cause instanceof JetStreamApiError && cause.code === code;
