@@ -22,6 +22,7 @@ import {
   refail,
   STREAM_NAME_IN_USE,
   STREAM_NOT_FOUND,
+  UNAVAILABLE,
   withoutCode,
 } from "./jetstream-failure.ts";
 
@@ -137,7 +138,7 @@ async function correct(manager: JetStreamManager, bucket: BucketDefinition, foun
   try {
     await manager.streams.update(streamOf(bucket.name), corrections);
   } catch (error) {
-    if (error instanceof JetStreamApiError) return { ...kept, refusal: error.message };
+    if (error instanceof JetStreamApiError && error.code !== UNAVAILABLE) return { ...kept, refusal: error.message };
     throw error;
   }
   const reading = readingOf(await manager.streams.info(streamOf(bucket.name)), bucket);

@@ -6,6 +6,8 @@ import { FabricError } from "../errors.ts";
 /** Codes of the JetStream API. */
 export const STREAM_NOT_FOUND = 10_059;
 export const STREAM_NAME_IN_USE = 10_058;
+/** No leader at the moment. */
+export const UNAVAILABLE = 10_008;
 /** More than one replica, and no cluster. */
 export const NOT_CLUSTERED = 10_074;
 
