@@ -85,7 +85,7 @@ export interface World {
   readonly close: () => Promise<void>;
 }
 
-export interface WorldOptions extends Pick<LocalClusterOptions, "coordinators" | "natsOf"> {
+export interface WorldOptions extends Pick<LocalClusterOptions, "coordinators" | "natsOf" | "natsUrl"> {
   /** Called before anything is started, with the directory in which each node's guests will lie in one of its own. */
   readonly prepare?: (guestDirectory: string) => void;
   /** Called once every guest has ended. */
@@ -119,6 +119,7 @@ export const openWorld = async (options: WorldOptions = {}): Promise<World> => {
         guestDirectory,
         nodes: ["a", "b"].map((name) => ({ name, workers: WORKERS, guests: [] })),
         ...(options.coordinators === undefined ? {} : { coordinators: options.coordinators }),
+        ...(options.natsUrl === undefined ? {} : { natsUrl: options.natsUrl }),
         ...(options.natsOf === undefined ? {} : { natsOf: options.natsOf }),
       }),
     );

@@ -22,6 +22,10 @@ export const REMEDIES = {
   "nats-too-old": "upgrade nats-server to 2.10.23 or later (2.12.3 or later is better)",
   "nats-no-jetstream": "start nats-server with JetStream enabled (-js)",
   "nats-denied": "give these credentials the permissions that docs/operations.md lists",
+  "nats-cluster-too-small": "let three or five servers with JetStream run, or one without a cluster",
+  "bucket-missing":
+    "run `godwit setup-nats`; if the bucket was there before, find out first where each guest runs: its records are gone",
+  "bucket-unsafe": "run `godwit setup-nats`: it corrects what can be changed, and says what to do about the rest",
   "not-supported": "`godwit doctor` shows what this host offers",
   "no-space": "free space on the file system named, or give the guest a smaller memory",
   // agreement of both sides

@@ -29,7 +29,3 @@ export const subjects = {
   /** QEMU's events, for whoever watches. */
   event: (migration: string) => `${PREFIX}.m.${migration}.event`,
 } as const;
-
-/** Key-value buckets: who may run each guest, and the migrations' state. */
-export const OWNERSHIP_BUCKET = "godwit_ownership";
-export const MIGRATIONS_BUCKET = "godwit_migrations";
