@@ -8,7 +8,7 @@ export const BREAKAGES = [
   "an unknown answer is taken for a yes",
   "a lost reply is taken for a no",
   "resume by a timer",
-  "a restarted loader forgets its fence",
+  "a restarted loader goes on with memory that is gone",
   "device slices in the order of arrival",
   "no verification",
 ] as const;

@@ -110,7 +110,7 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
             if (!guest.incoming || guest.loaded !== null) prepareIncoming(guest);
             guest.arrived.clear();
           },
-          () => step(destination, { _tag: "Prepared", words: keep(destination) }),
+          () => step(destination, { _tag: "Prepared", words: keep(destination), loaded: guest.loaded !== null }),
         );
       case "load-device-state": {
         const arrived = arrivedDeviceState(guest);
@@ -187,11 +187,11 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
   /** What a former life has left, if its guest is still there. */
   const resume = (): void => {
     const { kept } = scene;
+    if (broken.has("a restarted loader goes on with memory that is gone") && !guest.incoming) prepareIncoming(guest);
     if (kept === null || !guest.incoming || guest.destinationRuns) {
       scene.kept = null;
       return;
     }
-    if (broken.has("a restarted loader forgets its fence")) kept.words.fill(0);
     const destination = Loader.makeDestination({
       ...kept,
       guest: GUEST,

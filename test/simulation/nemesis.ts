@@ -118,7 +118,7 @@ const strike = (scene: Scene, fault: Fault, actor: string, forMs: number): void 
       // The destination's host: what was arriving there is gone with it. Once the guest runs there, the guest would be.
       if (guest.destinationRuns || guest.loaded !== null) return network.crash(LOADER, forMs);
       guest.incoming = false;
-      scene.kept = null;
+      if (!scene.broken.has("a restarted loader goes on with memory that is gone")) scene.kept = null;
       return network.crash(LOADER, forMs);
     case "NATS outage":
       for (const each of [SENDER, LOADER, ...COORDINATORS, ...WORKERS]) network.disconnect(each, forMs);

@@ -9,7 +9,7 @@ import { tallyOf } from "./tally.ts";
 
 const SEEDS = 2000;
 /** Seeds within which a missing protection must be noticed. */
-const BROKEN_SEEDS_MAX = 10_000;
+const BROKEN_SEEDS_MAX = 4000;
 
 describe("a migration under faults", () => {
   it(`ends in all of ${SEEDS} seeds with one guest running: at the destination with equal memory, or at the source`, () => {
@@ -32,7 +32,7 @@ describe("a migration under faults", () => {
   it("is the same migration again from the same seed, and can be told", () => {
     expect(tell(7)).toBe(tell(7));
     expect(tell(7)).not.toBe(tell(8));
-    expect(tell(8)).toContain("source         Precopy");
+    expect(tell(7)).toMatch(/^seed 7\n.*\n +0\.0 ms {2}start/s);
   });
 });
 
@@ -40,7 +40,7 @@ describe("a migration under faults", () => {
 const SITUATIONS: Partial<Record<Breakage, RunOptions>> = {
   // A late packet of an earlier attempt needs a sleeper with a packet in its hands.
   "no epoch check": { faults: ["late zombie"], hotPages: 400, verify: false },
-  "a restarted loader forgets its fence": { faults: ["crash", "late zombie"], hotPages: 400, verify: false },
+  "a restarted loader goes on with memory that is gone": { faults: ["host crash"], verify: false },
   "resume by a timer": { faults: ["register out of reach", "sleep"], verify: false },
   "no verification": { verify: true },
 };

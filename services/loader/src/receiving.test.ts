@@ -73,7 +73,7 @@ beforeEach(() => {
     offer,
     now: 0,
   });
-  step(destination, { _tag: "Prepared", words: new Uint32Array(Fence.wordsOf(48)) }, 0);
+  step(destination, { _tag: "Prepared", words: new Uint32Array(Fence.wordsOf(48)), loaded: false }, 0);
 });
 afterEach(() => {
   receiver.close();

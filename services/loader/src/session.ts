@@ -255,7 +255,7 @@ export const startSession = Effect.fnUntraced(function* (
     });
     watch = watching;
     fork(Effect.map(watching.ended, (error) => dispatch({ _tag: "GuestEnded", failure: fromError(error) })));
-    return { _tag: "Prepared", words: made.words } as const;
+    return { _tag: "Prepared", words: made.words, loaded: description.runState === "paused" } as const;
   }).pipe(Effect.provideService(Scope.Scope, scope));
 
   /** Applies a batch; a full file system ends the attempt, with that reason. */

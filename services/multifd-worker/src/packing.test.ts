@@ -172,7 +172,7 @@ const receiving = (path: string) => {
     offer,
     now: 0,
   });
-  step(destination, { _tag: "Prepared", words: new Uint32Array(Fence.wordsOf(BLOCK_PAGES)) }, 0);
+  step(destination, { _tag: "Prepared", words: new Uint32Array(Fence.wordsOf(BLOCK_PAGES)), loaded: false }, 0);
   return { receiver, destination };
 };
 

@@ -17,6 +17,8 @@ import type { Fence } from "./fence.ts";
 export type Phase =
   | { readonly _tag: "Preparing" }
   | { readonly _tag: "Ready" }
+  /** Given up, with a guest that a former life had loaded and perhaps committed: the record tells which. */
+  | { readonly _tag: "Yielding" }
   | { readonly _tag: "Loading" }
   | { readonly _tag: "Committing"; readonly settlement: Settlement }
   | { readonly _tag: "Starting" }
@@ -41,6 +43,8 @@ export interface Destination {
   readonly offer: Offer;
   term: number;
   phase: Phase;
+  /** A former life may have written the commit, and the write may still land: nothing may be thrown away before the record is settled. */
+  mayBeCommitted: boolean;
   /** Lets nothing in until the guest is prepared. */
   fence: Fence;
   /** What the record promises and at which revision; null until it says `switching`. */
@@ -61,8 +65,8 @@ export interface Destination {
 }
 
 export type DestinationEvent =
-  /** `words`: the fence's, empty or as a former life left them. */
-  | { readonly _tag: "Prepared"; readonly words: Uint32Array }
+  /** `words`: the fence's, empty or as a former life left them; `loaded`: that life had loaded the device state already. */
+  | { readonly _tag: "Prepared"; readonly words: Uint32Array; readonly loaded: boolean }
   | { readonly _tag: "SwitchingTold"; readonly epoch: number }
   | { readonly _tag: "RecordRead"; readonly op: string; readonly entry: OwnershipEntry | null | "Unknown" }
   | {

@@ -133,7 +133,8 @@ class Watch {
     const { phase, promise } = this.destination;
     const events: DestinationEvent[] = [];
     for (const local of this.unanswered) {
-      if (local === "prepare") events.push({ _tag: "Prepared", words: new Uint32Array(Fence.wordsOf(1000)) });
+      if (local === "prepare")
+        events.push({ _tag: "Prepared", words: new Uint32Array(Fence.wordsOf(1000)), loaded: false });
       if (local === "load-device-state") events.push({ _tag: "DeviceStateLoaded" });
       if (local === "resume") events.push({ _tag: "Resumed" });
       if (local === "discard") events.push({ _tag: "Discarded" });
@@ -191,7 +192,7 @@ class Watch {
       { _tag: "Abandon", failure: FAILURE },
       { _tag: "Concluded", failure: null },
       { _tag: "Concluded", failure: FAILURE },
-      { _tag: "Prepared", words: new Uint32Array(Fence.wordsOf(1000)) },
+      { _tag: "Prepared", words: new Uint32Array(Fence.wordsOf(1000)), loaded: false },
       { _tag: "DeviceStateLoaded" },
       { _tag: "Resumed" },
       { _tag: "Discarded" },
@@ -270,7 +271,7 @@ const apply = (watch: Watch, round: number, item: number): void => {
 };
 const until = (watch: Watch, phase: Destination["phase"]["_tag"]): Watch => {
   if (phase === "Preparing") return watch;
-  watch.happen({ _tag: "Prepared", words: new Uint32Array(Fence.wordsOf(1000)) });
+  watch.happen({ _tag: "Prepared", words: new Uint32Array(Fence.wordsOf(1000)), loaded: false });
   if (phase === "Ready") return watch;
   watch.happen({ _tag: "RecordRead", op: "promise", entry: entryOf({ state: "switching" }, 7) });
   apply(watch, 2, 0);

@@ -52,6 +52,7 @@ export const makeDestination = (options: {
   offer: options.offer,
   term: options.term,
   phase: { _tag: "Preparing" },
+  mayBeCommitted: false,
   fence: Fence.make(options.migration, options.epoch, 0, Fence.CLOSED),
   promise: null,
   wasRunning: true,
@@ -90,7 +91,8 @@ const handle = (destination: Destination, event: DestinationEvent, now: number, 
   switch (event._tag) {
     case "Prepared":
       if (phase._tag !== "Preparing") return;
-      if (destination.failure !== null) return discard(destination, emit);
+      destination.mayBeCommitted = event.loaded;
+      if (destination.failure !== null) return giveUp(destination, emit);
       return prepared(destination, event.words, now, emit);
     case "SwitchingTold":
       if (phase._tag === "Ready" && event.epoch === destination.epoch && destination.promise === null) {
@@ -104,7 +106,7 @@ const handle = (destination: Destination, event: DestinationEvent, now: number, 
       return settlementEvent(destination, { ...event, _tag: "Written" }, emit);
     case "DeviceStateLoaded":
       if (phase._tag !== "Loading") return;
-      if (destination.failure !== null) return discard(destination, emit);
+      if (destination.failure !== null) return giveUp(destination, emit);
       return commit(destination, emit);
     case "Resumed":
       if (phase._tag === "Starting") started(destination, emit);
@@ -145,7 +147,8 @@ const isOurs = (destination: Destination, record: OwnershipRecord): boolean =>
 
 /** The record itself is the promise; the source's message was only the wake-up call. */
 const promised = (destination: Destination, entry: OwnershipEntry | null | "Unknown", emit: Emit): void => {
-  if (destination.phase._tag !== "Ready" || entry === null || entry === "Unknown") return;
+  const { phase } = destination;
+  if ((phase._tag !== "Ready" && phase._tag !== "Yielding") || entry === null || entry === "Unknown") return;
   const { record } = entry;
   if (isOurs(destination, record)) {
     destination.revision = entry.revision;
@@ -153,7 +156,9 @@ const promised = (destination: Destination, entry: OwnershipEntry | null | "Unkn
     if (record.state === "switching" && record.destination === destination.node)
       destination.promise = { manifest: record.manifest, revision: entry.revision };
     // A former life has committed, and did not live to start the guest.
-    if (record.state === "destination") committed(destination, emit);
+    if (record.state !== "destination") return;
+    destination.failure = null;
+    committed(destination, emit);
     return;
   }
   // Nothing leads from there to this attempt, so it does not matter how old the answer is.
@@ -270,6 +275,12 @@ const discard = (destination: Destination, emit: Emit): void => {
   emit({ _tag: "Local", step: "discard" });
 };
 
+/** The attempt has failed here. What may have been handed over already is not thrown away before the record says that it was not. */
+const giveUp = (destination: Destination, emit: Emit): void => {
+  if (!destination.mayBeCommitted) return discard(destination, emit);
+  destination.phase = { _tag: "Yielding" };
+};
+
 const failed = (destination: Destination, emit: Emit): void => {
   destination.phase = { _tag: "Failed" };
   emit({ _tag: "Report" });
@@ -284,7 +295,7 @@ const abandon = (destination: Destination, failure: Failure, emit: Emit): void =
       return;
     case "Ready":
       destination.failure ??= failure;
-      return discard(destination, emit);
+      return giveUp(destination, emit);
     default:
       // Committing: the record decides. Later: the guest runs here. Earlier: it is over already.
       return;
@@ -306,11 +317,11 @@ const localFailed = (
       return;
     case "Ready":
       destination.failure ??= failure;
-      return discard(destination, emit);
+      return giveUp(destination, emit);
     case "Loading":
       destination.failure ??= failure;
       // Whatever else has failed, the guest's own work ends first; its answer leads to Discarding.
-      if (localStep === "load-device-state") discard(destination, emit);
+      if (localStep === "load-device-state") giveUp(destination, emit);
       return;
     case "Starting":
       // The guest is ours and nobody else's: there is no way but forward.
@@ -329,7 +340,7 @@ const tick = (destination: Destination, now: number, emit: Emit): void => {
   if (phase._tag === "Ready" && now - destination.heardAt >= IDLE_MS) {
     const reason = `neither the source nor a coordinator was heard for ${IDLE_MS} ms`;
     destination.failure = { code: "source-lost", actor: "loader", side: "destination", step: "receive pages", reason };
-    return discard(destination, emit);
+    return giveUp(destination, emit);
   }
   if (phase._tag === "Starting" && destination.nextStartAt !== 0 && now >= destination.nextStartAt) {
     destination.nextStartAt = 0;
@@ -345,8 +356,8 @@ const tick = (destination: Destination, now: number, emit: Emit): void => {
   }
 };
 
-const mustLook = (destination: Destination): boolean =>
-  destination.phase._tag === "Ready" && destination.life > 0 && destination.promise === null;
+const mustLook = ({ phase, life, promise }: Destination): boolean =>
+  phase._tag === "Yielding" || (phase._tag === "Ready" && life > 0 && promise === null);
 
 /** Nothing is left to be done but to tell how it ended. */
 export const isOver = (destination: Destination): boolean =>

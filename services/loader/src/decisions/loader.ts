@@ -40,6 +40,7 @@ const phaseOf = (destination: Destination): DestinationPhase => {
     case "Ready":
       return "ready";
     case "Loading":
+    case "Yielding":
       return "loading";
     case "Committing":
     case "Starting":
