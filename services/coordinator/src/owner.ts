@@ -56,7 +56,8 @@ const eventOf = (
     case "Cancel":
       return { _tag: "Cancel" };
     case "Continue":
-      if (status === "pre-switchover") return { _tag: "Continue" };
+      // Told already, perhaps by the one who asks, whose first answer was lost with a coordinator.
+      if (status === "pre-switchover" || migration.continuedAttempt === migration.attempt) return { _tag: "Continue" };
       return refuse("wrong-state", step, `Migration not in expected state: ${status}`);
     case "SetParameters": {
       const parameters = tuneParameters(migration.parameters, request.parameters);

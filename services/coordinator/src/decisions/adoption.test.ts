@@ -92,6 +92,15 @@ describe("a successor", () => {
     expect(commandsIn(reports(other, { phase: "pre-switchover" }))).not.toContain("Continue");
   });
 
+  it("takes a `continue` before it has heard the source, when its predecessor saw it wait for that", () => {
+    const watch = until(new Watch(), "Switching");
+    watch.happen({ _tag: "SourceReported", report: sourceReport(watch.migration, { phase: "pre-switchover" }) });
+    const migration = successorOf(savedOf(watch.migration, watch.now));
+    step(migration, { _tag: "Continue" }, START);
+    reports(migration, { phase: "pre-switchover" });
+    expect(commandsIn(reports(migration, { phase: "pre-switchover" }))).toContain("Continue");
+  });
+
   it("goes on with an attempt that its predecessor could not save any more", () => {
     const migration = successorOf(savedIn("Active"));
     reports(migration, { phase: "precopy", attempt: 3, epoch: 9 });
