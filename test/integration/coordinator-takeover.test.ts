@@ -164,7 +164,7 @@ const fallAt = async (moment: Moment, name: string, how: "SIGKILL" | "SIGSTOP") 
 const expectTakenOver = async (fallen: Fallen, moment: Moment, how: string): Promise<void> => {
   const successor = await fallen.successor;
   figures.push(`  ${how} in ${moment.state}: ${successor === null ? "had ended" : successor.afterMs.toFixed(0)}`);
-  if (successor !== null) expect(successor.afterMs).toBeLessThan(TAKEN_OVER_WITHIN_MS);
+  if (successor !== null) expect(successor.afterMs, world.log().slice(-6000)).toBeLessThan(TAKEN_OVER_WITHIN_MS);
 };
 
 const expectEnd = async (moment: Moment, journey: Journey, name: string): Promise<void> => {
