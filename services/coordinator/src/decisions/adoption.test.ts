@@ -4,7 +4,7 @@ import { adopt, orphansOf, takenOver } from "./adoption.ts";
 import { savedOf, statusOf } from "./info.ts";
 import { step } from "./migration.ts";
 import type { Migration, MigrationEffect, SavedMigration } from "./migration-state.ts";
-import { commandsIn, START, sourceReport, until, Watch } from "./migration-watch.conformance.ts";
+import { commandsIn, destinationReport, START, sourceReport, until, Watch } from "./migration-watch.conformance.ts";
 
 const SUCCESSOR = "d".repeat(16);
 
@@ -53,7 +53,10 @@ describe("migrations that a coordinator takes over", () => {
 describe("a successor", () => {
   it("asks the source how it stands, and believes nothing that was said before it came", () => {
     const migration = successorOf(savedIn("Active"));
-    expect(commandsIn(tick(migration))).toEqual(["Inspect"]);
+    expect(tick(migration)).toContainEqual({
+      _tag: "ToSource",
+      command: { _tag: "Inspect", migration: migration.migration, term: migration.term },
+    });
     reports(migration, { phase: "claimed", term: migration.term - 1 });
     expect(migration.phase._tag).toBe("Adopting");
     reports(migration, { phase: "precopy" });
@@ -61,12 +64,26 @@ describe("a successor", () => {
     expect(migration.attempt).toBe(1);
   });
 
+  it("makes itself known to the destination at once, and until that shows it: a late word to abandon must be refused", () => {
+    const migration = successorOf(savedIn("Active"));
+    const toDestination = (effects: ReadonlyArray<MigrationEffect>): string[] =>
+      effects.flatMap((effect) => (effect._tag === "ToDestination" ? [effect.command._tag] : []));
+    expect(toDestination(tick(migration))).toEqual(["Inspect"]);
+    reports(migration, { phase: "precopy" });
+    const heard = (term: number): string[] =>
+      toDestination(
+        step(migration, { _tag: "DestinationReported", report: destinationReport(migration, { term }) }, START),
+      );
+    expect(heard(migration.term - 1)).toEqual(["Inspect"]);
+    expect(heard(migration.term)).toEqual([]);
+  });
+
   it("goes on cancelling what its predecessor was told to cancel", () => {
     const watch = until(new Watch(), "Active");
     watch.happen({ _tag: "Cancel" });
     const migration = successorOf(savedOf(watch.migration, watch.now));
     expect(statusOf(migration)).toBe("cancelling");
-    expect(commandsIn(tick(migration))).toEqual(["Abort", "Abandon"]);
+    expect(commandsIn(tick(migration))).toEqual(expect.arrayContaining(["Abort", "Abandon"]));
     expect(migration.failure?.code).toBe("cancelled");
   });
 

@@ -6,7 +6,7 @@ import { statusOf } from "./info.ts";
 import type { Migration, MigrationEffect, MigrationEventIn, Phase } from "./migration-state.ts";
 import { abort, type Emit, failure } from "./moves.ts";
 import { fenceAllowed, recordRead, settlementEvent } from "./reckoning.ts";
-import { tick } from "./silence.ts";
+import { inspectDestination, tick } from "./silence.ts";
 import { sourceReported } from "./source-reports.ts";
 import { isSaved, lookForDoubt, saveIfDue, tenureEvent, wantSave } from "./tenure.ts";
 
@@ -130,6 +130,8 @@ const handle = (
     case "DestinationReported":
       migration.destinationHeardAt = now;
       if (migration.phase._tag === "Ended") return answerDestination(migration, event.report, now, emit);
+      // It must know of this coordinator before a word of the predecessor comes late, which may be to abandon the guest.
+      if (event.report.term < migration.term) inspectDestination(migration, now, emit);
       return destinationReported(migration, event.report, now);
     case "RecordRead":
       return recordRead(migration, event.entry, now, emit);
