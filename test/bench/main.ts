@@ -9,6 +9,7 @@ import * as Effect from "effect/Effect";
 import * as References from "effect/References";
 import { markdownTable } from "./markdown.ts";
 import { failed, type Part, type Result } from "./part.ts";
+import { coordinatorKill } from "./parts/coordinator-kill.ts";
 import { cpu } from "./parts/cpu.ts";
 import { engine } from "./parts/engine.ts";
 import { lane } from "./parts/lane.ts";
@@ -16,7 +17,7 @@ import { memory } from "./parts/memory.ts";
 import { scan } from "./parts/scan.ts";
 import { workerKill } from "./parts/worker-kill.ts";
 
-const PARTS: ReadonlyArray<Part> = [lane, engine, cpu, memory, scan, workerKill];
+const PARTS: ReadonlyArray<Part> = [lane, engine, cpu, memory, scan, workerKill, coordinatorKill];
 const RESULTS = fileURLToPath(new URL("../../bench-results", import.meta.url));
 const GIB = 1024 ** 3;
 

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { follow, migrate } from "@godwit/cli/client";
 import { childKey, type LocalCluster, openLocalCluster } from "@godwit/cli/local-cluster";
-import { Fabric, type Member } from "@godwit/fabric";
+import { Fabric } from "@godwit/fabric";
 import { awaitVerified, type GuestSpec, openRegistry } from "@godwit/guest";
 import { isEnded, type MigrationInfo } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
@@ -46,9 +46,15 @@ export interface Testbed {
 /** Bandwidth without a limit: everything here is about how fast it can be. */
 export const UNLIMITED = { "max-bandwidth": 0 } as const;
 
-export const openTestbed = Effect.fnUntraced(function* (options: {
+export interface TestbedOptions {
   readonly workers: number;
-}): Effect.fn.Return<Testbed, unknown, Scope.Scope> {
+  /** Default 1. */
+  readonly coordinators?: number;
+}
+
+export const openTestbed = Effect.fnUntraced(function* (
+  options: TestbedOptions,
+): Effect.fn.Return<Testbed, unknown, Scope.Scope> {
   const directory = yield* Effect.acquireRelease(
     Effect.sync(() => mkdtempSync(join(tmpdir(), "godwit-bench-"))),
     (made) => Effect.sync(() => rmSync(made, { recursive: true, force: true })),
@@ -72,10 +78,11 @@ export const openTestbed = Effect.fnUntraced(function* (options: {
     directory,
     guestDirectory: memoryDirectory,
     nodes: NODES.map((name) => ({ name, workers: options.workers, guests: [] })),
+    ...(options.coordinators === undefined ? {} : { coordinators: options.coordinators }),
   });
   const context = yield* Layer.build(cluster.fabric);
   const fabric = yield* Effect.provideContext(Fabric, context);
-  const allUp = awaitMembers(fabric, options.workers);
+  const allUp = awaitMembers(fabric, options);
   yield* allUp;
   const verified = Effect.fnUntraced(function* (guest: string, at: NodeName) {
     const arrived = registries[at].find(guest);
@@ -114,27 +121,36 @@ export const openTestbed = Effect.fnUntraced(function* (options: {
 const isTooEarly = (error: { readonly code: string }): boolean =>
   error.code === "no-such-guest" || error.code === "no-such-node" || error.code === "nats-unreachable";
 
-/** Coordinators are numbered by their incarnation, everybody else by the supervisor. */
-const keyOf = ({ role, node, id }: Member): string => childKey(role, node, role === "coordinator" ? "*" : id);
-
 /** Returns when every actor has announced itself. */
-const awaitMembers = Effect.fnUntraced(function* (fabric: Fabric["Service"], workers: number) {
-  const missing = new Set([childKey("coordinator", "up", "*")]);
+const awaitMembers = Effect.fnUntraced(function* (
+  fabric: Fabric["Service"],
+  { workers, coordinators = 1 }: TestbedOptions,
+) {
+  const missing = new Set<string>();
   for (const node of NODES) {
     for (const role of ["node", "ram-sender", "loader"]) missing.add(childKey(role, node, "0"));
     for (let worker = 0; worker < workers; worker++) missing.add(childKey("multifd-worker", node, String(worker)));
   }
+  // They are told apart by their incarnations alone.
+  const deciders = new Set<string>();
   yield* Effect.scoped(
     Effect.gen(function* () {
       const news = yield* fabric.watch({});
-      while (missing.size > 0) {
-        for (const { _tag, member } of yield* news.takeAll) if (_tag === "Up") missing.delete(keyOf(member));
+      while (missing.size > 0 || deciders.size < coordinators) {
+        for (const { _tag, member } of yield* news.takeAll) {
+          if (_tag === "Down") deciders.delete(member.incarnation);
+          else if (member.role === "coordinator") deciders.add(member.incarnation);
+          else missing.delete(childKey(member.role, member.node, member.id));
+        }
       }
     }),
   ).pipe(
     Effect.timeoutOrElse({
       duration: "60 seconds",
-      orElse: () => Effect.fail(new Error(`these actors did not come up: ${[...missing].join(", ")}`)),
+      orElse: () =>
+        Effect.fail(
+          new Error(`${deciders.size} coordinators came up, and these actors did not: ${[...missing].join(", ")}`),
+        ),
     }),
   );
 });

@@ -56,13 +56,21 @@ const eventOf = (
     case "Cancel":
       return { _tag: "Cancel" };
     case "Continue":
-      if (status === "pre-switchover") return { _tag: "Continue" };
+      // Told already, perhaps by the one who asks, whose first answer was lost with a coordinator.
+      if (status === "pre-switchover" || migration.continuedAttempt === migration.attempt) return { _tag: "Continue" };
       return refuse("wrong-state", step, `Migration not in expected state: ${status}`);
     case "SetParameters": {
       const parameters = tuneParameters(migration.parameters, request.parameters);
       return "code" in parameters ? toError(parameters) : { _tag: "Tune", parameters };
     }
   }
+};
+
+/** It is known whose the migration is, and what state it is in, as far as the request depends on that. */
+const isSettled = ({ tenure, phase }: Session["migration"], request: OwnerRequest): boolean => {
+  if (tenure.doubt !== null || phase._tag === "Ending") return false;
+  // The status that a predecessor saved may be older than the one that the operator has seen.
+  return request._tag !== "Continue" || phase._tag !== "Adopting";
 };
 
 /** The owner's answer; what it was asked for has been saved by then, so that a successor does it as well. Fails with `not-the-owner`. */
@@ -72,13 +80,16 @@ export const answer = Effect.fnUntraced(function* (session: Session, request: Ow
   // Whoever has just woken up learns by this step that it must ask whether it still is the owner.
   session.dispatch({ _tag: "Tick" });
   const settled = yield* session
-    .until(() => isReplaced() || (migration.tenure.doubt === null && migration.phase._tag !== "Ending"))
+    .until(() => isReplaced() || isSettled(migration, request))
     .pipe(Effect.timeoutOption(SAVED_WITHIN_MS));
   if (isReplaced()) return yield* notTheOwner(request);
   if (request._tag === "Query") return infoOf(migration, Date.now());
   const step = STEPS[request._tag];
+  if (settled._tag === "None") {
+    const reason = "it is not known at present how the migration stands: the migrations bucket or its source is silent";
+    return yield* refuse("nats-unreachable", step, reason);
+  }
   const unsaved = refuse("nats-unreachable", step, "the migrations bucket cannot be written at present; ask again");
-  if (settled._tag === "None") return yield* unsaved;
   const event = eventOf(session, request);
   if (event instanceof GodwitError) return yield* event;
   session.dispatch(event);

@@ -109,10 +109,7 @@ export const runCoordinator = Effect.fnUntraced(function* (
       now,
       phase: { _tag: "Claiming" },
     });
-    migration.tenure.revision = yield* Effect.tapError(firstSave(migration), () =>
-      Effect.sync(() => sessions.refuse(migration)),
-    );
-    yield* sessions.open(migration);
+    yield* sessions.begin(migration, firstSave(migration));
     return infoOf(migration, Date.now());
   });
 

@@ -18,10 +18,11 @@ import type { Store } from "./store.ts";
 
 export interface Sessions {
   readonly find: (migration: string) => Session | undefined;
-  readonly all: () => ReadonlyArray<Session>;
-  readonly open: (migration: Migration) => Effect.Effect<void>;
-  /** A migration whose begin was refused, because it could not be written down: should that write land after all, it is undone. */
-  readonly refuse: (migration: Migration) => void;
+  /**
+   * Begins a migration once `firstSave` has written it down, and gives the revision. When that fails it is not begun; should the
+   * write land after all, it is undone.
+   */
+  readonly begin: <E>(migration: Migration, firstSave: Effect.Effect<number, E>) => Effect.Effect<void, E>;
   /** Takes over every migration whose owner is gone; incomplete when that could not be tried, or its outcome is not known. */
   readonly takeOver: (isAlive: (owner: string) => boolean) => Effect.Effect<"complete" | "incomplete">;
 }
@@ -35,12 +36,14 @@ export const makeSessions = Effect.fnUntraced(function* (
   const scope = yield* Effect.scope;
   const run = Effect.runForkWith(yield* Effect.context<never>());
   const sessions = new Map<string, Session>();
+  /** Written down, or about to be, and not yet open: no orphans. */
+  const beginning = new Set<string>();
   const refused = new Set<string>();
 
   const open = Effect.fnUntraced(function* (migration: Migration) {
     const own = yield* Scope.fork(scope);
     const left = (): void => {
-      sessions.delete(migration.migration);
+      if (sessions.get(migration.migration)?.migration === migration) sessions.delete(migration.migration);
       run(
         Effect.logWarning("another coordinator has taken this migration over").pipe(
           Effect.annotateLogs({ migration: migration.migration }),
@@ -55,6 +58,8 @@ export const makeSessions = Effect.fnUntraced(function* (
     if (migration.phase._tag !== "Replaced") sessions.set(migration.migration, session);
   });
 
+  const isMine = (migration: string): boolean => sessions.has(migration) || beginning.has(migration);
+
   const adoptOne = Effect.fnUntraced(function* ({ saved, revision }: StoredMigration) {
     const taken = takenOver(saved, self);
     const written = refused.has(saved.info.migration) ? undone(taken) : taken;
@@ -68,12 +73,18 @@ export const makeSessions = Effect.fnUntraced(function* (
 
   return {
     find: (migration) => sessions.get(migration),
-    all: () => [...sessions.values()],
-    open,
-    refuse: ({ migration }) => void refused.add(migration),
+    begin: (migration, firstSave) =>
+      Effect.sync(() => beginning.add(migration.migration)).pipe(
+        Effect.andThen(Effect.tapError(firstSave, () => Effect.sync(() => refused.add(migration.migration)))),
+        Effect.flatMap((revision) => {
+          migration.tenure.revision = revision;
+          return open(migration);
+        }),
+        Effect.ensuring(Effect.sync(() => beginning.delete(migration.migration))),
+      ),
     takeOver: (isAlive) =>
       store.list.pipe(
-        Effect.map((stored) => orphansOf(stored, self, isAlive, (migration) => sessions.has(migration))),
+        Effect.map((stored) => orphansOf(stored, self, isAlive, isMine)),
         Effect.flatMap((orphans) => Effect.forEach(orphans, adoptOne, { concurrency: 8 })),
         Effect.map((outcomes) => (outcomes.includes("incomplete") ? ("incomplete" as const) : ("complete" as const))),
         Effect.catch((error) =>

@@ -52,6 +52,8 @@ export const adopt = ({ saved, revision }: StoredMigration, now: number): Migrat
     phase: saved.undoing === null ? { _tag: "Adopting" } : { _tag: "Aborting", next: saved.undoing },
   });
   migration.epoch = saved.epoch;
+  // Both sides hear of the new term at once, so that whatever the predecessor still says is refused.
+  migration.destinationToldAt = Number.NEGATIVE_INFINITY;
   // The source may have been told of a change that was never saved, or answered: what is saved holds, and is told again.
   migration.parametersRevision = saved.term * CHANGES_PER_TERM;
   migration.continuedAttempt = saved.continuedAttempt;

@@ -141,7 +141,7 @@ export class Watch {
     const effects = step(migration, event, this.now);
     for (const effect of effects) {
       const command = "command" in effect ? effect.command._tag : effect._tag;
-      if (over && command !== "Abort" && command !== "Conclude")
+      if (over && !["Abort", "Abandon", "Conclude"].includes(command))
         throw new Error(`${command} after the end, upon ${event._tag}`);
       if (doubted && !this.saveWon && !["Save", "ReadSaved", "WakeAt", "Leave"].includes(effect._tag))
         throw new Error(`${command} in doubt, upon ${event._tag}`);

@@ -141,6 +141,20 @@ describe("a migration", () => {
     expect(commandsIn(watch.happen({ _tag: "Continue" }))).not.toContain("Continue");
   });
 
+  it("that was cancelled tells a destination that has not heard to abandon it, and one that was completed does not", () => {
+    const cancelled = until(new Watch(), "Active");
+    cancelled.happen({ _tag: "Cancel" });
+    for (const watch of [until(cancelled, "Ended"), until(new Watch(), "Ended")]) {
+      const says = (phase: "ready" | "loading" | "failed" | "running") =>
+        commandsIn(
+          watch.happen({ _tag: "DestinationReported", report: destinationReport(watch.migration, { phase }) }),
+        );
+      for (const phase of ["ready", "loading"] as const)
+        expect(says(phase)).toEqual(watch === cancelled ? ["Abandon"] : []);
+      for (const phase of ["failed", "running"] as const) expect(says(phase)).toEqual(["Conclude", "Conclude"]);
+    }
+  });
+
   it("is not tuned after its end", () => {
     const watch = until(new Watch(), "Ended");
     const { parametersRevision } = watch.migration;

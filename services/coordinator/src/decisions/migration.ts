@@ -1,12 +1,13 @@
 /** A migration's state machine: one event in, its effects out. No clock, no randomness, no I/O. */
 import type { Capabilities, DestinationReport, Parameters } from "@godwit/protocol";
 import { sayCommand, sayContinue, sayParameters } from "./commands.ts";
+import { answerDestination, answerSource, sayConclusion } from "./conclusion.ts";
 import { statusOf } from "./info.ts";
 import type { Migration, MigrationEffect, MigrationEventIn, Phase } from "./migration-state.ts";
 import { abort, type Emit, failure } from "./moves.ts";
 import { fenceAllowed, recordRead, settlementEvent } from "./reckoning.ts";
-import { tick } from "./silence.ts";
-import { concludeAgain, sayConclusion, sourceReported } from "./source-reports.ts";
+import { inspectDestination, tick } from "./silence.ts";
+import { sourceReported } from "./source-reports.ts";
 import { isSaved, lookForDoubt, saveIfDue, tenureEvent, wantSave } from "./tenure.ts";
 
 /** An unanswered command is said again after this, ms. */
@@ -123,13 +124,15 @@ const handle = (
   switch (event._tag) {
     case "SourceReported":
       migration.sourceHeardAt = now;
+      if (migration.phase._tag === "Ended") return answerSource(migration, event.report, now, emit);
       sourceReported(migration, event.report, now, emit);
-      sayParameters(migration, event.report, emit);
-      return concludeAgain(migration, event.report, now, emit);
+      return sayParameters(migration, event.report, emit);
     case "DestinationReported":
       migration.destinationHeardAt = now;
-      destinationReported(migration, event.report, now);
-      return concludeAgain(migration, event.report, now, emit);
+      if (migration.phase._tag === "Ended") return answerDestination(migration, event.report, now, emit);
+      // It must know of this coordinator before a word of the predecessor comes late, which may be to abandon the guest.
+      if (event.report.term < migration.term) inspectDestination(migration, now, emit);
+      return destinationReported(migration, event.report, now);
     case "RecordRead":
       return recordRead(migration, event.entry, now, emit);
     case "RecordWritten":
@@ -137,7 +140,8 @@ const handle = (
     case "Cancel":
       return cancel(migration);
     case "Continue":
-      if (isOver(migration) || migration.sourceReport?.phase !== "pre-switchover") return;
+      // A successor that has not heard the source yet knows the status from its predecessor.
+      if (statusOf(migration) !== "pre-switchover") return;
       migration.continuedAttempt = migration.attempt;
       wantSave(migration);
       return sayContinue(migration, emit);

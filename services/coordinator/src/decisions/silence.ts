@@ -36,10 +36,13 @@ export const tick = (migration: Migration, now: number, emit: Emit): void => {
   if (now - migration.sourceHeardAt >= INSPECT_AFTER_MS)
     emit({ _tag: "ToSource", command: { _tag: "Inspect", ...header(migration) } });
   const silent = now - migration.destinationHeardAt >= INSPECT_AFTER_MS;
-  if (migration.epoch !== 0 && (silent || now - migration.destinationToldAt >= KEEP_ALIVE_MS)) {
-    migration.destinationToldAt = now;
-    emit({ _tag: "ToDestination", command: { _tag: "Inspect", ...header(migration) } });
-  }
+  if (migration.epoch !== 0 && (silent || now - migration.destinationToldAt >= KEEP_ALIVE_MS))
+    inspectDestination(migration, now, emit);
+};
+
+export const inspectDestination = (migration: Migration, now: number, emit: Emit): void => {
+  migration.destinationToldAt = now;
+  emit({ _tag: "ToDestination", command: { _tag: "Inspect", ...header(migration) } });
 };
 
 /** Nobody answers at the source. Before a switchover can have begun the guest simply runs there; after that the record tells. */

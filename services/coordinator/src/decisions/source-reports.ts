@@ -1,8 +1,7 @@
 /** What a source's report leads to. */
-import type { DestinationReport, Epoch, SourceReport } from "@godwit/protocol";
+import type { Epoch, SourceReport } from "@godwit/protocol";
 import { sayContinue } from "./commands.ts";
 import * as Convergence from "./convergence.ts";
-import { infoOf } from "./info.ts";
 import type { Migration } from "./migration-state.ts";
 import { abort, type Emit, end, failure, finish, header, settleNext } from "./moves.ts";
 import { reckon } from "./reckoning.ts";
@@ -10,8 +9,7 @@ import { wantSave } from "./tenure.ts";
 
 export const sourceReported = (migration: Migration, report: SourceReport, now: number, emit: Emit): void => {
   const { phase } = migration;
-  if (phase._tag === "Ended") return straggler(migration, report, emit);
-  if (phase._tag === "Ending") return;
+  if (phase._tag === "Ending" || phase._tag === "Ended") return;
   // Said before this coordinator took over: how it stands now is what it answers to the first question.
   if (phase._tag === "Adopting" && report.term !== migration.term) return;
   if (report.phase === "unknown") {
@@ -68,31 +66,6 @@ export const sourceReported = (migration: Migration, report: SourceReport, now: 
     case "Replaced":
       return;
   }
-};
-
-/** A source that wakes up after its migration has ended is told so. */
-const straggler = (migration: Migration, report: SourceReport, emit: Emit): void => {
-  if (report.phase === "unknown" || report.phase === "completed" || report.phase === "failed") return;
-  const why = migration.failure ?? failure("fenced", "migrate", "the migration has ended");
-  emit({ _tag: "ToSource", command: { _tag: "Abort", ...header(migration), failure: why } });
-};
-
-/** Both sides hear the ending, so that they show the same one (R10). Until it is saved they keep it: a successor may have to ask them. */
-export const sayConclusion = (migration: Migration, now: number, emit: Emit): void => {
-  const conclusion = { _tag: "Conclude", ...header(migration), info: infoOf(migration, now) } as const;
-  emit({ _tag: "ToSource", command: conclusion });
-  emit({ _tag: "ToDestination", command: conclusion });
-};
-
-/** A side that still says how it ended has not heard the conclusion. */
-export const concludeAgain = (
-  migration: Migration,
-  { phase }: SourceReport | DestinationReport,
-  now: number,
-  emit: Emit,
-): void => {
-  const isLast = phase === "completed" || phase === "failed" || phase === "running";
-  if (migration.phase._tag === "Ended" && isLast) sayConclusion(migration, now, emit);
 };
 
 /** Answers a source that wants to know whether to switch over. */
