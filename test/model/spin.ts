@@ -1,4 +1,4 @@
-/** Runs Spin on a model: Promela -> C -> a program that visits every state, or stops at the first that breaks a property. */
+/** Runs Spin on a model: Promela -> C -> a program that visits every state, or ends at the first that breaks a property. */
 import { execFile, spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
