@@ -1,0 +1,100 @@
+/** The faults of one run, each waiting for its moment. */
+import { type ActorName, coordinatorOf, loaderOf, senderOf, workerOf } from "../integration/world.ts";
+import { type Arena, COORDINATORS, type NodeName, otherNode } from "./arena.ts";
+import type { Fault } from "./fault.ts";
+import { injure } from "./injury.ts";
+import { atSign } from "./moment.ts";
+import type { RunLog } from "./run-log.ts";
+
+export interface Strikes {
+  /** Whether each fault has struck. */
+  readonly struck: () => ReadonlyArray<boolean>;
+  /** Since when no fault is on, ms of the clock; null: one is, or is about to be. */
+  readonly quietSince: () => number | null;
+  /** Lets no further fault strike; resolves when those that have are over. */
+  readonly end: () => Promise<void>;
+}
+
+/** Which process a fault means, for a migration from `source`; null is the server. */
+const victimOf = ({ actor, worker }: Fault, source: NodeName, owner: ActorName): ActorName | null => {
+  switch (actor) {
+    case "coordinator (owner)":
+      return owner;
+    case "coordinator (other)":
+      return coordinatorOf((Number(owner[2]) + 1) % COORDINATORS);
+    case "RAM sender":
+      return senderOf(source);
+    case "loader":
+      return loaderOf(otherNode(source));
+    case "multifd worker":
+      return workerOf(source, worker);
+    case "NATS":
+      return null;
+  }
+};
+
+const after = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** `isOurs` tells the signs of this run's migration from those of earlier ones. */
+export const armStrikes = (
+  arena: Arena,
+  faults: ReadonlyArray<Fault>,
+  source: NodeName,
+  isOurs: (migration: string) => boolean,
+  log: RunLog,
+): Strikes => {
+  const struck = faults.map(() => false);
+  const injuries: Promise<void>[] = [];
+  let active = 0;
+  let quietSince: number | null = Date.now();
+  let ended = false;
+
+  // Asked at the first sign: a coordinator that is hit later, or dead, could not be found any more.
+  let owner = coordinatorOf(0);
+  const ownerKnown = new Promise<void>((resolve) => {
+    const heard = arena.witness.onSign((sign) => {
+      const migration = sign._tag === "Work" ? sign.migration : sign.report.migration;
+      if (!isOurs(migration)) return;
+      heard();
+      const found = arena.ownerOf(migration).then((known) => {
+        owner = known ?? owner;
+      });
+      void found.catch((error) => log.note(`the owner is not known: ${error}`)).then(resolve);
+    });
+  });
+
+  const strike = async (fault: Fault, at: number): Promise<void> => {
+    const isCoordinator = fault.actor.startsWith("coordinator");
+    // No pause where none is needed: what is done at once is done in the turn of its sign.
+    if (fault.delayMs > 0) await after(fault.delayMs);
+    if (isCoordinator) await ownerKnown;
+    if (ended) return;
+    struck[at] = true;
+    const injury = injure(arena, victimOf(fault, source, owner), fault);
+    log.note(`${fault.phase}: ${injury.what}`);
+    await injury.over;
+    log.note(`over: ${injury.what}`);
+  };
+  const giveUps = faults.map((fault, at) =>
+    atSign(arena.witness, isOurs, fault.at, () => {
+      active++;
+      quietSince = null;
+      const whole = strike(fault, at)
+        .catch((error) => log.note(`${fault.kind} of ${fault.actor} did not work: ${error}`))
+        .then(() => {
+          active--;
+          if (active === 0) quietSince = Date.now();
+        });
+      injuries.push(whole);
+    }),
+  );
+  return {
+    struck: () => struck,
+    quietSince: () => quietSince,
+    end: async () => {
+      ended = true;
+      for (const giveUp of giveUps) giveUp();
+      await Promise.all(injuries);
+    },
+  };
+};
