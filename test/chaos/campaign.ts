@@ -15,6 +15,8 @@ export interface Finding {
 export interface Campaign {
   readonly schedules: ReadonlyArray<Schedule>;
   readonly worlds: number;
+  /** Violations that are known already, and not to be told. */
+  readonly isKnown: (violation: string) => boolean;
   readonly found: (finding: Finding) => void;
   /** The world itself failed, which is as bad: with the schedule and why. */
   readonly broke: (schedule: Schedule, reason: string) => void;
@@ -36,7 +38,7 @@ export const runCampaign = async (campaign: Campaign): Promise<void> => {
             former = new Set();
           }
           logBegan = arena.world.log().length;
-          const outcome = await runSchedule(arena, schedule, former);
+          const outcome = await runSchedule(arena, schedule, former, campaign.isKnown);
           const isBad = outcome.violations.length > 0;
           campaign.found({
             outcome,

@@ -41,7 +41,10 @@ const incarnationOf = ({ world }: Arena, [role, node, id]: readonly [string, str
 type Check = (arena: Arena, trial: Trial) => Promise<ReadonlyArray<string>>;
 
 /** Looks again and again until nothing is wrong or it has been long enough; what was wrong at the last look. */
-const settled = async (look: () => Promise<ReadonlyArray<string>>, withinMs: number): Promise<ReadonlyArray<string>> => {
+const settled = async (
+  look: () => Promise<ReadonlyArray<string>>,
+  withinMs: number,
+): Promise<ReadonlyArray<string>> => {
   const deadline = Date.now() + withinMs;
   while (true) {
     const wrong = await look().catch((error) => [`it could not be looked at: ${error}`]);
@@ -211,12 +214,17 @@ const CHECKS: ReadonlyArray<readonly [name: string, check: Check, withinMs: numb
   ["leftovers", nothingIsLeft, TIDY_MS],
 ];
 
-/** Once every fault is over and every actor is up. Empty: nothing is wrong. */
-export const judge = async (arena: Arena, trial: Trial, settleMs = SETTLE_MS): Promise<ReadonlyArray<string>> => {
+/** Once every fault is over and every actor is up. Empty: nothing is wrong. `isKnown` tells a breach that is not to be told again. */
+export const judge = async (
+  arena: Arena,
+  trial: Trial,
+  { settleMs = SETTLE_MS, isKnown = (_: string): boolean => false } = {},
+): Promise<ReadonlyArray<string>> => {
   const wrong: string[] = [];
   for (const [name, check, withinMs] of CHECKS) {
-    const found = await settled(() => check(arena, trial), Math.min(withinMs, settleMs));
-    wrong.push(...found.map((line) => `${name}: ${line}`));
+    const look = async (): Promise<ReadonlyArray<string>> =>
+      (await check(arena, trial)).map((line) => `${name}: ${line}`).filter((line) => !isKnown(line));
+    wrong.push(...(await settled(look, Math.min(withinMs, settleMs))));
   }
   return wrong;
 };

@@ -16,6 +16,7 @@ const HELP = `npm run chaos -- [options]
   --runs N       how many; 20
   --seed N       of the first run, the others follow; drawn and shown when absent
   --only TEXT    only faults whose "actor, kind, phase" contains this, e.g. loader or "kill, committing"; may be repeated
+  --forgive TEXT a violation that contains this is known, and not told; may be repeated
   --worlds N     so many worlds at once; 1
   --json FILE    every run, with its log
   --write FILE   the fault matrix, as Markdown
@@ -26,6 +27,7 @@ const { values } = parseArgs({
     runs: { type: "string", default: "20" },
     seed: { type: "string" },
     only: { type: "string", multiple: true, default: [] },
+    forgive: { type: "string", multiple: true, default: [] },
     worlds: { type: "string", default: "1" },
     json: { type: "string" },
     write: { type: "string" },
@@ -86,6 +88,7 @@ const main = async (): Promise<void> => {
   });
   await runCampaign({
     schedules,
+    isKnown: (violation) => values.forgive.some((text) => violation.includes(text)),
     worlds: whole("worlds", values.worlds, 1),
     found: (finding) => {
       outcomes.push(finding.outcome);

@@ -32,11 +32,25 @@ export interface Operator {
 }
 
 const START: Record<Shape, { readonly parameters: object; readonly capabilities: Record<string, boolean> }> = {
-  held: { parameters: HELD, capabilities: {} },
+  // Passes of a guest that writes little take milliseconds.
+  held: { parameters: { ...HELD, "max-passes": 0 }, capabilities: {} },
   swift: { parameters: { "max-bandwidth": 0 }, capabilities: {} },
   pausing: { parameters: { "max-bandwidth": 0 }, capabilities: { "pause-before-switchover": true } },
 };
 const LET_GO = { "downtime-limit": 300, "max-bandwidth": 0 };
+
+/** Without other news a line of progress is noted so often, ms. */
+const PROGRESS_MS = 1000;
+
+const stateOf = ({ status, attempts, ram, channels, ...info }: MigrationInfo): string =>
+  [
+    `status ${status}, attempt ${attempts}`,
+    ...(ram === undefined
+      ? []
+      : [`pass ${ram["dirty-sync-count"]}, ${ram.remaining} bytes left, ${ram["resent-items"]} items re-sent`]),
+    ...(channels === undefined ? [] : [`in flight ${channels.map((channel) => channel["in-flight"]).join(" and ")}`]),
+    ...(info["error-desc"] === undefined ? [] : [info["error-desc"]]),
+  ].join(", ");
 
 const after = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -77,6 +91,7 @@ export const startOperator = async (
   let mayGoOn = false;
   let left = false;
   let continuing = false;
+  let notedAt = 0;
 
   /** Until it is done, or needless: whoever should answer may be dead just now. */
   const insist = async (
@@ -103,8 +118,11 @@ export const startOperator = async (
     });
   };
   const see = (info: MigrationInfo): void => {
-    if (info.status !== last?.status || info.attempts !== last.attempts)
-      log.note(`status ${info.status}, attempt ${info.attempts}${info["error-desc"] === undefined ? "" : `: ${info["error-desc"]}`}`);
+    const isNews = info.status !== last?.status || info.attempts !== last.attempts;
+    if (isNews || Date.now() - notedAt > PROGRESS_MS) {
+      notedAt = Date.now();
+      log.note(stateOf(info));
+    }
     last = info;
     continueIfPaused();
   };
