@@ -135,8 +135,8 @@ describe("a stranger on the subjects of a migration", () => {
     await sayAll(subjects.destination("b"), toDestination.map(json));
     const report = { migration: journey.id, term: 1, incarnation: STRANGER as never };
     const fromDestination: ReadonlyArray<DestinationReport> = [
-      { ...report, epoch: epoch + 1, phase: "failed", round: 1, "dropped-packets": 0, failure },
-      { ...report, epoch, phase: "running", round: 1, "dropped-packets": 0 },
+      { ...report, epoch: epoch + 1, phase: "failed", round: 1, life: 0, "dropped-packets": 0, failure },
+      { ...report, epoch, phase: "running", round: 1, life: 0, "dropped-packets": 0 },
     ];
     await sayAll(subjects.destinationReport(journey.id), fromDestination.map(json));
     const fromSource: ReadonlyArray<SourceReport> = [

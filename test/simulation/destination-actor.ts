@@ -101,7 +101,11 @@ export const bootDestination = (
             guest.loaded = false;
             guest.incoming = true;
           },
-          () => step(destination, { _tag: "Prepared" }),
+          () =>
+            step(destination, {
+              _tag: "Prepared",
+              words: new Uint32Array(Loader.Fence.wordsOf(Loader.pagesOf(destination.offer))),
+            }),
         );
       case "load-device-state":
         return local(
@@ -125,6 +129,7 @@ export const bootDestination = (
   };
   const receive = (destination: Loader.Destination, packet: SimPacket): void => {
     if (!admits(destination, packet, broken)) return;
+    if (Loader.Fence.isApplied(destination.fence, packet)) return;
     const early = broken.has("acknowledge before applying") && network.random() < 0.05;
     if (!early) apply(guest, packet);
     Loader.Fence.applied(destination.fence, packet);

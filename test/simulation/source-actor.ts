@@ -207,7 +207,7 @@ export const bootSource = (
           () => {
             guest.saved = Uint32Array.of(guest.writes, 7);
           },
-          () => step(source, { _tag: "DeviceStateSaved", bytes: 2 * 256 * 1024 }),
+          () => step(source, { _tag: "DeviceStateSaved", bytes: 2 * 256 * 1024, digest: 7 }),
         );
       case "resume":
         return local(

@@ -2,6 +2,7 @@ export * as Bitmap from "./bitmap.ts";
 export * from "./compression.ts";
 export * from "./dirty-tracker.ts";
 export * from "./errors.ts";
+export * from "./file-digest.ts";
 export * from "./kernel/digest.ts";
 export * from "./kernel/zero-page.ts";
 export * from "./memory-export.ts";

@@ -14,6 +14,16 @@ const valid: fc.Arbitrary<Acknowledgement> = fc.oneof(
     normalPages: u32,
     wireBytes: u32,
     reason: fc.constant(""),
+    differing: fc.constant(new Uint8Array(0)),
+  }),
+  fc.record({
+    kind: fc.constant("differs" as const),
+    ...shared,
+    items: u32.map((item) => Uint32Array.of(item)),
+    normalPages: u32,
+    wireBytes: u32,
+    reason: fc.constant(""),
+    differing: fc.uint8Array({ minLength: 1, maxLength: 8 }),
   }),
   fc.record({
     kind: fc.constant("refused" as const),
@@ -22,6 +32,7 @@ const valid: fc.Arbitrary<Acknowledgement> = fc.oneof(
     wireBytes: u32,
     // Whole characters, so that none is cut in two at the limit, which is tried below.
     reason: fc.string({ unit: "grapheme", maxLength: 40 }),
+    differing: fc.constant(new Uint8Array(0)),
   }),
 );
 
@@ -42,6 +53,7 @@ const acknowledgement: Acknowledgement = {
   normalPages: 3,
   wireBytes: 12_345,
   reason: "",
+  differing: new Uint8Array(0),
 };
 const refusal = (bytes: Uint8Array): string => {
   const result = decodeAcknowledgement(bytes);
@@ -75,7 +87,7 @@ describe("an acknowledgement", () => {
 
   it.each([
     ["a work item's magic", (view: DataView) => view.setUint32(0, 0x31495747, true)],
-    ["another version", (view: DataView) => view.setUint8(4, 2)],
+    ["another version", (view: DataView) => view.setUint8(4, 9)],
     ["kind 0", (view: DataView) => view.setUint8(5, 0)],
     ["kind 3", (view: DataView) => view.setUint8(5, 3)],
     ["fewer items than it holds", (view: DataView) => view.setUint16(6, 2, true)],

@@ -1,23 +1,24 @@
 /**
  * What comes back to a producer: `applied` from the destination (the only thing that retires an item, R1), `refused` from a worker
- * that could not read the memory, so that the producer need not wait for a time-out.
+ * that could not read the memory, so that the producer need not wait for a time-out, and `differs` from a destination whose
+ * memory does not hold what a check says.
  *
- *      0 u32 magic "GWA1"   4 u8 version   5 u8 kind (1 applied, 2 refused)   6 u16 items
+ *      0 u32 magic "GWA1"   4 u8 version   5 u8 kind (1 applied, 2 refused, 3 differs)   6 u16 items
  *      8 u64 migration     16 u32 epoch   20 u32 round   24 u64 incarnation of the sender of this message
  *     32 u32 normal pages   36 u32 bytes on the wire (sums over the items; 0 when refused)
- *     40 items x u32, then (refused only) the reason, UTF-8
+ *     40 items x u32, then (refused) the reason, UTF-8, or (differs, of one item) one bit per page of the check: it differs
  */
-import { ACK_ITEMS_MAX } from "./limits.ts";
+import { ACK_ITEMS_MAX, PACKET_PAGES_MAX } from "./limits.ts";
 import { type Malformed, readId, writeId } from "./packet.ts";
 
 const MAGIC = 0x31415747;
-const VERSION = 1;
+const VERSION = 2;
 const HEADER_BYTES = 40;
 /** A worker's reason, bytes: a path and an errno. */
 const REASON_BYTES_MAX = 512;
 
 export interface Acknowledgement {
-  readonly kind: "applied" | "refused";
+  readonly kind: "applied" | "refused" | "differs";
   readonly migration: string;
   readonly epoch: number;
   readonly round: number;
@@ -26,9 +27,14 @@ export interface Acknowledgement {
   /** Pages with a payload, and packet bytes, of these items together: what the producer measures its bandwidth by. */
   readonly normalPages: number;
   readonly wireBytes: number;
-  /** Empty when `applied`. */
+  /** Empty unless `refused`. */
   readonly reason: string;
+  /** Bit i: the i-th page of the check differs. Empty unless `differs`. */
+  readonly differing: Uint8Array;
 }
+
+const KINDS = ["applied", "refused", "differs"] as const;
+const NOTHING = new Uint8Array(0);
 
 /** As many whole characters as fit. */
 const reasonBytes = (reason: string): Uint8Array => {
@@ -37,12 +43,12 @@ const reasonBytes = (reason: string): Uint8Array => {
 };
 
 export const encodeAcknowledgement = (ack: Acknowledgement): Uint8Array => {
-  const reason = reasonBytes(ack.reason);
-  const bytes = new Uint8Array(HEADER_BYTES + ack.items.length * 4 + reason.length);
+  const tail = ack.kind === "differs" ? ack.differing : reasonBytes(ack.reason);
+  const bytes = new Uint8Array(HEADER_BYTES + ack.items.length * 4 + tail.length);
   const view = new DataView(bytes.buffer);
   view.setUint32(0, MAGIC, true);
   view.setUint8(4, VERSION);
-  view.setUint8(5, ack.kind === "applied" ? 1 : 2);
+  view.setUint8(5, KINDS.indexOf(ack.kind) + 1);
   view.setUint16(6, ack.items.length, true);
   writeId(view, 8, ack.migration);
   view.setUint32(16, ack.epoch, true);
@@ -51,7 +57,7 @@ export const encodeAcknowledgement = (ack: Acknowledgement): Uint8Array => {
   view.setUint32(32, ack.normalPages, true);
   view.setUint32(36, ack.wireBytes, true);
   for (let i = 0; i < ack.items.length; i++) view.setUint32(HEADER_BYTES + i * 4, ack.items[i]!, true);
-  bytes.set(reason, HEADER_BYTES + ack.items.length * 4);
+  bytes.set(tail, HEADER_BYTES + ack.items.length * 4);
   return bytes;
 };
 
@@ -63,16 +69,23 @@ export const decodeAcknowledgement = (bytes: Uint8Array): Acknowledgement | Malf
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (view.getUint32(0, true) !== MAGIC) return malformed("wrong magic");
   if (view.getUint8(4) !== VERSION) return malformed(`version ${view.getUint8(4)}, expected ${VERSION}`);
-  const kind = view.getUint8(5);
-  if (kind !== 1 && kind !== 2) return malformed(`unknown kind ${kind}`);
+  const kind = KINDS[view.getUint8(5) - 1];
+  if (kind === undefined) return malformed(`unknown kind ${view.getUint8(5)}`);
   const count = view.getUint16(6, true);
   const behind = bytes.length - HEADER_BYTES - count * 4;
   if (count === 0 || count > ACK_ITEMS_MAX || behind < 0) return malformed(`${bytes.length} bytes for ${count} items`);
-  if (kind === 1 ? behind !== 0 : behind > REASON_BYTES_MAX) return malformed(`${behind} bytes behind the items`);
+  const fits =
+    kind === "applied"
+      ? behind === 0
+      : kind === "refused"
+        ? behind <= REASON_BYTES_MAX
+        : count === 1 && behind > 0 && behind <= PACKET_PAGES_MAX / 8;
+  if (!fits) return malformed(`${behind} bytes behind the items`);
   const items = new Uint32Array(count);
   for (let i = 0; i < count; i++) items[i] = view.getUint32(HEADER_BYTES + i * 4, true);
+  const tail = bytes.subarray(HEADER_BYTES + count * 4);
   return {
-    kind: kind === 1 ? "applied" : "refused",
+    kind,
     migration: readId(view, 8),
     epoch: view.getUint32(16, true),
     round: view.getUint32(20, true),
@@ -80,6 +93,7 @@ export const decodeAcknowledgement = (bytes: Uint8Array): Acknowledgement | Malf
     items,
     normalPages: view.getUint32(32, true),
     wireBytes: view.getUint32(36, true),
-    reason: new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes.subarray(HEADER_BYTES + count * 4)),
+    reason: kind === "refused" ? new TextDecoder("utf-8", { ignoreBOM: true }).decode(tail) : "",
+    differing: kind === "differs" ? tail.slice() : NOTHING,
   };
 };

@@ -28,6 +28,11 @@ export const CAPABILITIES = {
     supported: true,
     what: "stop in pre-switchover with the guest stopped, until `godwit continue`",
   },
+  verify: {
+    default: false,
+    supported: true,
+    what: "compare every page with the destination before the guest may run there, and send damaged ones again",
+  },
   "switchover-ack": {
     default: false,
     supported: false,

@@ -19,7 +19,7 @@
 import * as Schema from "effect/Schema";
 import { Epoch, Incarnation, MigrationId, Name } from "./ids.ts";
 import { BLOCK_BYTES_MAX, BLOCKS_MAX, PAGE_BYTES } from "./limits.ts";
-import { ChannelInfo, DowntimeParts, FailureSchema, MigrationInfo, RamInfo } from "./migration-info.ts";
+import { ChannelInfo, DowntimeParts, FailureSchema, MigrationInfo, RamInfo, VerifyInfo } from "./migration-info.ts";
 import { PACKET_VERSION } from "./packet.ts";
 import { Parameters } from "./parameters.ts";
 
@@ -112,6 +112,9 @@ export const PassReport = Schema.Struct({
   remaining: Schema.Finite,
   /** Bytes/s of guest pages that had a payload, over the last rounds; 0: nothing measured yet. */
   bandwidth: Schema.Finite,
+  /** Bytes of pages that must still be compared with the destination, and at what rate that went, bytes/s; 0 without capability `verify`. */
+  unverified: Schema.Finite,
+  "verify-bandwidth": Schema.Finite,
   "sync-ms": Schema.Finite,
   running: Schema.Boolean,
 });
@@ -129,6 +132,9 @@ export const SourceReport = Schema.Struct({
   verdict: Schema.optionalKey(PassReport),
   ram: Schema.optionalKey(RamInfo),
   channels: Schema.optionalKey(Schema.Array(ChannelInfo)),
+  verify: Schema.optionalKey(Schema.Array(VerifyInfo)),
+  /** How long the ownership record has been out of reach, ms; absent while it answers. */
+  "record-unknown-for": Schema.optionalKey(Schema.Finite),
   "dirty-tracker": Schema.optionalKey(Schema.String),
   downtime: Schema.optionalKey(Schema.Finite),
   "downtime-parts": Schema.optionalKey(DowntimeParts),
@@ -150,7 +156,10 @@ export type DestinationPhase = typeof DestinationPhase.Type;
 export const DestinationReport = Schema.Struct({
   migration: MigrationId,
   term: Term,
+  /** Of the session: a loader that was restarted and goes on with it keeps it. */
   incarnation: Incarnation,
+  /** How often a restarted loader has gone on with this session. */
+  life: Schema.Natural,
   phase: DestinationPhase,
   epoch: Schema.Natural,
   /** Newest round seen. */

@@ -55,9 +55,18 @@ export const DowntimeParts = Schema.Struct({
   "save-device-state": Schema.Finite,
   "final-sync": Schema.Finite,
   "final-round": Schema.Finite,
+  /** Comparing the last pages with the destination; 0 without capability `verify`. */
+  verify: Schema.Finite,
   "load-and-start": Schema.Finite,
 });
 export type DowntimeParts = typeof DowntimeParts.Type;
+
+/** Capability `verify`: pages of a RAMBlock that were compared with the destination; `pages-damaged` were found different, and sent again. */
+export const VerifyInfo = Schema.Struct({
+  block: Schema.String,
+  "pages-checked": Schema.Finite,
+  "pages-damaged": Schema.Finite,
+});
 
 export const ChannelInfo = Schema.Struct({
   channel: Schema.Natural,
@@ -79,6 +88,7 @@ export const MigrationInfo = Schema.Struct({
   "downtime-parts": Schema.optionalKey(DowntimeParts),
   ram: Schema.optionalKey(RamInfo),
   channels: Schema.optionalKey(Schema.Array(ChannelInfo)),
+  verify: Schema.optionalKey(Schema.Array(VerifyInfo)),
   "dirty-tracker": Schema.optionalKey(Schema.String),
   attempts: Schema.Natural,
   "error-desc": Schema.optionalKey(Schema.String),

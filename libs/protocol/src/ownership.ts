@@ -12,11 +12,13 @@ import * as Schema from "effect/Schema";
 import { Epoch, Incarnation, MigrationId, Name } from "./ids.ts";
 import { DEVICE_STATE_BYTES_MAX } from "./limits.ts";
 
-/** What the destination must hold before it may take over: every item of the final round, among them the slices of the device state. */
+/** What the destination must hold before it may take over: every item of the final round, among them the slices of the device state and, with capability `verify`, the checks of pages. */
 export const Manifest = Schema.Struct({
   round: Schema.Int.check(Schema.isGreaterThanOrEqualTo(1)),
   items: Schema.Natural,
   deviceBytes: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: DEVICE_STATE_BYTES_MAX })),
+  /** crc32 of the device state as it was saved; the destination loads no other. */
+  deviceDigest: Schema.Natural,
 });
 export type Manifest = typeof Manifest.Type;
 

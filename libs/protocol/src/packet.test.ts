@@ -5,6 +5,7 @@ import { decoderSuite, positive, u32, wireId } from "./decoder.conformance.ts";
 import { BLOCKS_MAX, DEVICE_STATE_BYTES_MAX, PACKET_PAGES_MAX, PAGE_BYTES, SLICE_BYTES_MAX } from "./limits.ts";
 import {
   type Address,
+  type CheckPacket,
   COMPRESSIONS,
   decodePacket,
   PACKET_HEADER_BYTES,
@@ -13,6 +14,7 @@ import {
   payloadOffset,
   readId,
   type SlicePacket,
+  sealCheck,
   sealPages,
   sealSlice,
   writeId,
@@ -86,7 +88,24 @@ const slicePacket: fc.Arbitrary<SlicePacket> = fc
       })),
   );
 
+const checkPacket: fc.Arbitrary<CheckPacket> = pagesPacket.chain(({ runs, pages, block, ...packet }) =>
+  fc.array(u32, { minLength: pages, maxLength: pages }).map((digests) => ({
+    kind: "check" as const,
+    migration: packet.migration,
+    epoch: packet.epoch,
+    round: packet.round,
+    item: packet.item,
+    channel: packet.channel,
+    channelEpoch: packet.channelEpoch,
+    block,
+    runs,
+    pages,
+    digests: Uint32Array.from(digests),
+  })),
+);
+
 const encode = (packet: Packet): Uint8Array => {
+  if (packet.kind === "check") return sealCheck(new Uint8Array(2048).fill(0xee), packet);
   const start = packet.kind === "slice" ? PACKET_HEADER_BYTES : payloadOffset(packet.runs.length / 2, packet.pages);
   const buffer = new Uint8Array(start + packet.payload.length + 32).fill(0xee);
   buffer.set(packet.payload, start);
@@ -100,13 +119,14 @@ const encode = (packet: Packet): Uint8Array => {
 const reseal = (bytes: Uint8Array): void => {
   if (bytes.length < PACKET_HEADER_BYTES) return;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const start = payloadOffset(view.getUint16(36, true), view.getUint16(38, true));
+  const runs = view.getUint16(36, true);
+  const start = view.getUint8(5) === 3 ? PACKET_HEADER_BYTES + runs * 8 : payloadOffset(runs, view.getUint16(38, true));
   if (bytes.length >= start) view.setUint32(44, bytes.length - start, true);
   if (view.getUint8(6) === 0) view.setUint32(56, view.getUint32(44, true), true);
   view.setUint32(60, crc32(bytes.subarray(64), crc32(bytes.subarray(0, 60))), true);
 };
 
-const anyPacket: fc.Arbitrary<Packet> = fc.oneof(pagesPacket, slicePacket);
+const anyPacket: fc.Arbitrary<Packet> = fc.oneof(pagesPacket, slicePacket, checkPacket);
 
 decoderSuite<Packet>("a packet", {
   valid: anyPacket,
@@ -155,8 +175,8 @@ describe("a forged packet whose checksum is right", () => {
     payload: payloadOf(100, 9),
   };
   const ofPages: ReadonlyArray<readonly [string, (view: DataView, bytes: Uint8Array) => void, RegExp]> = [
-    ["another version", (view) => view.setUint8(4, 2), /version 2/],
-    ["an unknown kind", (view) => view.setUint8(5, 3), /kind 3/],
+    ["another version", (view) => view.setUint8(4, 9), /version 9/],
+    ["an unknown kind", (view) => view.setUint8(5, 4), /kind 4/],
     ["kind 0", (view) => view.setUint8(5, 0), /kind 0/],
     ["an unknown compression", (view) => view.setUint8(6, 3), /compression 3/],
     ["a magic that is not ours", (view) => view.setUint32(0, 0x31495747, true), /magic/],

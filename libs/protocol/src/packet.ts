@@ -7,6 +7,9 @@
  *     44 u32 payload bytes    48 u64 offset of a slice        56 u32 raw bytes   60 u32 crc32 (of all but this field)
  *     64 runs x { u32 first page, u32 pages }, ceil(pages / 8) bytes of "page is zero", payload
  *
+ * A check (kind 3) carries no pages, but what the destination must find in them: its payload is one crc32 for each page of
+ * the runs, and it has no zero map.
+ *
  * A packet is self-contained and idempotent: it may be lost, doubled or late (R1), and says itself whether it is still
  * wanted (R2). The decoder returns a reason instead of throwing, reads only inside `bytes`, and checks in the order
  * size, magic, version, lengths, checksum, content. Fields that a kind has no use for are 0: what one message says can be
@@ -23,7 +26,7 @@ import {
 } from "./limits.ts";
 
 const MAGIC = 0x31505747;
-export const PACKET_VERSION = 1;
+export const PACKET_VERSION = 2;
 export const PACKET_HEADER_BYTES = 64;
 const CRC_AT = 60;
 
@@ -67,7 +70,16 @@ export interface SlicePacket extends Address {
   readonly rawBytes: number;
 }
 
-export type Packet = PagesPacket | SlicePacket;
+/** What pages of one block must hold: `digests[i]` is the crc32 of the i-th page of `runs`. */
+export interface CheckPacket extends Address {
+  readonly kind: "check";
+  readonly block: number;
+  readonly runs: Uint32Array;
+  readonly pages: number;
+  readonly digests: Uint32Array;
+}
+
+export type Packet = PagesPacket | SlicePacket | CheckPacket;
 
 /** Why bytes are no packet; shown to the operator, never thrown. */
 export interface Malformed {
@@ -167,6 +179,24 @@ export const sealSlice = (
   return bytes;
 };
 
+/** A check, whole. */
+export const sealCheck = (buffer: Uint8Array, packet: Omit<CheckPacket, "kind">): Uint8Array => {
+  const start = PACKET_HEADER_BYTES + packet.runs.length * 4;
+  const bytes = buffer.subarray(0, start + packet.pages * 4);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  writeHeader(view, 3, packet, "none", packet.block);
+  view.setUint16(36, packet.runs.length / 2, true);
+  view.setUint16(38, packet.pages, true);
+  view.setUint16(40, 0, true);
+  view.setUint32(44, packet.pages * 4, true);
+  view.setFloat64(48, 0, true);
+  view.setUint32(56, packet.pages * 4, true);
+  for (let i = 0; i < packet.runs.length; i++) view.setUint32(PACKET_HEADER_BYTES + i * 4, packet.runs[i]!, true);
+  for (let i = 0; i < packet.pages; i++) view.setUint32(start + i * 4, packet.digests[i]!, true);
+  seal(bytes, view);
+  return bytes;
+};
+
 /** Reads a packet. `payload` and `zeroMap` are views of `bytes`. */
 export const decodePacket = (bytes: Uint8Array): Packet | Malformed => {
   if (bytes.length < PACKET_HEADER_BYTES) return malformed(`${bytes.length} bytes are less than a header`);
@@ -183,7 +213,7 @@ export const decodePacket = (bytes: Uint8Array): Packet | Malformed => {
   const payloadBytes = view.getUint32(44, true);
   const rawBytes = view.getUint32(56, true);
   if (pages > PACKET_PAGES_MAX || runCount > pages) return malformed(`${runCount} runs of ${pages} pages`);
-  const start = payloadOffset(runCount, pages);
+  const start = kind === 3 ? PACKET_HEADER_BYTES + runCount * 8 : payloadOffset(runCount, pages);
   if (bytes.length !== start + payloadBytes)
     return malformed(`${bytes.length} bytes, the header says ${start + payloadBytes}`);
   if (rawBytes > SLICE_BYTES_MAX) return malformed(`${rawBytes} raw bytes`);
@@ -205,6 +235,7 @@ export const decodePacket = (bytes: Uint8Array): Packet | Malformed => {
   const index = view.getUint16(30, true);
   if (kind === 1) return decodePages(bytes, view, address, index, compression, runCount, pages, rawBytes, payload);
   if (kind === 2) return decodeSlice(view, address, index, compression, pages, rawBytes, payload);
+  if (kind === 3) return decodeCheck(view, address, index, compression, runCount, pages, rawBytes);
   return malformed(`unknown kind ${kind}`);
 };
 
@@ -219,6 +250,25 @@ const decodePages = (
   rawBytes: number,
   payload: Uint8Array,
 ): PagesPacket | Malformed => {
+  const runs = decodeRuns(view, block, runCount, pages);
+  if ("kind" in runs) return runs;
+  const mapStart = PACKET_HEADER_BYTES + runCount * 8;
+  const zeroMap = bytes.subarray(mapStart, mapStart + ((pages + 7) >>> 3));
+  let zeros = 0;
+  for (let i = 0; i < zeroMap.length * 8; i++) {
+    if ((zeroMap[i >>> 3]! & (1 << (i & 7))) === 0) continue;
+    if (i >= pages) return malformed("zero map marks a page that is not there");
+    zeros++;
+  }
+  const normalPages = view.getUint16(40, true);
+  if (normalPages !== pages - zeros)
+    return malformed(`${normalPages} normal pages, the zero map leaves ${pages - zeros}`);
+  if (rawBytes !== normalPages * PAGE_BYTES) return malformed(`${rawBytes} raw bytes for ${normalPages} pages`);
+  return { kind: "pages", ...address, block, compression, runs, pages, normalPages, zeroMap, payload, rawBytes };
+};
+
+/** The runs of a packet that speaks of pages. */
+const decodeRuns = (view: DataView, block: number, runCount: number, pages: number): Uint32Array | Malformed => {
   if (pages === 0) return malformed("no pages");
   if (!Object.is(view.getFloat64(48, true), 0)) return malformed("pages with an offset");
   if (block >= BLOCKS_MAX) return malformed(`block ${block}`);
@@ -236,20 +286,26 @@ const decodePages = (
     sum += count;
     next = first + count;
   }
-  if (sum !== pages) return malformed(`runs hold ${sum} pages, the header says ${pages}`);
-  const mapStart = PACKET_HEADER_BYTES + runCount * 8;
-  const zeroMap = bytes.subarray(mapStart, mapStart + ((pages + 7) >>> 3));
-  let zeros = 0;
-  for (let i = 0; i < zeroMap.length * 8; i++) {
-    if ((zeroMap[i >>> 3]! & (1 << (i & 7))) === 0) continue;
-    if (i >= pages) return malformed("zero map marks a page that is not there");
-    zeros++;
-  }
-  const normalPages = view.getUint16(40, true);
-  if (normalPages !== pages - zeros)
-    return malformed(`${normalPages} normal pages, the zero map leaves ${pages - zeros}`);
-  if (rawBytes !== normalPages * PAGE_BYTES) return malformed(`${rawBytes} raw bytes for ${normalPages} pages`);
-  return { kind: "pages", ...address, block, compression, runs, pages, normalPages, zeroMap, payload, rawBytes };
+  return sum === pages ? runs : malformed(`runs hold ${sum} pages, the header says ${pages}`);
+};
+
+const decodeCheck = (
+  view: DataView,
+  address: Address,
+  block: number,
+  compression: Compression,
+  runCount: number,
+  pages: number,
+  rawBytes: number,
+): CheckPacket | Malformed => {
+  const runs = decodeRuns(view, block, runCount, pages);
+  if ("kind" in runs) return runs;
+  if (compression !== "none" || view.getUint16(40, true) !== 0) return malformed("a check with pages in it");
+  if (rawBytes !== pages * 4) return malformed(`${rawBytes} bytes of digests for ${pages} pages`);
+  const start = PACKET_HEADER_BYTES + runCount * 8;
+  const digests = new Uint32Array(pages);
+  for (let i = 0; i < pages; i++) digests[i] = view.getUint32(start + i * 4, true);
+  return { kind: "check", ...address, block, runs, pages, digests };
 };
 
 const decodeSlice = (

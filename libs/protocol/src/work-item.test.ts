@@ -95,7 +95,7 @@ const forged = (item: WorkItem, change: (view: DataView) => void): Uint8Array =>
 describe("a forged work item", () => {
   const ofPages: ReadonlyArray<readonly [string, (view: DataView) => void]> = [
     ["a packet's magic", (view) => view.setUint32(0, 0x31505747, true)],
-    ["another version", (view) => view.setUint8(4, 2)],
+    ["another version", (view) => view.setUint8(4, 9)],
     ["kind 0", (view) => view.setUint8(5, 0)],
     ["an unknown compression", (view) => view.setUint8(6, 9)],
     ["a compression level that no library knows", (view) => view.setUint8(7, 255)],

@@ -3,7 +3,7 @@
  * destination. It names memory only through the export directory that the producer made for this migration on its own
  * host (`<runtime>/ram/<migration>/<name>`), so that a forged item cannot make a worker read anything else.
  *
- *      0 u32 magic "GWI1"   4 u8 version   5 u8 kind   6 u8 compression   7 u8 level
+ *      0 u32 magic "GWI1"   4 u8 version   5 u8 kind (1 pages, 2 slice, 3 check)   6 u8 compression   7 u8 level
  *      8 u64 migration     16 u32 epoch   20 u32 round   24 u32 item   28 u16 channel   30 u16 block or stream
  *     32 u32 channel epoch   36 u16 runs   38 u8 zero pages (0 none, 1 worker, 2 given)   39 u8 zero   40 f64 deadline (ms since 1970)
  *     48 f64 offset of the block in its file, or of the slice   56 u32 bytes of a slice   60 u32 zero
@@ -13,7 +13,7 @@ import { BLOCKS_MAX, CHANNELS_MAX, DEVICE_STATE_BYTES_MAX, PACKET_PAGES_MAX, SLI
 import { type Address, COMPRESSIONS, type Compression, type Malformed, readId, writeId } from "./packet.ts";
 
 const MAGIC = 0x31495747;
-const VERSION = 1;
+const VERSION = 2;
 const HEADER_BYTES = 64;
 /** The highest level each library takes; QEMU's parameters end there, too. A forged one must not reach the library. */
 const LEVEL_MAX: Readonly<Record<Compression, number>> = { none: 20, zlib: 9, zstd: 20 };
@@ -40,17 +40,26 @@ export interface SliceItem extends ItemBase {
   readonly offset: number;
   readonly bytes: number;
 }
-export type WorkItem = PagesItem | SliceItem;
+/** Asks for a check of pages: their digests travel, not they. */
+export interface CheckItem extends ItemBase {
+  readonly kind: "check";
+  readonly block: number;
+  readonly fileOffset: number;
+  readonly runs: Uint32Array;
+}
+export type WorkItem = PagesItem | SliceItem | CheckItem;
+
+const KINDS = { pages: 1, slice: 2, check: 3 } as const;
 
 export const encodeWorkItem = (item: WorkItem): Uint8Array => {
-  const runs = item.kind === "pages" ? item.runs : new Uint32Array(0);
+  const runs = item.kind === "slice" ? new Uint32Array(0) : item.runs;
   const zeroPages = item.kind === "pages" ? item.zeroPages : "none";
   const given = typeof zeroPages === "string" ? new Uint8Array(0) : zeroPages;
   const bytes = new Uint8Array(HEADER_BYTES + runs.length * 4 + given.length);
   const view = new DataView(bytes.buffer);
   view.setUint32(0, MAGIC, true);
   view.setUint8(4, VERSION);
-  view.setUint8(5, item.kind === "pages" ? 1 : 2);
+  view.setUint8(5, KINDS[item.kind]);
   view.setUint8(6, COMPRESSIONS.indexOf(item.compression));
   view.setUint8(7, item.level);
   writeId(view, 8, item.migration);
@@ -58,12 +67,12 @@ export const encodeWorkItem = (item: WorkItem): Uint8Array => {
   view.setUint32(20, item.round, true);
   view.setUint32(24, item.item, true);
   view.setUint16(28, item.channel, true);
-  view.setUint16(30, item.kind === "pages" ? item.block : item.stream, true);
+  view.setUint16(30, item.kind === "slice" ? item.stream : item.block, true);
   view.setUint32(32, item.channelEpoch, true);
   view.setUint16(36, runs.length / 2, true);
   view.setUint8(38, zeroPages === "none" ? 0 : zeroPages === "worker" ? 1 : 2);
   view.setFloat64(40, item.deadline, true);
-  view.setFloat64(48, item.kind === "pages" ? item.fileOffset : item.offset, true);
+  view.setFloat64(48, item.kind === "slice" ? item.offset : item.fileOffset, true);
   view.setUint32(56, item.kind === "slice" ? item.bytes : 0, true);
   for (let i = 0; i < runs.length; i++) view.setUint32(HEADER_BYTES + i * 4, runs[i]!, true);
   bytes.set(given, HEADER_BYTES + runs.length * 4);
@@ -105,7 +114,7 @@ export const decodeWorkItem = (bytes: Uint8Array): WorkItem | Malformed => {
   };
   if (!Number.isFinite(base.deadline)) return malformed("no deadline");
   if (base.epoch === 0 || base.round === 0) return malformed("epoch or round 0");
-  if (kind === 2) {
+  if (kind === KINDS.slice) {
     if (
       bytes.length !== HEADER_BYTES ||
       runCount !== 0 ||
@@ -118,7 +127,7 @@ export const decodeWorkItem = (bytes: Uint8Array): WorkItem | Malformed => {
     }
     return { kind: "slice", ...base, stream: index, offset, bytes: sliceBytes };
   }
-  if (kind !== 1) return malformed(`unknown kind ${kind}`);
+  if (kind !== KINDS.pages && kind !== KINDS.check) return malformed(`unknown kind ${kind}`);
   if (index >= BLOCKS_MAX) return malformed(`block ${index}`);
   if (sliceBytes !== 0) return malformed("pages with the bytes of a slice");
   const runs = new Uint32Array(runCount * 2);
@@ -139,6 +148,10 @@ export const decodeWorkItem = (bytes: Uint8Array): WorkItem | Malformed => {
   if (given.length !== (mode === 2 ? (pages + 7) >>> 3 : 0)) return malformed(`zero map of ${given.length} bytes`);
   if (mode === 2 && (pages & 7) !== 0 && given[given.length - 1]! >>> (pages & 7) !== 0)
     return malformed("zero map marks a page that is not there");
+  if (kind === KINDS.check) {
+    if (mode !== 0 || compression !== "none") return malformed("a check that looks for zero pages, or compresses");
+    return { kind: "check", ...base, block: index, fileOffset: offset, runs };
+  }
   const zeroPages = mode === 0 ? "none" : mode === 1 ? "worker" : given;
   return { kind: "pages", ...base, block: index, fileOffset: offset, zeroPages, runs };
 };

@@ -1,43 +1,67 @@
 /** Where a page's bytes arrive: from an admitted packet into guest memory, or a slice into the device state's file. */
-import { closeSync, mkdirSync, openSync, rmSync, writeSync } from "node:fs";
-import { dirname } from "node:path";
-import { decompress, openRamWriter, PAGE_BYTES, type RamBlock, type RamWriter } from "@godwit/memory";
-import { isMalformed, type Packet, type PagesPacket, type SlicePacket } from "@godwit/protocol";
+import { closeSync, constants, openSync, rmSync, writeSync } from "node:fs";
+import {
+  decompress,
+  digestPages,
+  openRamReader,
+  openRamWriter,
+  PAGE_BYTES,
+  type RamBlock,
+  type RamReader,
+  type RamWriter,
+} from "@godwit/memory";
+import {
+  type CheckPacket,
+  isMalformed,
+  PACKET_PAGES_MAX,
+  type Packet,
+  type PagesPacket,
+  type SlicePacket,
+} from "@godwit/protocol";
 
-/** What came of a packet: applied, or what is wrong with it. A page is written whole or not at all. */
-export type Applied = "applied" | { readonly malformed: string };
+/** What came of a packet: applied (of a check: its pages are equal), which pages of a check differ, or what is wrong with it. A page is written whole or not at all. */
+export type Applied = "applied" | { readonly differing: Uint8Array } | { readonly malformed: string };
 
 /** The memory of an incoming guest, open for writing, and the file in which its device state gathers. */
 export interface Receiver {
   /** Throws RamFileError when the memory cannot be written (a full file system), and what the file system throws. */
   readonly apply: (packet: Packet) => Applied;
   readonly deviceStatePath: string;
+  /** Leaves the device state's file where it is. */
   readonly close: () => void;
+  readonly removeDeviceState: () => void;
 }
 
-/** `blocks` in the order of the offer: a packet names a block by its index there. */
+/** `blocks` in the order of the offer: a packet names a block by its index there. What a former life gathered of the device state stays. */
 export const openReceiver = (blocks: ReadonlyArray<RamBlock>, deviceStatePath: string): Receiver => {
   const writers: RamWriter[] = [];
+  const readers: RamReader[] = [];
   let fd = -1;
   const close = (): void => {
-    for (const writer of writers) writer.close();
+    for (const open of [...writers, ...readers]) open.close();
     if (fd !== -1) closeSync(fd);
-    rmSync(deviceStatePath, { force: true });
   };
   try {
-    for (const block of blocks) writers.push(openRamWriter(block));
-    mkdirSync(dirname(deviceStatePath), { recursive: true, mode: 0o700 });
-    rmSync(deviceStatePath, { force: true });
-    fd = openSync(deviceStatePath, "wx", 0o600);
+    for (const block of blocks) {
+      writers.push(openRamWriter(block));
+      readers.push(openRamReader(block));
+    }
+    fd = openSync(deviceStatePath, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
   } catch (error) {
     close();
     throw error;
   }
-  return {
-    deviceStatePath,
-    apply: (packet) => (packet.kind === "pages" ? applyPages(writers, packet) : applySlice(fd, packet)),
-    close,
+  const apply = (packet: Packet): Applied => {
+    switch (packet.kind) {
+      case "pages":
+        return applyPages(writers, packet);
+      case "slice":
+        return applySlice(fd, packet);
+      case "check":
+        return compare(readers, packet);
+    }
   };
+  return { deviceStatePath, apply, close, removeDeviceState: () => rmSync(deviceStatePath, { force: true }) };
 };
 
 const applyPages = (writers: ReadonlyArray<RamWriter>, packet: PagesPacket): Applied => {
@@ -46,8 +70,8 @@ const applyPages = (writers: ReadonlyArray<RamWriter>, packet: PagesPacket): App
   const pagesOfBlock = writer.block.lengthBytes / PAGE_BYTES;
   const { runs } = packet;
   // Before the first byte is written: a packet that is wrong anywhere changes nothing.
-  const last = runs.length === 0 ? 0 : runs[runs.length - 2]! + runs[runs.length - 1]!;
-  if (last > pagesOfBlock) return { malformed: `page ${last - 1} of a block of ${pagesOfBlock} pages` };
+  const end = endOf(runs);
+  if (end > pagesOfBlock) return { malformed: `page ${end - 1} of a block of ${pagesOfBlock} pages` };
   const payload = decompress(packet.compression, packet.payload, packet.rawBytes);
   if (isMalformed(payload)) return payload;
   let index = 0;
@@ -70,6 +94,29 @@ const applyPages = (writers: ReadonlyArray<RamWriter>, packet: PagesPacket): App
   }
   return "applied";
 };
+
+/** Behind the last page of ascending runs. */
+const endOf = (runs: Uint32Array): number => (runs.length === 0 ? 0 : runs[runs.length - 2]! + runs[runs.length - 1]!);
+
+/** Compares what memory holds now with what the source says it holds. */
+const compare = (readers: ReadonlyArray<RamReader>, packet: CheckPacket): Applied => {
+  const reader = readers[packet.block];
+  if (reader === undefined) return { malformed: `block ${packet.block} of ${readers.length}` };
+  const pagesOfBlock = reader.block.lengthBytes / PAGE_BYTES;
+  const end = endOf(packet.runs);
+  if (end > pagesOfBlock) return { malformed: `page ${end - 1} of a block of ${pagesOfBlock} pages` };
+  const found = digestPages(reader, packet.runs, packet.pages, pageRoom);
+  const differing = new Uint8Array((packet.pages + 7) >>> 3);
+  let equal = true;
+  for (let i = 0; i < packet.pages; i++) {
+    if (found[i] === packet.digests[i]) continue;
+    equal = false;
+    differing[i >>> 3]! |= 1 << (i & 7);
+  }
+  return equal ? "applied" : { differing };
+};
+/** One check at a time is read here. */
+const pageRoom = new Uint8Array(PACKET_PAGES_MAX * PAGE_BYTES);
 
 const isZero = (zeroMap: Uint8Array, index: number): boolean => (zeroMap[index >>> 3]! & (1 << (index & 7))) !== 0;
 

@@ -1,8 +1,25 @@
 /** A batch of messages of a migration's channels: which are packets, which still count, what was applied. */
 import type { Message } from "@godwit/fabric";
-import { ACK_ITEMS_MAX, decodePacket, encodeAcknowledgement } from "@godwit/protocol";
+import { ACK_ITEMS_MAX, decodePacket, encodeAcknowledgement, type Packet } from "@godwit/protocol";
 import type { Receiver } from "./applying.ts";
 import { admit, type Destination, Fence } from "./decisions/index.ts";
+
+const NOTHING = new Uint8Array(0);
+
+/** Not applied, and not silent either: the producer repairs what differs, and checks again. */
+const differs = (destination: Destination, packet: Packet, differing: Uint8Array): Uint8Array =>
+  encodeAcknowledgement({
+    kind: "differs",
+    migration: destination.migration,
+    epoch: destination.epoch,
+    round: packet.round,
+    incarnation: destination.incarnation,
+    items: Uint32Array.of(packet.item),
+    normalPages: 0,
+    wireBytes: 0,
+    reason: "",
+    differing,
+  });
 
 export interface Received {
   /** Acknowledgements to send, one message for each round and ACK_ITEMS_MAX items. */
@@ -19,7 +36,7 @@ export const receive = (destination: Destination, receiver: Receiver, messages: 
   let items: number[] = [];
   let normalPages = 0;
   let wireBytes = 0;
-  let round = fence.round;
+  let round = Fence.roundOf(fence);
   let freshItems = true;
   const acknowledge = (): void => {
     if (items.length === 0) return;
@@ -34,6 +51,7 @@ export const receive = (destination: Destination, receiver: Receiver, messages: 
         normalPages,
         wireBytes,
         reason: "",
+        differing: NOTHING,
       }),
     );
     items = [];
@@ -53,13 +71,16 @@ export const receive = (destination: Destination, receiver: Receiver, messages: 
       fence.dropped++;
       continue;
     }
-    const applied = receiver.apply(packet);
+    const fresh = !Fence.isApplied(fence, packet);
+    const applied = fresh ? receiver.apply(packet) : "applied";
     if (applied !== "applied") {
-      complaint = applied.malformed;
-      fence.dropped++;
+      if ("malformed" in applied) {
+        complaint = applied.malformed;
+        fence.dropped++;
+      } else acknowledgements.push(differs(destination, packet, applied.differing));
       continue;
     }
-    const fresh = Fence.applied(fence, packet);
+    if (fresh) Fence.applied(fence, packet);
     // Copies are acknowledged apart: the counters of a message are sums, and the producer must not count a page twice.
     if (packet.round !== round || fresh !== freshItems || items.length === ACK_ITEMS_MAX) {
       acknowledge();

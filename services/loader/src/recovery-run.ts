@@ -20,6 +20,8 @@ export const recoverGuest = Effect.fnUntraced(function* (
   loader: Loader,
 ): Effect.fn.Return<void> {
   for (let look = 1; look <= LOOKS_MAX; look++) {
+    // A session that goes on, or a new one, has the guest in hand.
+    if (!isIdle(loader, spec.name)) return;
     const state = yield* stateOf(spec);
     if (state !== "incoming" && state !== "paused" && state !== "running") return;
     const entry = yield* register.read(spec.name);

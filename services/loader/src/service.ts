@@ -8,6 +8,7 @@ import * as Exit from "effect/Exit";
 import * as Scope from "effect/Scope";
 import { infoOf, type Loader, mayForget, route } from "./decisions/index.ts";
 import { recoverGuest } from "./recovery-run.ts";
+import { resumable } from "./resuming.ts";
 import { type Session, type SessionTools, startSession } from "./session.ts";
 
 const commands = json(DestinationCommand);
@@ -50,7 +51,7 @@ export const runLoader = Effect.fnUntraced(function* (
       Effect.provideService(Scope.Scope, scope),
     );
     sessions.set(destination.migration, { session, scope });
-    yield* Effect.logInfo("preparing the guest").pipe(
+    yield* Effect.logInfo(destination.life > 0 ? "going on where a former loader stopped" : "preparing the guest").pipe(
       Effect.annotateLogs({ migration: destination.migration, guest: destination.guest }),
     );
   });
@@ -85,6 +86,11 @@ export const runLoader = Effect.fnUntraced(function* (
   });
   yield* Effect.addFinalizer(() => Effect.forEach([...sessions.keys()], end, { discard: true }));
 
+  // Before anybody can ask for them: who gets "unknown" for an answer gives the attempt up.
+  for (const destination of yield* resumable(settings, tools.registry)) {
+    loader.destinations.set(destination.migration, destination);
+    yield* begin(destination);
+  }
   for (const spec of tools.registry.list())
     yield* Effect.forkScoped(recoverGuest(spec, settings, tools.register, tools.registry, loader));
   yield* fabric.serve({

@@ -1,5 +1,4 @@
 /** One migration that arrives at this host: feeds its decisions with events and carries out what they want. */
-import { join } from "node:path";
 import {
   asGodwitError,
   askRecord,
@@ -9,8 +8,8 @@ import {
   type Settings,
 } from "@godwit/actor";
 import { Fabric, letGo, type Message } from "@godwit/fabric";
-import { type Guest, openDestination, type Registry } from "@godwit/guest";
-import { PAGE_BYTES, RamFileError } from "@godwit/memory";
+import { type Guest, openDestination, openRegistered, type Registry } from "@godwit/guest";
+import { digestFile, PAGE_BYTES, RamFileError } from "@godwit/memory";
 import { DestinationReport, fromError, GodwitError, isMalformed, json, Switching, subjects } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Scope from "effect/Scope";
@@ -21,11 +20,14 @@ import {
   type DestinationEffect,
   type DestinationEvent,
   differences,
+  Fence,
   type LocalStep,
+  pagesOf,
   reportOf,
   step,
 } from "./decisions/index.ts";
 import { receive } from "./receiving.ts";
+import { createSessionFile, reopenSessionFile, type SessionFacts, type SessionFile } from "./session-file.ts";
 
 /**
  * Packets that may wait: the source has at most 32 MiB unacknowledged, which is so many packets if each held four pages; what
@@ -62,19 +64,31 @@ export const startSession = Effect.fnUntraced(function* (
 
   let guest: Guest | null = null;
   let receiver: Receiver | null = null;
+  let file: SessionFile | null = null;
 
   const dispatch = makeEventLoop<DestinationEvent>((event) => {
     for (const effect of step(destination, event, Date.now())) perform(effect);
+    if (destination.phase._tag === "Running" || destination.phase._tag === "Failed") forgetFiles();
   });
   const alarm = makeAlarm(() => dispatch({ _tag: "Tick" }));
   const closeReceiver = (): void => {
     receiver?.close();
     receiver = null;
   };
+  /** The session is over: nobody shall go on with it. */
+  const forgetFiles = (): void => {
+    receiver?.removeDeviceState();
+    closeReceiver();
+    file?.remove();
+    file = null;
+  };
+  // A loader that is stopped leaves what its successor goes on with.
   yield* Effect.addFinalizer(() =>
     Effect.sync(() => {
       alarm.stop();
       closeReceiver();
+      file?.close();
+      file = null;
     }),
   );
 
@@ -115,10 +129,7 @@ export const startSession = Effect.fnUntraced(function* (
       case "prepare":
         return prepare;
       case "load-device-state":
-        return withGuest((opened) => {
-          const path = receiver?.deviceStatePath ?? "";
-          return Effect.as(opened.loadDeviceState(path), { _tag: "DeviceStateLoaded" } as const);
-        });
+        return Effect.as(withGuest(loadDeviceState), { _tag: "DeviceStateLoaded" } as const);
       case "resume":
         return Effect.as(
           withGuest((opened) => opened.resume),
@@ -139,7 +150,41 @@ export const startSession = Effect.fnUntraced(function* (
     }
   };
 
-  const prepare: Effect.Effect<DestinationEvent, GodwitError> = Effect.gen(function* () {
+  const loadDeviceState = (opened: Guest): Effect.Effect<void, GodwitError> =>
+    Effect.gen(function* () {
+      // A former life of this loader has loaded it, and died before it could commit.
+      if (destination.life > 0 && (yield* opened.describe).runState === "paused") return;
+      const path = receiver?.deviceStatePath ?? "";
+      const digest = yield* Effect.try({
+        try: () => digestFile(path),
+        catch: asGodwitError("loader", "read the device state"),
+      });
+      const expected = destination.promise?.manifest.deviceDigest;
+      if (digest !== expected) {
+        return yield* new GodwitError({
+          code: "device-state-failed",
+          actor: "loader",
+          side: "destination",
+          step: "check the device state",
+          reason: `its crc32 is ${digest.toString(16)}, the source saved ${expected?.toString(16)}`,
+        });
+      }
+      yield* opened.loadDeviceState(path);
+    });
+
+  const facts: SessionFacts = {
+    migration: destination.migration as SessionFacts["migration"],
+    guest: destination.guest as SessionFacts["guest"],
+    source: destination.source as SessionFacts["source"],
+    incarnation: destination.incarnation as SessionFacts["incarnation"],
+    life: destination.life,
+    epoch: destination.epoch as SessionFacts["epoch"],
+    term: destination.term,
+    offer: destination.offer,
+  };
+  /** The incoming guest: found again by a loader that was restarted, else one that waits or is started. */
+  const incoming = Effect.suspend(() => {
+    if (destination.life > 0) return openRegistered(registry, destination.guest);
     const { offer } = destination;
     const blocks = offer.blocks.map((block) => ({
       name: block.name,
@@ -148,11 +193,20 @@ export const startSession = Effect.fnUntraced(function* (
       path: "",
       fileOffset: 0,
     }));
-    const opened = yield* openDestination(
-      registry,
-      { name: destination.guest, driver: offer.driver, blocks },
-      settings.guestDirectory,
-    );
+    const wanted = { name: destination.guest, driver: offer.driver, blocks };
+    return openDestination(registry, wanted, settings.guestDirectory);
+  });
+  const openFile = (): SessionFile => {
+    const words = Fence.wordsOf(pagesOf(destination.offer));
+    if (destination.life === 0) return createSessionFile(settings.runtimeDirectory, facts, words);
+    const left = reopenSessionFile(settings.runtimeDirectory, facts, words);
+    if (left === null) throw new Error("what a former life of this loader left is not whole");
+    return left;
+  };
+
+  const prepare: Effect.Effect<DestinationEvent, GodwitError> = Effect.gen(function* () {
+    const { offer } = destination;
+    const opened = yield* incoming;
     const description = yield* opened.guest.describe;
     const found = differences(offer, description);
     if (found.length > 0) {
@@ -166,17 +220,17 @@ export const startSession = Effect.fnUntraced(function* (
       });
     }
     const byName = new Map(description.blocks.map((block) => [block.name, block]));
-    const path = join(settings.runtimeDirectory, "incoming", `${destination.migration}-${destination.epoch}`);
-    receiver = yield* Effect.try({
-      try: () =>
-        openReceiver(
-          offer.blocks.map((block) => byName.get(block.name)!),
-          path,
-        ),
+    const made = yield* Effect.try({
+      try: () => {
+        file = openFile();
+        const blocks = offer.blocks.map((block) => byName.get(block.name)!);
+        receiver = openReceiver(blocks, file.deviceStatePath);
+        return file;
+      },
       catch: asGodwitError("loader", "open the guest's memory"),
     });
     guest = opened.guest;
-    return { _tag: "Prepared" } as const;
+    return { _tag: "Prepared", words: made.words } as const;
   }).pipe(Effect.provideService(Scope.Scope, scope));
 
   /** Applies a batch; a full file system ends the attempt, with that reason. */

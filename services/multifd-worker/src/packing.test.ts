@@ -19,6 +19,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 // The other end of the channel: what it makes of a packet is what packing is for.
 import { openReceiver } from "../../loader/src/applying.ts";
 import { makeDestination, step } from "../../loader/src/decisions/destination.ts";
+import * as Fence from "../../loader/src/decisions/fence.ts";
 import { receive } from "../../loader/src/receiving.ts";
 import { makePacker, PACKET_BYTES_MAX, type Packer } from "./packing.ts";
 
@@ -171,7 +172,7 @@ const receiving = (path: string) => {
     offer,
     now: 0,
   });
-  step(destination, { _tag: "Prepared" }, 0);
+  step(destination, { _tag: "Prepared", words: new Uint32Array(Fence.wordsOf(BLOCK_PAGES)) }, 0);
   return { receiver, destination };
 };
 
@@ -212,7 +213,7 @@ describe("what a worker packs and a loader applies", () => {
             source.copy(expected, (page + 1) * PAGE_BYTES, (page + 1) * PAGE_BYTES, (page + 2) * PAGE_BYTES);
           expect(complaint).toBeNull();
           expect(acknowledgements).toHaveLength(1);
-          expect(destination.fence.appliedItems).toBe(items.length);
+          for (const { item } of items) expect(Fence.isApplied(destination.fence, { round: 1, item })).toBe(true);
           expect(readFileSync(destinationPath).equals(expected)).toBe(true);
           expect(readFileSync(sourcePath).equals(source)).toBe(true);
         }),

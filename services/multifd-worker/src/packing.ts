@@ -1,7 +1,16 @@
 /** From a work item to the packet it asks for. */
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
-import { blockExport, compress, deviceStateExport, openRamReader, PAGE_BYTES, type RamReader } from "@godwit/memory";
 import {
+  blockExport,
+  compress,
+  deviceStateExport,
+  digestPages,
+  openRamReader,
+  PAGE_BYTES,
+  type RamReader,
+} from "@godwit/memory";
+import {
+  type CheckItem,
   type Compression,
   PACKET_HEADER_BYTES,
   PACKET_PAGES_MAX,
@@ -9,6 +18,7 @@ import {
   payloadOffset,
   SLICE_BYTES_MAX,
   type SliceItem,
+  sealCheck,
   sealPages,
   sealSlice,
   type WorkItem,
@@ -34,7 +44,7 @@ export const makePacker = (runtimeDirectory: string): Packer => {
     readers.get(path)?.close();
     readers.delete(path);
   };
-  const readerOf = (item: PagesItem): RamReader => {
+  const readerOf = (item: PagesItem | CheckItem): RamReader => {
     const path = blockExport(runtimeDirectory, item.migration, item.epoch, item.block);
     const known = readers.get(path);
     // An item that puts the block elsewhere, forged or not, must not decide where the next one reads.
@@ -47,7 +57,11 @@ export const makePacker = (runtimeDirectory: string): Packer => {
   };
   return {
     pack: (item, buffer) =>
-      item.kind === "pages" ? packPages(item, readerOf(item), buffer) : packSlice(item, runtimeDirectory, buffer),
+      item.kind === "slice"
+        ? packSlice(item, runtimeDirectory, buffer)
+        : item.kind === "pages"
+          ? packPages(item, readerOf(item), buffer)
+          : packCheck(item, readerOf(item), buffer),
     close: () => {
       for (const path of [...readers.keys()]) forget(path);
     },
@@ -86,6 +100,14 @@ const packPages = (item: PagesItem, reader: RamReader, buffer: Uint8Array): Uint
   const gathered = gatherPages(reader, item.runs, pages, item.zeroPages, buffer, start);
   const rawBytes = gathered.normalPages * PAGE_BYTES;
   return sealPages(buffer, { ...item, ...gathered, pages, rawBytes, ...squeeze(item, buffer, start, rawBytes) });
+};
+
+const packCheck = (item: CheckItem, reader: RamReader, buffer: Uint8Array): Uint8Array => {
+  let pages = 0;
+  for (let r = 1; r < item.runs.length; r += 2) pages += item.runs[r]!;
+  // The pages are read to where the packet will be: it is shorter than any of them.
+  const digests = digestPages(reader, item.runs, pages, buffer);
+  return sealCheck(buffer, { ...item, pages, digests });
 };
 
 const packSlice = (item: SliceItem, runtimeDirectory: string, buffer: Uint8Array): Uint8Array => {

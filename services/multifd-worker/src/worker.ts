@@ -88,6 +88,7 @@ const refuse = (item: WorkItem, reason: string, fabric: Fabric["Service"], incar
     normalPages: 0,
     wireBytes: 0,
     reason,
+    differing: new Uint8Array(0),
   });
   fabric.publish(subjects.acknowledgement(item.migration), refusal);
 };

@@ -50,13 +50,24 @@ export const workItem = (
   const { work } = item;
   if (work.kind === "slice")
     return encodeWorkItem({ kind: "slice", ...shared, stream: 0, offset: work.offset, bytes: work.bytes });
+  const { fileOffset } = blocks[work.block]!;
+  // Digests have nothing to compress.
+  if (work.kind === "check")
+    return encodeWorkItem({
+      kind: "check",
+      ...shared,
+      compression: "none",
+      block: work.block,
+      fileOffset,
+      runs: work.runs,
+    });
   const reader = readers[work.block];
   const detection = parameters["zero-page-detection"];
   return encodeWorkItem({
     kind: "pages",
     ...shared,
     block: work.block,
-    fileOffset: blocks[work.block]!.fileOffset,
+    fileOffset,
     zeroPages:
       detection === "none"
         ? "none"

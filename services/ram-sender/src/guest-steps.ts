@@ -5,6 +5,7 @@ import { type Guest, openRegistered, type Registry } from "@godwit/guest";
 import {
   type DirtyTracker,
   deviceStateExport,
+  digestFile,
   exportBlocks,
   openRamReader,
   type RamBlock,
@@ -98,7 +99,12 @@ export const makeGuestSteps = Effect.fnUntraced(function* (
   const saveDeviceState = (opened: Guest): Effect.Effect<SourceEvent, GodwitError> => {
     const path = deviceStateExport(settings.runtimeDirectory, source.migration, source.epoch);
     rmSync(path, { force: true });
-    return Effect.map(opened.saveDeviceState(path), (bytes) => ({ _tag: "DeviceStateSaved", bytes }));
+    return Effect.flatMap(opened.saveDeviceState(path), (bytes) =>
+      Effect.try({
+        try: (): SourceEvent => ({ _tag: "DeviceStateSaved", bytes, digest: digestFile(path) }),
+        catch: asGodwitError("ram-sender", "read the saved device state"),
+      }),
+    );
   };
 
   /** A builtin guest is gone with its process; a QEMU's monitor may be there again, for the way back. */

@@ -11,6 +11,8 @@ const WAITING_REPORTS_MAX = 64;
 
 const destinationReport = json(DestinationReport);
 
+const ACKNOWLEDGED = { applied: "Applied", refused: "Refused", differs: "Differs" } as const;
+
 /** Both become events, until the scope ends. What is malformed is dropped: its item is late, and goes again. */
 export const listen = Effect.fnUntraced(function* (source: Source, dispatch: (event: SourceEvent) => void) {
   const fabric = yield* Fabric;
@@ -26,7 +28,7 @@ export const listen = Effect.fnUntraced(function* (source: Source, dispatch: (ev
         for (const message of messages) {
           const ack = decodeAcknowledgement(message.data);
           if (ack.kind === "malformed" || ack.migration !== source.migration) continue;
-          dispatch({ ...ack, _tag: ack.kind === "applied" ? "Applied" : "Refused" });
+          dispatch({ ...ack, _tag: ACKNOWLEDGED[ack.kind] });
         }
       }),
     ),
@@ -37,7 +39,8 @@ export const listen = Effect.fnUntraced(function* (source: Source, dispatch: (ev
         for (const message of messages) {
           const report = destinationReport.decode(message.data);
           if (isMalformed(report) || report.migration !== source.migration) continue;
-          const { epoch, incarnation, phase, failure } = report;
+          const { epoch, incarnation, life, phase, failure } = report;
+          if (phase === "ready" && life > 0) dispatch({ _tag: "DestinationResumed", epoch, incarnation, life });
           if (phase === "running") dispatch({ _tag: "DestinationRunning", epoch, incarnation });
           if (phase === "failed" && failure !== undefined)
             dispatch({ _tag: "DestinationFailed", epoch, incarnation, failure });

@@ -7,6 +7,8 @@ const passes: fc.Arbitrary<PassReport> = fc.record({
   round: fc.integer({ min: 1, max: 2000 }),
   remaining: fc.oneof(fc.nat(2 ** 31), fc.constant(0)),
   bandwidth: fc.oneof(fc.nat(2 ** 31), fc.constant(0)),
+  unverified: fc.nat(2 ** 31),
+  "verify-bandwidth": fc.nat(2 ** 31),
   "sync-ms": fc.nat(2000),
   running: fc.boolean(),
 });
@@ -117,7 +119,15 @@ describe("a pass", () => {
   });
 
   it("ends every precopy that makes no headway: sooner or later it switches over or gives up", () => {
-    const pass: PassReport = { round: 1, remaining: 2 ** 40, bandwidth: 1e6, "sync-ms": 1, running: true };
+    const pass: PassReport = {
+      round: 1,
+      remaining: 2 ** 40,
+      bandwidth: 1e6,
+      unverified: 0,
+      "verify-bandwidth": 0,
+      "sync-ms": 1,
+      running: true,
+    };
     for (const parameters of [
       { ...PARAMETER_DEFAULTS, "stall-timeout": 0 },
       { ...PARAMETER_DEFAULTS, "max-passes": 0 },
@@ -135,7 +145,15 @@ describe("a pass", () => {
 });
 
 describe("the predicted downtime", () => {
-  const pass: PassReport = { round: 1, remaining: 1_000_000, bandwidth: 10_000_000, "sync-ms": 20, running: true };
+  const pass: PassReport = {
+    round: 1,
+    remaining: 1_000_000,
+    bandwidth: 10_000_000,
+    unverified: 0,
+    "verify-bandwidth": 0,
+    "sync-ms": 20,
+    running: true,
+  };
   it("is what is left over what the link moves, a sync like this one, and the fixed cost", () => {
     expect(expectedDowntimeMs(pass, PARAMETER_DEFAULTS)).toBe(100 + 20 + FIXED_COST_MS);
   });
@@ -167,7 +185,15 @@ describe("the deadline", () => {
 });
 
 describe("a migration that stalls", () => {
-  const pass = { round: 9, remaining: 0, bandwidth: 100_000_000, "sync-ms": 400, running: true };
+  const pass = {
+    round: 9,
+    remaining: 0,
+    bandwidth: 100_000_000,
+    unverified: 0,
+    "verify-bandwidth": 0,
+    "sync-ms": 400,
+    running: true,
+  };
   const progress = { startedAt: 0, bestRemaining: 0, bestAt: 0 };
   const parameters = { ...PARAMETER_DEFAULTS, "downtime-limit": 300, "stall-timeout": 1000 };
   const reasonOf = (verdict: ReturnType<typeof judge>): string =>

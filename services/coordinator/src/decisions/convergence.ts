@@ -27,8 +27,9 @@ export const expectedDowntimeMs = (pass: PassReport, parameters: Parameters): nu
   const bandwidth = parameters["avail-switchover-bandwidth"] || pass.bandwidth;
   const transferMs =
     pass.remaining === 0 ? 0 : bandwidth === 0 ? Number.POSITIVE_INFINITY : (pass.remaining * 1000) / bandwidth;
+  const verifyMs = pass["verify-bandwidth"] === 0 ? 0 : (pass.unverified * 1000) / pass["verify-bandwidth"];
   // The guest is stopped while the last sync runs, which costs about what this one did.
-  return transferMs + pass["sync-ms"] + FIXED_COST_MS;
+  return transferMs + verifyMs + pass["sync-ms"] + FIXED_COST_MS;
 };
 
 const giveUp = (code: Failure["code"], reason: string): Convergence => ({

@@ -63,6 +63,7 @@ const destinationReport = (migration: Migration, change: Partial<DestinationRepo
   migration: MIGRATION as never,
   term: migration.term,
   incarnation: DESTINATION[0] as never,
+  life: 0,
   phase: "ready",
   epoch: migration.epoch,
   round: 0,
@@ -88,6 +89,8 @@ const verdict = (remaining: number, round = 1): SourceReport["verdict"] => ({
   round,
   remaining,
   bandwidth: 1e9,
+  unverified: 0,
+  "verify-bandwidth": 0,
   "sync-ms": 1,
   running: true,
 });

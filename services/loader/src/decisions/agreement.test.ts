@@ -93,6 +93,7 @@ describe("two sides", () => {
       incarnation: "0".repeat(16) as never,
       phase: "failed",
       epoch: 1,
+      life: 0,
       round: 0,
       "dropped-packets": 0,
       failure: { code: "incompatible", actor: "loader", step: "compare", reason: "differ", differences: found },

@@ -6,6 +6,9 @@
  *         +-----------+-------------------------+------------+--> Discarding -> Failed
  *
  * The guest runs here only after the settled write of `destination` was won (O3). After that there is no way to Failed.
+ *
+ * A loader that is restarted goes on with a session whose guest and fence survived: from Preparing to Ready again, as the same
+ * incarnation (its file is locked, so the predecessor is gone, and what it acknowledged is in the guest's memory).
  */
 import type { Failure, Manifest, Offer, OwnershipEntry, OwnershipRecord, Settlement } from "@godwit/protocol";
 import type { Fence } from "./fence.ts";
@@ -28,25 +31,34 @@ export interface Destination {
   /** The node it comes from. */
   readonly source: string;
   readonly startedAt: number;
+  /** Of the session, not of the process. */
   readonly incarnation: string;
+  /** How often a restarted loader has gone on with this session. */
+  readonly life: number;
   readonly epoch: number;
   readonly offer: Offer;
   term: number;
   phase: Phase;
-  readonly fence: Fence;
+  /** Lets nothing in until the guest is prepared. */
+  fence: Fence;
   /** What the record promises and at which revision; null until it says `switching`. */
-  promise: { readonly manifest: Manifest; readonly revision: number; readonly wasRunning: boolean } | null;
+  promise: { readonly manifest: Manifest; readonly revision: number } | null;
+  /** The guest ran at the source, and shall run here; what the record says, once it was read. */
+  wasRunning: boolean;
   revision: number;
   ops: number;
   failure: Failure | null;
   heardAt: number;
   nextReportAt: number;
   nextStartAt: number;
+  /** When a resumed session looks at the record again: who would have told it may be gone. */
+  nextLookAt: number;
   concluded: boolean;
 }
 
 export type DestinationEvent =
-  | { readonly _tag: "Prepared" }
+  /** `words`: the fence's, empty or as a former life left them. */
+  | { readonly _tag: "Prepared"; readonly words: Uint32Array }
   | { readonly _tag: "SwitchingTold"; readonly epoch: number }
   | { readonly _tag: "RecordRead"; readonly op: string; readonly entry: OwnershipEntry | null | "Unknown" }
   | {

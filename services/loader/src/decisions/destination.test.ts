@@ -125,7 +125,7 @@ class Watch {
     const { phase, promise } = this.destination;
     const events: DestinationEvent[] = [];
     for (const local of this.unanswered) {
-      if (local === "prepare") events.push({ _tag: "Prepared" });
+      if (local === "prepare") events.push({ _tag: "Prepared", words: new Uint32Array(Fence.wordsOf(1000)) });
       if (local === "load-device-state") events.push({ _tag: "DeviceStateLoaded" });
       if (local === "resume") events.push({ _tag: "Resumed" });
       if (local === "discard") events.push({ _tag: "Discarded" });
@@ -181,7 +181,7 @@ class Watch {
       { _tag: "Heard" },
       { _tag: "Abandon", failure: FAILURE },
       { _tag: "Concluded" },
-      { _tag: "Prepared" },
+      { _tag: "Prepared", words: new Uint32Array(Fence.wordsOf(1000)) },
       { _tag: "DeviceStateLoaded" },
       { _tag: "Resumed" },
       { _tag: "Discarded" },
@@ -257,7 +257,7 @@ const apply = (watch: Watch, round: number, item: number): void => {
 };
 const until = (watch: Watch, phase: Destination["phase"]["_tag"]): Watch => {
   if (phase === "Preparing") return watch;
-  watch.happen({ _tag: "Prepared" });
+  watch.happen({ _tag: "Prepared", words: new Uint32Array(Fence.wordsOf(1000)) });
   if (phase === "Ready") return watch;
   watch.happen({ _tag: "RecordRead", op: "promise", entry: entryOf({ state: "switching" }, 7) });
   apply(watch, 2, 0);
@@ -367,9 +367,9 @@ describe("a destination", () => {
     expect(watch.unanswered.has("resume")).toBe(false);
   });
 
-  it("frees its memory when nobody was heard for a minute, and not a ms sooner", () => {
+  it("frees its memory when nobody was heard for three minutes, and not a ms sooner", () => {
     const watch = until(new Watch(), "Ready");
-    watch.now += 59_999;
+    watch.now += 179_999;
     watch.happen({ _tag: "Tick" });
     expect(watch.destination.phase._tag).toBe("Ready");
     watch.now += 1;
@@ -378,10 +378,10 @@ describe("a destination", () => {
     expect(watch.destination.failure?.code).toBe("source-lost");
   });
 
-  it("is forgotten a minute after the last word, once it is over", () => {
+  it("is forgotten three minutes after the last word, once it is over", () => {
     const watch = until(new Watch(), "Running");
-    expect(mayForget(watch.destination, watch.now + 59_999)).toBe(false);
-    expect(mayForget(watch.destination, watch.now + 60_000)).toBe(true);
+    expect(mayForget(watch.destination, watch.now + 179_999)).toBe(false);
+    expect(mayForget(watch.destination, watch.now + 180_000)).toBe(true);
     expect(mayForget(until(new Watch(), "Ready").destination, 1e9)).toBe(false);
   });
 

@@ -8,6 +8,7 @@ import {
   type Offer,
   type OwnershipEntry,
   type OwnershipRecord,
+  PAGE_BYTES,
   type SettlementEvent,
   settle,
 } from "@godwit/protocol";
@@ -18,8 +19,10 @@ import * as Fence from "./fence.ts";
 const SETTLE_PAUSE_MS = 50;
 /** The last word is repeated until the coordinator has concluded, ms. */
 const REPORT_MS = 200;
-/** A session that hears nothing at all for this long frees its memory, ms. */
-const IDLE_MS = 60_000;
+/** A session that hears nothing at all for this long frees its memory, ms: longer than anybody waits for a host that was cut off. */
+const IDLE_MS = 180_000;
+/** A resumed session looks at the record so often until it says what is to be done, ms. */
+const LOOK_MS = 500;
 /** A guest that holds everything and does not start is asked again, ms. */
 const START_AGAIN_MS = 500;
 
@@ -34,6 +37,8 @@ export const makeDestination = (options: {
   readonly epoch: number;
   readonly term: number;
   readonly offer: Offer;
+  /** Above 0 for a session that a restarted loader goes on with. */
+  readonly life?: number;
   readonly now: number;
 }): Destination => ({
   migration: options.migration,
@@ -42,24 +47,27 @@ export const makeDestination = (options: {
   source: options.source,
   startedAt: options.now,
   incarnation: options.incarnation,
+  life: options.life ?? 0,
   epoch: options.epoch,
   offer: options.offer,
   term: options.term,
   phase: { _tag: "Preparing" },
-  fence: Fence.make(
-    options.migration,
-    options.epoch,
-    options.offer.blocks.reduce((sum, block) => sum + block["length-bytes"] / 4096, 0),
-  ),
+  fence: Fence.make(options.migration, options.epoch, 0, Fence.CLOSED),
   promise: null,
+  wasRunning: true,
   revision: 0,
   ops: 0,
   failure: null,
   heardAt: options.now,
   nextReportAt: options.now + REPORT_MS,
   nextStartAt: 0,
+  nextLookAt: 0,
   concluded: false,
 });
+
+/** Pages of all RAMBlocks: what the fence must have bits for. */
+export const pagesOf = (offer: Offer): number =>
+  offer.blocks.reduce((sum, block) => sum + block["length-bytes"] / PAGE_BYTES, 0);
 
 export const begin: ReadonlyArray<DestinationEffect> = [{ _tag: "Local", step: "prepare" }];
 
@@ -76,20 +84,20 @@ export const step = (destination: Destination, event: DestinationEvent, now: num
 
 const handle = (destination: Destination, event: DestinationEvent, now: number, emit: Emit): void => {
   const { phase } = destination;
-  if (event._tag !== "Tick") destination.heardAt = now;
+  // What it reads of the record by itself is nobody's word.
+  if (event._tag !== "Tick" && event._tag !== "RecordRead") destination.heardAt = now;
   switch (event._tag) {
     case "Prepared":
       if (phase._tag !== "Preparing") return;
       if (destination.failure !== null) return discard(destination, emit);
-      destination.phase = { _tag: "Ready" };
-      return emit({ _tag: "Report" });
+      return prepared(destination, event.words, now, emit);
     case "SwitchingTold":
       if (phase._tag === "Ready" && event.epoch === destination.epoch && destination.promise === null) {
         emit({ _tag: "ReadRecord", op: "promise", afterMs: 0 });
       }
       return;
     case "RecordRead":
-      if (event.op === "promise") return promised(destination, event.entry);
+      if (event.op === "promise") return promised(destination, event.entry, emit);
       return settlementEvent(destination, { ...event, _tag: "Read" }, emit);
     case "RecordWritten":
       return settlementEvent(destination, { ...event, _tag: "Written" }, emit);
@@ -118,16 +126,47 @@ const handle = (destination: Destination, event: DestinationEvent, now: number, 
   }
 };
 
+const prepared = (destination: Destination, words: Uint32Array, now: number, emit: Emit): void => {
+  destination.fence = Fence.make(destination.migration, destination.epoch, pagesOf(destination.offer), words);
+  destination.phase = { _tag: "Ready" };
+  destination.nextLookAt = now;
+  emit({ _tag: "Report" });
+};
+
+const isOurs = (destination: Destination, record: OwnershipRecord): boolean =>
+  record.epoch === destination.epoch &&
+  record.migration === destination.migration &&
+  "incarnation" in record &&
+  record.incarnation === destination.incarnation;
+
 /** The record itself is the promise; the source's message was only the wake-up call. */
-const promised = (destination: Destination, entry: OwnershipEntry | null | "Unknown"): void => {
+const promised = (destination: Destination, entry: OwnershipEntry | null | "Unknown", emit: Emit): void => {
   if (destination.phase._tag !== "Ready" || entry === null || entry === "Unknown") return;
   const { record } = entry;
-  if (record.state !== "switching" || record.epoch !== destination.epoch) return;
-  if (record.migration !== destination.migration) return;
-  if (record.destination !== destination.node || record.incarnation !== destination.incarnation) return;
-  destination.promise = { manifest: record.manifest, revision: entry.revision, wasRunning: record.wasRunning };
-  destination.revision = entry.revision;
+  if (isOurs(destination, record)) {
+    destination.revision = entry.revision;
+    destination.wasRunning = record.wasRunning;
+    if (record.state === "switching" && record.destination === destination.node)
+      destination.promise = { manifest: record.manifest, revision: entry.revision };
+    // A former life has committed, and did not live to start the guest.
+    if (record.state === "destination") committed(destination, emit);
+    return;
+  }
+  // Nothing leads from there to this attempt, so it does not matter how old the answer is.
+  const taken = record.epoch > destination.epoch;
+  const closed = record.epoch === destination.epoch && record.state === "source" && !record.open;
+  if (!taken && !closed) return;
+  destination.failure ??= takenBack(record);
+  discard(destination, emit);
 };
+
+const takenBack = (record: OwnershipRecord): Failure => ({
+  code: "fenced",
+  actor: "loader",
+  side: "destination",
+  step: "commit",
+  reason: `the source took the guest back (record: ${record.state}, epoch ${record.epoch})`,
+});
 
 const maybeLoad = (destination: Destination, emit: Emit): void => {
   if (destination.promise === null || !Fence.holds(destination.fence, destination.promise.manifest)) return;
@@ -143,7 +182,7 @@ const record = (destination: Destination, open: boolean): OwnershipRecord => ({
   migration: destination.migration as MigrationId,
   node: destination.node,
   open,
-  wasRunning: destination.promise?.wasRunning ?? true,
+  wasRunning: destination.wasRunning,
   incarnation: destination.incarnation as Incarnation,
 });
 
@@ -175,7 +214,7 @@ const settlementEvent = (destination: Destination, event: SettlementEvent, emit:
       return emit({ _tag: "ReadRecord", op: phase.settlement.record.op, afterMs });
     case "Won":
       destination.revision = next.revision;
-      if (phase._tag === "Committing") return start(destination, emit);
+      if (phase._tag === "Committing") return committed(destination, emit);
       destination.phase = { _tag: "Running" };
       return;
     case "Lost":
@@ -183,20 +222,20 @@ const settlementEvent = (destination: Destination, event: SettlementEvent, emit:
         destination.phase = { _tag: "Running" };
         return;
       }
-      destination.failure ??= {
-        code: "fenced",
-        actor: "loader",
-        side: "destination",
-        step: "commit",
-        reason: `the source took the guest back (record: ${next.to.record.state}, epoch ${next.to.record.epoch})`,
-      };
+      // A former life's write landed late: it said the same.
+      if (next.to.record.state === "destination" && isOurs(destination, next.to.record)) {
+        destination.revision = next.to.revision;
+        return committed(destination, emit);
+      }
+      destination.failure ??= takenBack(next.to.record);
       return discard(destination, emit);
   }
 };
 
-const start = (destination: Destination, emit: Emit): void => {
+/** The record says that the guest is ours. */
+const committed = (destination: Destination, emit: Emit): void => {
   // A guest that was paused at the source arrives paused.
-  if (destination.promise?.wasRunning === false) return started(destination, emit);
+  if (!destination.wasRunning) return started(destination, emit);
   destination.phase = { _tag: "Starting" };
   emit({ _tag: "Local", step: "resume" });
 };
@@ -277,11 +316,18 @@ const tick = (destination: Destination, now: number, emit: Emit): void => {
     destination.nextStartAt = 0;
     emit({ _tag: "Local", step: "resume" });
   }
+  if (mustLook(destination) && now >= destination.nextLookAt) {
+    destination.nextLookAt = now + LOOK_MS;
+    emit({ _tag: "ReadRecord", op: "promise", afterMs: 0 });
+  }
   if (now >= destination.nextReportAt) {
     destination.nextReportAt = now + REPORT_MS;
     emit({ _tag: "Report" });
   }
 };
+
+const mustLook = (destination: Destination): boolean =>
+  destination.phase._tag === "Ready" && destination.life > 0 && destination.promise === null;
 
 const isOver = (destination: Destination): boolean =>
   destination.phase._tag === "Running" || destination.phase._tag === "Failed";
@@ -292,7 +338,10 @@ export const mayForget = (destination: Destination, now: number): boolean =>
 
 const nextWake = (destination: Destination, now: number): number | null => {
   if (isOver(destination) && (destination.concluded || now - destination.heardAt >= IDLE_MS)) return null;
-  const report = Math.max(now, destination.nextReportAt);
+  const report = Math.max(
+    now,
+    mustLook(destination) ? Math.min(destination.nextReportAt, destination.nextLookAt) : destination.nextReportAt,
+  );
   return destination.nextStartAt === 0 ? report : Math.min(report, Math.max(now, destination.nextStartAt));
 };
 

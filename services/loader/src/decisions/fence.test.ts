@@ -15,6 +15,13 @@ const address = (change: Partial<Address> = {}): Address => ({
   channelEpoch: 1,
   ...change,
 });
+/** Bits set, all in all. */
+const appliedItems = (fence: Fence.Fence): number => {
+  let items = 0;
+  for (let item = 0; item < fence.itemsMax; item++)
+    if (Fence.isApplied(fence, { round: Fence.roundOf(fence), item })) items++;
+  return items;
+};
 const arrive = (fence: Fence.Fence, packet: Address): Fence.Verdict => {
   const verdict = Fence.admit(fence, packet);
   if (verdict === "apply") Fence.applied(fence, packet);
@@ -48,7 +55,9 @@ describe("the fence", () => {
           if (packet.round > newest) items = new Set();
           newest = packet.round;
           items.add(packet.item);
-          expect(fence).toMatchObject({ round: newest, appliedItems: items.size });
+          expect(Fence.roundOf(fence)).toBe(newest);
+          for (const item of items) expect(Fence.isApplied(fence, { round: newest, item })).toBe(true);
+          expect(appliedItems(fence)).toBe(items.size);
         }
       }),
     );
@@ -72,21 +81,42 @@ describe("the fence", () => {
     expect(Fence.admit(fence, address({ round: 3, item: fence.itemsMax }))).toBe("item out of range");
   });
 
-  it("has room for an item for each page and each page's worth of device state, and needs a bit for each", () => {
+  it("has room for an item, a check and a repair for each page and an item for each page's worth of device state", () => {
     const fence = Fence.make(MIGRATION, EPOCH, PAGES);
-    expect(fence.itemsMax).toBe(PAGES + 65_536);
+    expect(fence.itemsMax).toBe(3 * PAGES + 65_536);
     arrive(fence, address({ item: fence.itemsMax - 1 }));
-    expect(fence.appliedItems).toBe(1);
-    expect(fence.applied.length * 32).toBeLessThanOrEqual(2 * fence.itemsMax);
+    expect(appliedItems(fence)).toBe(1);
+    expect(fence.words.length * 32).toBeLessThanOrEqual(fence.itemsMax + 96);
   });
 
-  it("holds what the manifest promises once every item of that very round is applied", () => {
+  it("is the same again from its words, which is all that a restarted loader has of it", () => {
+    fc.assert(
+      fc.property(packets, packets, (before, after) => {
+        const words = new Uint32Array(Fence.wordsOf(PAGES));
+        const first = Fence.make(MIGRATION, EPOCH, PAGES, words);
+        const whole = Fence.make(MIGRATION, EPOCH, PAGES);
+        for (const packet of before) expect(arrive(first, packet)).toBe(arrive(whole, packet));
+        const second = Fence.make(MIGRATION, EPOCH, PAGES, words.slice());
+        for (const packet of after) expect(arrive(second, packet)).toBe(arrive(whole, packet));
+        expect(second.words).toEqual(whole.words);
+      }),
+    );
+  });
+
+  it("that has no words lets nothing in", () => {
+    const fence = Fence.make(MIGRATION, EPOCH, 0, Fence.CLOSED);
+    expect(Fence.admit(fence, address())).toBe("item out of range");
+    expect(Fence.holds(fence, { round: 1, items: 1 })).toBe(false);
+  });
+
+  it("holds what the manifest promises once every item of that very round is applied, whatever else is", () => {
     fc.assert(
       fc.property(packets, fc.integer({ min: 1, max: 6 }), fc.integer({ min: 1, max: 4 }), (all, round, items) => {
         const fence = Fence.make(MIGRATION, EPOCH, PAGES);
         for (const packet of all) {
           arrive(fence, packet);
-          expect(Fence.holds(fence, { round, items })).toBe(fence.round === round && fence.appliedItems === items);
+          const wanted = Array.from({ length: items }, (_, item) => Fence.isApplied(fence, { round, item }));
+          expect(Fence.holds(fence, { round, items })).toBe(wanted.every((is) => is));
         }
       }),
     );

@@ -12,6 +12,7 @@ import {
 } from "@godwit/protocol";
 import { makeDestination } from "./destination.ts";
 import type { Destination, DestinationEvent } from "./destination-state.ts";
+import * as Fence from "./fence.ts";
 
 export interface Loader {
   readonly node: string;
@@ -61,7 +62,8 @@ export const reportOf = (destination: Destination): DestinationReport => ({
   incarnation: destination.incarnation as Incarnation,
   phase: phaseOf(destination),
   epoch: destination.epoch as Epoch,
-  round: destination.fence.round,
+  life: destination.life,
+  round: Fence.roundOf(destination.fence),
   "dropped-packets": destination.fence.dropped,
   ...(destination.failure === null ? {} : { failure: destination.failure }),
 });
@@ -96,7 +98,7 @@ export const infoOf = (destination: Destination, now: number): MigrationInfo => 
       duplicate: fence.pages - fence.normalPages,
       "normal-bytes": fence.normalPages * PAGE_BYTES,
       "page-size": PAGE_BYTES,
-      "dirty-sync-count": fence.round,
+      "dirty-sync-count": Fence.roundOf(fence),
       "dirty-pages-rate": 0,
       "pages-per-second": 0,
       mbps: 0,
@@ -132,6 +134,7 @@ const unknownReport = (loader: Loader, command: DestinationCommand): Destination
   incarnation: loader.incarnation as Incarnation,
   phase: "unknown",
   epoch: 0,
+  life: 0,
   round: 0,
   "dropped-packets": 0,
 });
@@ -144,6 +147,7 @@ const prepare = (
 ): Routed => {
   if (present !== undefined && present.epoch >= command.epoch) return { _tag: "Show", destination: present };
   if (loader.discarding.has(command.guest)) return { _tag: "Ignore" };
+  if (present !== undefined && mayRenew(present, command)) return beginOf(loader, command, now);
   for (const other of loader.destinations.values()) {
     if (other.guest !== command.guest || isOver(other)) continue;
     // The command is the older one, and came late: who holds the lower epoch is fenced off (O1).
@@ -158,6 +162,23 @@ const prepare = (
       },
     };
   }
+  return beginOf(loader, command, now);
+};
+
+/**
+ * The next attempt of a migration whose incoming guest has only taken pages so far (its sender was restarted): it goes on in the same
+ * memory, under the new epoch. Every page is sent again, since the source trusts no dirty bitmap from before (O7).
+ */
+const mayRenew = (present: Destination, command: Extract<DestinationCommand, { _tag: "Prepare" }>): boolean =>
+  present.phase._tag === "Ready" &&
+  present.guest === command.guest &&
+  JSON.stringify(present.offer.blocks) === JSON.stringify(command.offer.blocks);
+
+const beginOf = (
+  loader: Loader,
+  command: Extract<DestinationCommand, { _tag: "Prepare" }>,
+  now: number,
+): Extract<Routed, { _tag: "Begin" }> => {
   const destination = makeDestination({
     migration: command.migration,
     guest: command.guest,

@@ -34,7 +34,7 @@ const run = (count: number, all: ReadonlyArray<Step>, check: (channels: Channels
         Channels.workerDown(channels, each.worker);
         break;
       case "send": {
-        const lane = Channels.roomiest(channels);
+        const lane = Channels.roomiest(channels, 0);
         if (lane === null) break;
         expect(lane.worker).not.toBeNull();
         lane.inFlightBytes += each.bytes;
@@ -97,11 +97,11 @@ describe("channels", () => {
       const channels = Channels.make(count);
       Channels.workerUp(channels, "w");
       for (let items = 0; items < 100_000; items++) {
-        const lane = Channels.roomiest(channels);
+        const lane = Channels.roomiest(channels, 0);
         if (lane === null) break;
         lane.inFlightBytes += ITEM_BYTES_MAX;
       }
-      expect(Channels.roomiest(channels)).toBeNull();
+      expect(Channels.roomiest(channels, 0)).toBeNull();
       expect(inFlight(channels)).toBeLessThanOrEqual(Channels.MIGRATION_WINDOW_BYTES);
       // Nor less than half: a window that is never used makes the link wait.
       const whole = Math.min(Channels.MIGRATION_WINDOW_BYTES, count * Channels.CHANNEL_WINDOW_BYTES);
@@ -112,16 +112,16 @@ describe("channels", () => {
   it("are always to be had when nothing is in flight, however many there are and however large the item", () => {
     for (const count of [1, 2, 200, CHANNELS_MAX]) {
       const channels = Channels.make(count);
-      expect(Channels.roomiest(channels)).toBeNull();
+      expect(Channels.roomiest(channels, 0)).toBeNull();
       Channels.workerUp(channels, "w");
-      expect(Channels.roomiest(channels)).not.toBeNull();
+      expect(Channels.roomiest(channels, 0)).not.toBeNull();
     }
   });
 
   it("are used evenly: the next item goes where least is in flight", () => {
     const channels = Channels.make(4);
     Channels.workerUp(channels, "w");
-    for (let item = 0; item < 8; item++) Channels.roomiest(channels)!.inFlightBytes += 1000;
+    for (let item = 0; item < 8; item++) Channels.roomiest(channels, 0)!.inFlightBytes += 1000;
     expect(channels.lanes.map((lane) => lane.inFlightBytes)).toEqual([2000, 2000, 2000, 2000]);
   });
 

@@ -17,6 +17,8 @@ export interface Channel {
   worker: string | null;
   epoch: number;
   inFlightBytes: number;
+  /** Until then it gets nothing while another has room: an item of its was late, ms since 1970. */
+  suspectUntil: number;
 }
 
 export interface Channels {
@@ -26,10 +28,25 @@ export interface Channels {
 }
 
 export const make = (count: number): Channels => ({
-  lanes: Array.from({ length: count }, (_, channel) => ({ channel, worker: null, epoch: 0, inFlightBytes: 0 })),
+  lanes: Array.from({ length: count }, (_, channel) => ({
+    channel,
+    worker: null,
+    epoch: 0,
+    inFlightBytes: 0,
+    suspectUntil: 0,
+  })),
   workers: new Set(),
   windowBytes: Math.min(CHANNEL_WINDOW_BYTES, MIGRATION_WINDOW_BYTES / count),
 });
+
+/** How long a channel with a late item is passed over, ms: as long as it takes to notice that its worker is gone. */
+const SUSPECT_MS = 1000;
+
+/** An item of this channel is late: what it had goes to others, and so does what comes next. */
+export const suspect = (channels: Channels, channel: number, now: number): void => {
+  const lane = channels.lanes[channel];
+  if (lane !== undefined) lane.suspectUntil = now + SUSPECT_MS;
+};
 
 const load = (channels: Channels, worker: string): number =>
   channels.lanes.reduce((sum, lane) => sum + (lane.worker === worker ? 1 : 0), 0);
@@ -38,6 +55,7 @@ const bind = (lane: Channel, worker: string | null): void => {
   lane.worker = worker;
   lane.epoch++;
   lane.inFlightBytes = 0;
+  lane.suspectUntil = 0;
 };
 
 const leastLoaded = (channels: Channels): string | null => {
@@ -87,17 +105,24 @@ export const workerDown = (channels: Channels, worker: string): ReadonlyArray<Ch
 };
 
 /**
- * The bound channel with the most room for an item, or null when every window is full. An empty channel takes any item, unless
- * the migration's own window is full: it holds however many channels there are.
+ * The bound channel with the most room for an item, or null when every window is full. One under suspicion comes last, whatever
+ * its room: a dead worker's channel is always empty. An empty channel takes any item, unless the migration's own window is
+ * full: it holds however many channels there are.
  */
-export const roomiest = (channels: Channels): Channel | null => {
+export const roomiest = (channels: Channels, now: number): Channel | null => {
   let best: Channel | null = null;
   let total = 0;
   for (const lane of channels.lanes) {
     total += lane.inFlightBytes;
     if (lane.worker === null) continue;
     if (lane.inFlightBytes !== 0 && lane.inFlightBytes + ITEM_BYTES_MAX > channels.windowBytes) continue;
-    if (best === null || lane.inFlightBytes < best.inFlightBytes) best = lane;
+    if (best === null || isBetter(lane, best, now)) best = lane;
   }
   return total + ITEM_BYTES_MAX > MIGRATION_WINDOW_BYTES ? null : best;
+};
+
+const isBetter = (lane: Channel, than: Channel, now: number): boolean => {
+  const trusted = lane.suspectUntil <= now;
+  if (trusted !== than.suspectUntil <= now) return trusted;
+  return lane.inFlightBytes < than.inFlightBytes;
 };

@@ -162,13 +162,13 @@ describe("the list of work", () => {
         const book = new Book();
         for (const each of all) book.run(each);
         if (last) Ledger.addDeviceState(book.ledger, deviceBytes);
-        const promised = Ledger.itemsOfRound(book.ledger);
-        expect(Ledger.itemsOfRound(book.ledger)).toBe(promised);
+        const promised = Ledger.promise(book.ledger);
+        expect(Ledger.promise(book.ledger)).toBe(promised);
         const before = book.ledger.nextItem;
         const taken = drain(book.ledger);
         expect(promised).toBe(book.ledger.nextItem);
         expect(taken.map((item) => item.item)).toEqual(taken.map((_, n) => before + n));
-        expect(Ledger.itemsOfRound(book.ledger)).toBe(promised);
+        expect(Ledger.promise(book.ledger)).toBe(promised);
       }),
     );
   });

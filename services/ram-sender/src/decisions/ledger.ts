@@ -13,19 +13,22 @@
  */
 import * as Bitmap from "@godwit/memory/bitmap";
 import { PACKET_PAGES_MAX, PAGE_BYTES } from "@godwit/protocol";
+import * as Cuts from "./cuts.ts";
+import * as Verification from "./verification.ts";
 
-export interface PagesWork {
+export interface PagesWork extends Cuts.Cut {
   readonly kind: "pages";
-  readonly block: number;
-  readonly runs: Uint32Array;
-  readonly pages: number;
 }
 export interface SliceWork {
   readonly kind: "slice";
   readonly offset: number;
   readonly bytes: number;
 }
-export type Work = PagesWork | SliceWork;
+/** A comparison of pages that were applied (capability `verify`). */
+export interface CheckWork extends Cuts.Cut {
+  readonly kind: "check";
+}
+export type Work = PagesWork | SliceWork | CheckWork;
 
 /** An item that a channel has, or had: `channel` is null while it waits to be handed out again. */
 export interface Item {
@@ -47,9 +50,20 @@ export interface Ledger {
   readonly todo: ReadonlyArray<Bitmap.Bitmap>;
   todoPages: number;
   /** Where the next cut begins. */
-  block: number;
-  page: number;
+  at: Cuts.Place;
   readonly slices: SliceWork[];
+  /** Null without capability `verify`. */
+  readonly verification: Verification.Verification | null;
+  /** All pages of this round have been found: they may be compared once they are applied. */
+  complete: boolean;
+  /** The items that the manifest promises; null before the last round. */
+  promised: number | null;
+  nextRepair: number;
+  /** Damaged pages of the last round, each with the check that found it and waits for it. */
+  readonly repairs: Array<{ readonly work: PagesWork; readonly check: Item }>;
+  readonly repairing: Map<number, Item>;
+  /** Items in `outstanding` that are no checks. */
+  unapplied: number;
   /** All items of this round that were handed out and not acknowledged. */
   readonly outstanding: Map<number, Item>;
   /** Those of them that wait to be handed out again, in order. */
@@ -59,14 +73,24 @@ export interface Ledger {
 }
 
 /** `itemPagesMax`: pages of one item, at most PACKET_PAGES_MAX; fewer where the server's `max_payload` is small. */
-export const make = (pagesOfBlocks: ReadonlyArray<number>, itemPagesMax: number = PACKET_PAGES_MAX): Ledger => ({
+export const make = (
+  pagesOfBlocks: ReadonlyArray<number>,
+  itemPagesMax: number = PACKET_PAGES_MAX,
+  verification: Verification.Verification | null = null,
+): Ledger => ({
   itemPagesMax,
+  verification,
+  complete: false,
+  promised: null,
+  nextRepair: 0,
+  repairs: [],
+  repairing: new Map(),
+  unapplied: 0,
   round: 0,
   nextItem: 0,
   todo: pagesOfBlocks.map((pages) => Bitmap.make(pages)),
   todoPages: 0,
-  block: 0,
-  page: 0,
+  at: Cuts.START,
   slices: [],
   outstanding: new Map(),
   again: [],
@@ -77,6 +101,8 @@ export const make = (pagesOfBlocks: ReadonlyArray<number>, itemPagesMax: number 
 /** Begins the next round; nothing of the old one is forgotten. Device state belongs to the last round and must not be pending yet. */
 export const beginRound = (ledger: Ledger): void => {
   for (const { work } of ledger.outstanding.values()) {
+    // What was to be checked is unverified still, and is checked in the new round.
+    if (work.kind === "check") continue;
     if (work.kind === "slice") throw new Error("a round began after the device state was handed out");
     for (let r = 0; r < work.runs.length; r += 2) found(ledger, work.block, work.runs[r]!, work.runs[r + 1]!);
   }
@@ -85,13 +111,25 @@ export const beginRound = (ledger: Ledger): void => {
   ledger.outstandingBytes = 0;
   ledger.round++;
   ledger.nextItem = 0;
-  ledger.block = 0;
-  ledger.page = 0;
+  ledger.at = Cuts.START;
+  ledger.unapplied = 0;
+  ledger.complete = false;
+  if (ledger.verification !== null) Verification.beginRound(ledger.verification);
 };
 
 /** Notes pages that this round must send. */
 export const found = (ledger: Ledger, block: number, firstPage: number, pages: number): void => {
   ledger.todoPages += Bitmap.setRange(ledger.todo[block]!, firstPage, pages);
+  if (ledger.verification !== null) Verification.found(ledger.verification, block, firstPage, pages);
+};
+
+/** The sync of this round has named every page: what was suspected and not written since is sent again. */
+export const foundAll = (ledger: Ledger): void => {
+  if (ledger.verification !== null)
+    Verification.settleSuspects(ledger.verification, (block, firstPage, pages) =>
+      found(ledger, block, firstPage, pages),
+    );
+  ledger.complete = true;
 };
 
 /** Cuts the device state into slices for the running (last) round. */
@@ -102,45 +140,18 @@ export const addDeviceState = (ledger: Ledger, bytes: number): void => {
   }
 };
 
-interface Place {
-  readonly block: number;
-  readonly page: number;
-}
-const START: Place = { block: 0, page: 0 };
-const END: Place = { block: Number.POSITIVE_INFINITY, page: 0 };
-
-/** Finds the next cut in [from, to): at most `itemPagesMax` pages of one block. The place is where the one after it begins. */
-const cut = (ledger: Ledger, from: Place, to: Place): ({ readonly work: PagesWork } & Place) | null => {
-  let at = from.page;
-  for (let b = from.block; b < ledger.todo.length && b <= to.block; b++, at = 0) {
-    const limit = b === to.block ? to.page : Number.POSITIVE_INFINITY;
-    const runs: number[] = [];
-    let pages = 0;
-    while (pages < ledger.itemPagesMax) {
-      const run = Bitmap.nextRun(ledger.todo[b]!, at, ledger.itemPagesMax - pages);
-      if (run === null || run.first >= limit) break;
-      const count = Math.min(run.count, limit - run.first);
-      runs.push(run.first, count);
-      pages += count;
-      at = run.first + count;
-    }
-    if (pages > 0)
-      return { work: { kind: "pages", block: b, runs: Uint32Array.from(runs), pages }, block: b, page: at };
-  }
-  return null;
-};
-
-const cutsIn = (ledger: Ledger, from: Place, to: Place): number => {
-  let cuts = 0;
-  for (let next = cut(ledger, from, to); next !== null; next = cut(ledger, next, to)) cuts++;
-  return cuts;
-};
-
-/** How many items the rest of this round will be cut into, those already cut included: what the manifest promises. */
-export const itemsOfRound = (ledger: Ledger): number => {
-  const here = { block: ledger.block, page: ledger.page };
+/**
+ * How many items this round has, those already cut included: what the manifest promises. To be called once all pages are found and
+ * before any is checked; repairs get numbers behind these.
+ */
+export const promise = (ledger: Ledger): number => {
+  const { todo, itemPagesMax, at, verification } = ledger;
   // As they are taken: from here to the end, then what was found behind.
-  return ledger.nextItem + ledger.slices.length + cutsIn(ledger, here, END) + cutsIn(ledger, START, here);
+  const pages = Cuts.count(todo, itemPagesMax, at, Cuts.END) + Cuts.count(todo, itemPagesMax, Cuts.START, at);
+  const checks = verification === null ? 0 : Verification.checksOfRound(verification, itemPagesMax);
+  ledger.promised = ledger.nextItem + ledger.slices.length + pages + checks;
+  ledger.nextRepair = ledger.promised;
+  return ledger.promised;
 };
 
 /** Takes the next item to hand out on `channel`; items that were handed out before go first. `null`: nothing is left to hand out. */
@@ -160,11 +171,26 @@ export const take = (
     ledger.resentItems++;
     return waiting;
   }
-  const work = takeSlice(ledger) ?? takePages(ledger);
-  if (work === null) return null;
+  const repair = ledger.repairs.shift();
+  if (repair !== undefined) {
+    const item = hand(ledger, ledger.nextRepair++, repair.work, lane, now);
+    ledger.repairing.set(item.item, repair.check);
+    return item;
+  }
+  const work = takeSlice(ledger) ?? takePages(ledger) ?? takeCheck(ledger);
+  return work === null ? null : hand(ledger, ledger.nextItem++, work, lane, now);
+};
+
+const hand = (
+  ledger: Ledger,
+  number: number,
+  work: Work,
+  lane: { readonly channel: number; readonly epoch: number },
+  now: number,
+): Item => {
   const bytes = work.kind === "slice" ? work.bytes : work.pages * PAGE_BYTES;
   const item: Item = {
-    item: ledger.nextItem++,
+    item: number,
     work,
     bytes,
     channel: lane.channel,
@@ -174,7 +200,10 @@ export const take = (
     attempts: 1,
   };
   ledger.outstanding.set(item.item, item);
-  ledger.outstandingBytes += bytes;
+  if (work.kind !== "check") {
+    ledger.unapplied++;
+    ledger.outstandingBytes += bytes;
+  }
   return item;
 };
 
@@ -182,15 +211,24 @@ const takeSlice = (ledger: Ledger): SliceWork | null => ledger.slices.shift() ??
 
 const takePages = (ledger: Ledger): PagesWork | null => {
   if (ledger.todoPages === 0) return null;
+  const { todo, itemPagesMax, at } = ledger;
   // A scan that spreads over threads finds pages behind the cut as well.
-  const next = cut(ledger, ledger, END) ?? cut(ledger, START, END);
+  const next = Cuts.next(todo, itemPagesMax, at, Cuts.END) ?? Cuts.next(todo, itemPagesMax, Cuts.START, at);
   if (next === null) return null;
-  const { runs, block, pages } = next.work;
-  for (let r = 0; r < runs.length; r += 2) Bitmap.clearRange(ledger.todo[block]!, runs[r]!, runs[r + 1]!);
+  const { runs, block, pages } = next.cut;
+  for (let r = 0; r < runs.length; r += 2) Bitmap.clearRange(todo[block]!, runs[r]!, runs[r + 1]!);
   ledger.todoPages -= pages;
-  ledger.block = next.block;
-  ledger.page = next.page;
-  return next.work;
+  ledger.at = next.after;
+  return { kind: "pages", ...next.cut };
+};
+
+/** Checks come last: once every page of the round is applied, so that what differs is no page still on its way. */
+const mayCheck = (ledger: Ledger): boolean => ledger.complete && ledger.unapplied === 0;
+
+const takeCheck = (ledger: Ledger): CheckWork | null => {
+  if (ledger.verification === null || !mayCheck(ledger)) return null;
+  const cut = Verification.take(ledger.verification, ledger.itemPagesMax);
+  return cut === null ? null : { kind: "check", ...cut };
 };
 
 /** Retires an item: the destination has applied it. Returns it, or null for one that is gone already. */
@@ -198,8 +236,40 @@ export const applied = (ledger: Ledger, item: number): Item | null => {
   const entry = ledger.outstanding.get(item);
   if (entry === undefined) return null;
   ledger.outstanding.delete(item);
+  if (entry.work.kind === "check") {
+    if (ledger.verification !== null) Verification.equal(ledger.verification, entry.work);
+    return entry;
+  }
+  ledger.unapplied--;
   ledger.outstandingBytes -= entry.bytes;
+  const check = ledger.repairing.get(item);
+  if (check !== undefined) {
+    ledger.repairing.delete(item);
+    ledger.again.push(check);
+  }
   return entry;
+};
+
+/**
+ * A check found pages that differ (bit i of `differing`: the i-th of the check). In the last round they are repaired, then checked
+ * again; before that the next sync tells whether the guest wrote them. Returns the check, or null for one that is gone, or that
+ * waits for its repair already.
+ */
+export const differs = (ledger: Ledger, number: number, differing: Uint8Array): Item | null => {
+  const { verification } = ledger;
+  const check = ledger.outstanding.get(number);
+  if (verification === null || check?.work.kind !== "check" || check.channel === null) return null;
+  const pages = Cuts.choose(check.work, differing);
+  if (pages.pages === 0) return null;
+  if (ledger.promised === null) {
+    ledger.outstanding.delete(number);
+    Verification.suspected(verification, pages);
+    return check;
+  }
+  check.channel = null;
+  Verification.damaged(verification, pages.block, pages.pages);
+  ledger.repairs.push({ work: { kind: "pages", ...pages }, check });
+  return check;
 };
 
 /** The item's channel failed it: it waits to be handed out again. */
@@ -220,11 +290,22 @@ export const overdue = (ledger: Ledger, now: number, afterMs: number): Item[] =>
 
 /** Something waits to be handed out, or to be handed out again. */
 export const hasWork = (ledger: Ledger): boolean =>
-  ledger.todoPages > 0 || ledger.slices.length > 0 || ledger.again.some((entry) => ledger.outstanding.has(entry.item));
+  ledger.todoPages > 0 ||
+  ledger.slices.length > 0 ||
+  ledger.repairs.length > 0 ||
+  (unchecked(ledger) > 0 && mayCheck(ledger)) ||
+  ledger.again.some((entry) => ledger.outstanding.has(entry.item));
+
+/** Pages of this round that no check was made for yet. */
+const unchecked = (ledger: Ledger): number => ledger.verification?.pagesAhead ?? 0;
+
+/** Everything that was found in this round is applied at the destination, and was compared where that is wanted. */
+export const isDone = (ledger: Ledger): boolean =>
+  isApplied(ledger) && ledger.outstanding.size === 0 && unchecked(ledger) === 0;
 
 /** Everything that was found in this round is applied at the destination. */
-export const isDone = (ledger: Ledger): boolean =>
-  ledger.todoPages === 0 && ledger.slices.length === 0 && ledger.outstanding.size === 0;
+export const isApplied = (ledger: Ledger): boolean =>
+  ledger.todoPages === 0 && ledger.slices.length === 0 && ledger.repairs.length === 0 && ledger.unapplied === 0;
 
 /** Bytes of pages that this round still owes. */
 export const remainingBytes = (ledger: Ledger): number => ledger.todoPages * PAGE_BYTES + ledger.outstandingBytes;

@@ -24,7 +24,7 @@ const inPrecopy = (): Source => {
     now: 0,
   });
   source.epoch = 1;
-  source.destination = { node: "b", incarnation: "d".repeat(16) };
+  source.destination = { node: "b", life: 0, incarnation: "d".repeat(16) };
   source.blockPages = [PAGES];
   source.ledger = Ledger.make([PAGES], ITEM_PAGES);
   Ledger.beginRound(source.ledger);

@@ -6,19 +6,28 @@ import * as Ledger from "./ledger.ts";
 import * as Pace from "./pace.ts";
 import type { Source } from "./source-state.ts";
 
-/** Never call an item late before this, ms: an event loop of a busy host stands still for so long now and then. */
-const RESEND_AFTER_MIN_MS = 150;
-/** Nor wait longer than this for the first re-send, ms. */
-const RESEND_AFTER_MAX_MS = 3000;
-/** An item is late after so many usual delays. */
-const RESEND_DELAYS = 8;
+/** When an item is late: after so many usual delays, within limits, ms. */
+interface Patience {
+  readonly delays: number;
+  readonly minMs: number;
+  readonly maxMs: number;
+}
+/** While the guest runs: an event loop of a busy host stands still for 150 ms now and then, and a copy sent in vain costs bandwidth. */
+const RUNNING: Patience = { delays: 8, minMs: 150, maxMs: 3000 };
+/** While it stands still every millisecond is downtime, and a copy sent in vain costs little of what is left. */
+const STOPPED: Patience = { delays: 3, minMs: 10, maxMs: 3000 };
+/** A check that differs is repaired and made again at most so often: memory that does not keep what it is given must not be run on. */
+const CHECK_ATTEMPTS_MAX = 8;
 /** A round must move this much before its rate says anything about the link, bytes. */
 const MEASURE_BYTES_MIN = 1024 ** 2;
-/** Without a single worker for this long the migration gives up, ms: a supervisor restarts one in well under a second. */
-export const WORKERS_LOST_MS = 10_000;
+/** Without a single worker for this long the migration gives up, ms: a supervisor restarts one in well under a second, and a host that was cut off from NATS for half a minute comes back. */
+export const WORKERS_LOST_MS = 60_000;
 
-export const resendAfterMs = (source: Source): number =>
-  Math.min(RESEND_AFTER_MAX_MS, Math.max(RESEND_AFTER_MIN_MS, RESEND_DELAYS * source.meter.ackMs));
+/** How long after it was handed out an item is late, ms. */
+export const resendAfterMs = (source: Source): number => {
+  const { delays, minMs, maxMs } = pumping(source) === "at full speed" ? STOPPED : RUNNING;
+  return Math.min(maxMs, Math.max(minMs, delays * source.meter.ackMs));
+};
 
 /** Phases in which items are handed out; the pace of `max-bandwidth` does not bind a stopped guest. */
 const pumping = (source: Source): "paced" | "at full speed" | "no" => {
@@ -40,15 +49,18 @@ export const pump = (source: Source, now: number, emit: Emit): void => {
   const { ledger, channels, pace } = source;
   while (Ledger.hasWork(ledger)) {
     if (mode === "paced" && !Pace.maySpend(pace, now)) return;
-    const lane = Channels.roomiest(channels);
+    const lane = Channels.roomiest(channels, now);
     if (lane === null || lane.worker === null) return;
     const item = Ledger.take(ledger, lane, now);
     if (item === null) return;
     lane.inFlightBytes += item.bytes;
-    if (mode === "paced") Pace.spend(pace, item.bytes);
+    if (mode === "paced") Pace.spend(pace, wireBytesAtMost(item));
     emit({ _tag: "Dispatch", worker: lane.worker, item, channel: lane.channel, channelEpoch: lane.epoch });
   }
 };
+
+/** What an item may put on the wire; a check sends digests only, which nobody counts. */
+const wireBytesAtMost = ({ work, bytes }: Ledger.Item): number => (work.kind === "check" ? 0 : bytes);
 
 /** Takes an item's bytes out of its channel's window, unless the channel was bound anew since. */
 const leaveWindow = (source: Source, item: Ledger.Item): void => {
@@ -67,6 +79,8 @@ export const beginRound = (source: Source, now: number): void => {
   Ledger.beginRound(source.ledger);
   for (const lane of source.channels.lanes) lane.inFlightBytes = 0;
   source.meter.roundNormalBytes = 0;
+  source.meter.checkedBytes = 0;
+  source.meter.checksStartedAt = now;
   source.meter.roundStartedAt = now;
 };
 
@@ -79,6 +93,7 @@ export const beginSync = (source: Source, now: number, emit: Emit): void => {
 
 export const synced = (source: Source, dirtyPages: number, syncMs: number, now: number, emit: Emit): void => {
   const { meter } = source;
+  Ledger.foundAll(source.ledger);
   if (meter.lastSyncAt !== 0 && now > meter.lastSyncAt)
     meter.dirtyPagesRate = (dirtyPages * 1000) / (now - meter.lastSyncAt);
   meter.lastSyncAt = now;
@@ -87,6 +102,8 @@ export const synced = (source: Source, dirtyPages: number, syncMs: number, now: 
     round: source.ledger.round,
     remaining: Ledger.remainingBytes(source.ledger),
     bandwidth: meter.bandwidth,
+    unverified: (source.ledger.verification?.pages ?? 0) * PAGE_BYTES,
+    "verify-bandwidth": meter.verifyBandwidth,
     "sync-ms": syncMs,
     running: source.wasRunning,
   };
@@ -116,8 +133,10 @@ export const itemsApplied = (
     const item = Ledger.applied(ledger, number);
     if (item === null) continue;
     retired++;
-    retiredBytes += item.bytes;
+    retiredBytes += wireBytesAtMost(item);
     leaveWindow(source, item);
+    trust(source, item);
+    if (item.work.kind === "check") meter.checkedBytes += item.bytes;
     if (item.work.kind === "pages") pages += item.work.pages;
     // From the first copy on, whichever copy was answered: where every item is late the last copy alone would teach nothing, and
     // a path that is only slow would get everything twice for ever.
@@ -131,9 +150,38 @@ export const itemsApplied = (
   meter.wireBytes += event.wireBytes;
   Pace.refund(source.pace, retiredBytes - event.wireBytes);
   meter.roundNormalBytes += normalPages * PAGE_BYTES;
+  noteChecks(source, now);
   const elapsed = now - meter.roundStartedAt;
   if (meter.roundNormalBytes >= MEASURE_BYTES_MIN && elapsed > 0)
     meter.bandwidth = (meter.roundNormalBytes * 1000) / elapsed;
+};
+
+/** The rate of checks is that of a round's checks alone: from its last applied page on. */
+const noteChecks = (source: Source, now: number): void => {
+  const { meter, ledger } = source;
+  if (!Ledger.isApplied(ledger)) meter.checksStartedAt = now;
+  const elapsed = now - meter.checksStartedAt;
+  if (meter.checkedBytes >= MEASURE_BYTES_MIN && elapsed > 0)
+    meter.verifyBandwidth = (meter.checkedBytes * 1000) / elapsed;
+};
+
+/** A channel that has delivered is no longer under suspicion. */
+const trust = (source: Source, item: Ledger.Item): void => {
+  const lane = item.channel === null ? undefined : source.channels.lanes[item.channel];
+  if (lane !== undefined && lane.epoch === item.channelEpoch) lane.suspectUntil = 0;
+};
+
+/** A check found pages that are not what they are here. One that does not come out equal however often it is repaired ends the attempt. */
+export const itemDiffers = (source: Source, number: number, differing: Uint8Array, emit: Emit): void => {
+  const { ledger } = source;
+  const check = ledger.outstanding.get(number);
+  if (check === undefined) return;
+  const { channel } = check;
+  if (Ledger.differs(ledger, number, differing) === null) return;
+  leaveWindow(source, { ...check, channel });
+  if (check.attempts < CHECK_ATTEMPTS_MAX) return;
+  const reason = `pages of RAMBlock ${source.offer?.blocks[(check.work as Ledger.CheckWork).block]?.name} differ at the destination after they were sent ${check.attempts} times`;
+  fail(source, { code: "verification-failed", actor: "ram-sender", side: "source", step: "verify", reason }, emit);
 };
 
 export const itemsRefused = (source: Source, items: Uint32Array): void => {
@@ -162,9 +210,12 @@ export const linkRestored = (source: Source): void => {
   for (const item of source.ledger.outstanding.values()) again(source, item);
 };
 
-/** Time has passed: late items go to other channels; without workers for too long the attempt ends. */
+/** Time has passed: late items go to other channels at once; without workers for too long the attempt ends. */
 export const checkChannels = (source: Source, now: number, emit: Emit): void => {
-  for (const item of Ledger.overdue(source.ledger, now, resendAfterMs(source))) again(source, item);
+  for (const item of Ledger.overdue(source.ledger, now, resendAfterMs(source))) {
+    if (item.channel !== null) Channels.suspect(source.channels, item.channel, now);
+    again(source, item);
+  }
   if (source.workersLostAt !== null && now - source.workersLostAt >= WORKERS_LOST_MS) {
     fail(
       source,

@@ -65,11 +65,25 @@ const ramOf = (source: Source, now: number): RamInfo => {
   };
 };
 
+/** Pages compared with the destination, by RAMBlock; nothing without capability `verify`. */
+const verifyOf = (source: Source): Pick<SourceReport, "verify"> => {
+  const { verification } = source.ledger;
+  if (verification === null) return {};
+  return {
+    verify: verification.blocks.map(({ pagesChecked, pagesDamaged }, index) => ({
+      block: source.offer?.blocks[index]?.name ?? String(index),
+      "pages-checked": pagesChecked,
+      "pages-damaged": pagesDamaged,
+    })),
+  };
+};
+
 const downtimeOf = (source: Source): Pick<SourceReport, "downtime" | "downtime-parts"> => {
   const { marks } = source;
   if (marks.running === 0 || source.failure !== null) return {};
   // The answer that the guest runs may overtake the last acknowledgement.
   const applied = marks.applied === 0 ? marks.running : Math.min(marks.applied, marks.running);
+  const verified = marks.verified === 0 ? marks.running : Math.min(marks.verified, marks.running);
   return {
     downtime: marks.running - marks.stop,
     "downtime-parts": {
@@ -77,7 +91,8 @@ const downtimeOf = (source: Source): Pick<SourceReport, "downtime" | "downtime-p
       "save-device-state": marks.sync - marks.save,
       "final-sync": marks.finalRound - marks.sync,
       "final-round": applied - marks.finalRound,
-      "load-and-start": marks.running - applied,
+      verify: verified - applied,
+      "load-and-start": marks.running - verified,
     },
   };
 };
@@ -100,6 +115,8 @@ export const reportOf = (source: Source, now: number): SourceReport => ({
   ...(source.verdictWanted === null ? {} : { verdict: source.verdictWanted }),
   ...(source.tracker === null ? {} : { "dirty-tracker": source.tracker }),
   ...(source.failure === null ? {} : { failure: source.failure }),
+  ...(source.recordUnknownSince === null ? {} : { "record-unknown-for": now - source.recordUnknownSince }),
+  ...verifyOf(source),
   ...downtimeOf(source),
 });
 
@@ -118,6 +135,7 @@ export const infoOf = (source: Source, now: number): MigrationInfo => {
     ...(report.channels === undefined ? {} : { channels: report.channels }),
     ...(source.tracker === null ? {} : { "dirty-tracker": source.tracker }),
     ...(source.failure === null ? {} : { error: source.failure, "error-desc": toError(source.failure).message }),
+    ...verifyOf(source),
     ...downtimeOf(source),
   };
 };

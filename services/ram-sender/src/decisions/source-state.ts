@@ -48,6 +48,7 @@ export interface Marks {
   sync: number;
   finalRound: number;
   applied: number;
+  verified: number;
   running: number;
 }
 
@@ -65,6 +66,10 @@ export interface Meter {
   syncMs: number;
   /** Smoothed time from handing an item out to its acknowledgement, ms. */
   ackMs: number;
+  /** Bytes of pages compared in this round, since when, and the rate of the last round that compared enough, bytes/s. */
+  checkedBytes: number;
+  checksStartedAt: number;
+  verifyBandwidth: number;
 }
 
 export interface Source {
@@ -88,7 +93,7 @@ export interface Source {
   wasRunning: boolean;
   offer: Offer | null;
   readonly startedAt: number;
-  destination: { readonly node: string; readonly incarnation: string } | null;
+  destination: { readonly node: string; readonly incarnation: string; life: number } | null;
   blockPages: ReadonlyArray<number>;
   ledger: Ledger.Ledger;
   channels: Channels.Channels;
@@ -96,11 +101,14 @@ export interface Source {
   tracker: string | null;
   manifest: Manifest | null;
   deviceBytes: number;
+  deviceDigest: number;
   verdictWanted: PassReport | null;
   /** Why the attempt is being ended; the first reason stays (R10). */
   failure: Failure | null;
   readonly marks: Marks;
   readonly meter: Meter;
+  /** Since when the ownership record does not answer, ms since 1970; null: it does, or is not asked. */
+  recordUnknownSince: number | null;
   workersLostAt: number | null;
   nextReportAt: number;
   nextCheckAt: number;
@@ -142,6 +150,21 @@ export type SourceEvent =
       readonly items: Uint32Array;
       readonly reason: string;
     }
+  | {
+      readonly _tag: "Differs";
+      readonly epoch: number;
+      readonly round: number;
+      readonly incarnation: string;
+      readonly items: Uint32Array;
+      readonly differing: Uint8Array;
+    }
+  /** The loader was restarted and goes on with this very attempt; what was on its way to its predecessor is lost. */
+  | {
+      readonly _tag: "DestinationResumed";
+      readonly epoch: number;
+      readonly incarnation: string;
+      readonly life: number;
+    }
   | { readonly _tag: "WorkerUp"; readonly worker: string }
   | { readonly _tag: "WorkerDown"; readonly worker: string }
   | {
@@ -154,7 +177,7 @@ export type SourceEvent =
   | { readonly _tag: "Tune"; readonly parameters: Parameters }
   | { readonly _tag: "Abort"; readonly failure: Failure }
   | { readonly _tag: "Paused" }
-  | { readonly _tag: "DeviceStateSaved"; readonly bytes: number }
+  | { readonly _tag: "DeviceStateSaved"; readonly bytes: number; readonly digest: number }
   | { readonly _tag: "Resumed" }
   | { readonly _tag: "Discarded" }
   | { readonly _tag: "DestinationRunning"; readonly epoch: number; readonly incarnation: string }

@@ -53,7 +53,9 @@ export const recordOf = (
     open: true,
     wasRunning: true,
     incarnation: DESTINATION,
-    ...(change.state === "switching" ? { destination: "b", manifest: { round: 1, items: 0, deviceBytes: 0 } } : {}),
+    ...(change.state === "switching"
+      ? { destination: "b", manifest: { round: 1, items: 0, deviceBytes: 0, deviceDigest: 0 } }
+      : {}),
     ...change,
   }) as OwnershipRecord;
 
@@ -189,7 +191,7 @@ export class Watch {
         events.push({ _tag: "Synced", round: of, dirtyPages: 210, syncMs: 3 });
       }
       if (local === "pause") events.push({ _tag: "Paused" });
-      if (local === "save-device-state") events.push({ _tag: "DeviceStateSaved", bytes: 300_000 });
+      if (local === "save-device-state") events.push({ _tag: "DeviceStateSaved", bytes: 300_000, digest: 7 });
       if (local === "resume") events.push({ _tag: "Resumed" });
       if (local === "discard") events.push({ _tag: "Discarded" });
     }
@@ -273,7 +275,7 @@ export class Watch {
       { _tag: "Paused" },
       { _tag: "Resumed" },
       { _tag: "Discarded" },
-      { _tag: "DeviceStateSaved", bytes: 0 },
+      { _tag: "DeviceStateSaved", bytes: 0, digest: 0 },
       { _tag: "TrackerOpened", kind: "content" },
       { _tag: "Described", offer, running: false },
       { _tag: "Found", round, block: 0, runs: [0, 300] },

@@ -15,6 +15,7 @@ import * as Pace from "./pace.ts";
 import * as Precopy from "./precopy.ts";
 import type { LocalStep, Source, SourceEffect, SourceEvent } from "./source-state.ts";
 import * as Switchover from "./switchover.ts";
+import * as Verification from "./verification.ts";
 
 /** Between two tries of a write whose outcome is unknown, ms: a few round trips; a register that changes its leader takes seconds. */
 const SETTLE_PAUSE_MS = 50;
@@ -61,9 +62,10 @@ export const makeSource = (options: {
   tracker: null,
   manifest: null,
   deviceBytes: 0,
+  deviceDigest: 0,
   verdictWanted: null,
   failure: null,
-  marks: { stop: 0, save: 0, sync: 0, finalRound: 0, applied: 0, running: 0 },
+  marks: { stop: 0, save: 0, sync: 0, finalRound: 0, applied: 0, verified: 0, running: 0 },
   meter: {
     wireBytes: 0,
     normalPages: 0,
@@ -75,7 +77,11 @@ export const makeSource = (options: {
     lastSyncAt: 0,
     syncMs: 0,
     ackMs: 0,
+    checkedBytes: 0,
+    checksStartedAt: options.now,
+    verifyBandwidth: 0,
   },
+  recordUnknownSince: null,
   workersLostAt: options.now,
   nextReportAt: options.now + REPORT_MS,
   nextCheckAt: 0,
@@ -111,17 +117,18 @@ const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): vo
     case "RecordRead":
       return recordRead(source, event, now, emit);
     case "RecordWritten":
+      noteAnswer(source, event.outcome, now);
       return settlementEvent(source, { ...event, _tag: "Written" }, now, emit);
     case "Start":
       if (phase._tag !== "Claimed" || event.epoch !== source.epoch) return;
-      source.destination = { node: event.destination, incarnation: event.incarnation };
+      source.destination = { node: event.destination, incarnation: event.incarnation, life: 0 };
       source.phase = { _tag: "OpeningTracker" };
       emit({ _tag: "Local", step: "open-tracker", round: 0 });
       return;
     case "TrackerOpened":
       if (phase._tag !== "OpeningTracker") return;
       source.tracker = event.kind;
-      source.ledger = Ledger.make(source.blockPages, source.itemPagesMax);
+      source.ledger = Ledger.make(source.blockPages, source.itemPagesMax, verificationOf(source));
       return Precopy.beginSync(source, now, emit);
     case "Found":
       if ((!isScanning(source) && phase._tag !== "FinalSync") || event.round !== source.ledger.round) return;
@@ -142,6 +149,16 @@ const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): vo
       if (event.epoch === source.epoch && event.round === source.ledger.round)
         Precopy.itemsRefused(source, event.items);
       return;
+    case "Differs":
+      if (event.epoch !== source.epoch || event.round !== source.ledger.round) return;
+      if (event.incarnation !== source.destination?.incarnation) return;
+      for (const item of event.items) Precopy.itemDiffers(source, item, event.differing, emit);
+      return;
+    case "DestinationResumed":
+      if (event.epoch !== source.epoch || event.incarnation !== source.destination?.incarnation) return;
+      if (event.life <= source.destination.life) return;
+      source.destination.life = event.life;
+      return Precopy.linkRestored(source);
     case "WorkerUp":
       return Precopy.workerUp(source, event.worker);
     case "WorkerDown":
@@ -168,7 +185,7 @@ const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): vo
       if (phase._tag === "Stopping") Switchover.paused(source, now, emit);
       return;
     case "DeviceStateSaved":
-      if (phase._tag === "SavingDeviceState") Switchover.deviceStateSaved(source, event.bytes, now, emit);
+      if (phase._tag === "SavingDeviceState") Switchover.deviceStateSaved(source, event, now, emit);
       return;
     case "DestinationRunning":
       if (event.epoch === source.epoch && event.incarnation === source.destination?.incarnation) {
@@ -193,11 +210,19 @@ const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): vo
   }
 };
 
+const verificationOf = (source: Source): Verification.Verification | null =>
+  source.capabilities.verify ? Verification.make(source.blockPages) : null;
+
 const isScanning = (source: Source): boolean => source.phase._tag === "Precopy" && source.phase.scanning;
 
 const ended = (source: Source, emit: Emit): void => {
   source.phase = { _tag: "Ended", outcome: "completed" };
   emit({ _tag: "Report" });
+};
+
+/** O8: how long the record has been out of reach is what an operator of a guest that stands still wants to know. */
+const noteAnswer = (source: Source, answer: unknown, now: number): void => {
+  source.recordUnknownSince = answer === "Unknown" ? (source.recordUnknownSince ?? now) : null;
 };
 
 const recordRead = (
@@ -206,6 +231,7 @@ const recordRead = (
   now: number,
   emit: Emit,
 ): void => {
+  noteAnswer(source, event.entry, now);
   if (event.op === "claim") return claim(source, event.entry, emit);
   if (event.op === "confirm") return Switchover.confirmed(source, event.entry, now, emit);
   settlementEvent(source, { _tag: "Read", op: event.op, entry: event.entry }, now, emit);
@@ -368,8 +394,9 @@ const tick = (source: Source, now: number, emit: Emit): void => {
 };
 
 const noteLastApplied = (source: Source, now: number): void => {
-  if (source.marks.applied === 0 && source.manifest !== null && Ledger.isDone(source.ledger))
-    source.marks.applied = now;
+  if (source.manifest === null) return;
+  if (source.marks.applied === 0 && Ledger.isApplied(source.ledger)) source.marks.applied = now;
+  if (source.marks.verified === 0 && Ledger.isDone(source.ledger)) source.marks.verified = now;
 };
 
 /** When time alone changes something, ms; null once everything is said and done. */
@@ -379,7 +406,7 @@ const nextWake = (source: Source, now: number): number | null => {
   let at = Math.max(now, source.nextReportAt);
   if (phase._tag === "Precopy" && Ledger.hasWork(source.ledger) && source.pace.tokens < 0)
     at = Math.min(at, Pace.payday(source.pace));
-  if (source.ledger.outstanding.size > 0) at = Math.min(at, now + Precopy.resendAfterMs(source));
+  if (source.ledger.outstanding.size > 0) at = Math.min(at, now + Precopy.resendAfterMs(source) / 2);
   if (phase._tag === "AwaitingCommit") at = Math.min(at, Math.max(now, source.nextTellAt));
   if (phase._tag === "Resuming" && source.nextCheckAt > now) at = Math.min(at, source.nextCheckAt);
   return at;

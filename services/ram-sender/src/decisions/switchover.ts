@@ -28,7 +28,12 @@ export const saveDeviceState = (source: Source, now: number, emit: Emit): void =
 };
 
 /** The last sync comes after the device state was saved: saving may itself write to RAM. Its round has a number of its own (R2). */
-export const deviceStateSaved = (source: Source, bytes: number, now: number, emit: Emit): void => {
+export const deviceStateSaved = (
+  source: Source,
+  { bytes, digest }: { readonly bytes: number; readonly digest: number },
+  now: number,
+  emit: Emit,
+): void => {
   if (bytes > DEVICE_STATE_BYTES_MAX) {
     const reason = `the device state has ${bytes} bytes, at most ${DEVICE_STATE_BYTES_MAX} can be moved`;
     const step = "save the device state";
@@ -36,6 +41,7 @@ export const deviceStateSaved = (source: Source, bytes: number, now: number, emi
   }
   if (source.failure !== null) return resume(source, emit);
   source.deviceBytes = bytes;
+  source.deviceDigest = digest;
   source.marks.sync = now;
   source.phase = { _tag: "FinalSync" };
   beginRound(source, now);
@@ -46,9 +52,15 @@ export const deviceStateSaved = (source: Source, bytes: number, now: number, emi
 export const finallySynced = (source: Source, now: number, emit: Emit): void => {
   if (source.failure !== null) return resume(source, emit);
   const { ledger } = source;
+  Ledger.foundAll(ledger);
   Ledger.addDeviceState(ledger, source.deviceBytes);
   source.marks.finalRound = now;
-  source.manifest = { round: ledger.round, items: Ledger.itemsOfRound(ledger), deviceBytes: source.deviceBytes };
+  source.manifest = {
+    round: ledger.round,
+    items: Ledger.promise(ledger),
+    deviceBytes: source.deviceBytes,
+    deviceDigest: source.deviceDigest,
+  };
   source.phase = { _tag: "Switching", settlement: write(source, switchingRecord(source), emit) };
   emit({ _tag: "Report" });
 };

@@ -1,0 +1,137 @@
+/**
+ * What of a session outlives its loader: facts about it, its fence, and the lock that says whether its loader lives. With the
+ * guest's memory, which is a file of its own, a restarted loader goes on where its predecessor stopped.
+ *
+ *     <runtime>/incoming/<migration>-<epoch>.session   facts, JSON, written whole
+ *     <runtime>/incoming/<migration>-<epoch>.fence     the fence's words, mapped and locked
+ *     <runtime>/incoming/<migration>-<epoch>           the device state as far as it came
+ *
+ * The lock is what makes one incarnation safe for two processes in turn: the kernel gives it away only when its holder is gone, so
+ * a loader that merely sleeps keeps it, and nobody goes on in its place (R7).
+ */
+import {
+  closeSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { type Mapping, mapFile, tryLockFile } from "@godwit/host";
+import { Epoch, Incarnation, isMalformed, json, MigrationId, Name, Offer } from "@godwit/protocol";
+import * as Schema from "effect/Schema";
+
+export const SessionFacts = Schema.Struct({
+  migration: MigrationId,
+  guest: Name,
+  source: Name,
+  incarnation: Incarnation,
+  /** How often a restarted loader has gone on with it. */
+  life: Schema.Natural,
+  epoch: Epoch,
+  term: Schema.Natural,
+  offer: Offer,
+});
+export type SessionFacts = typeof SessionFacts.Type;
+const codec = json(SessionFacts);
+
+const FACTS = ".session";
+const FENCE = ".fence";
+
+export interface SessionFile {
+  /** The fence's words, shared with the file. */
+  readonly words: Uint32Array;
+  readonly deviceStatePath: string;
+  /** Lets go of it, and leaves it for a successor. */
+  readonly close: () => void;
+  /** The session is over: nothing is left of it. */
+  readonly remove: () => void;
+}
+
+const directoryOf = (runtimeDirectory: string): string => join(runtimeDirectory, "incoming");
+const stemOf = (runtimeDirectory: string, facts: { readonly migration: string; readonly epoch: number }): string =>
+  join(directoryOf(runtimeDirectory), `${facts.migration}-${facts.epoch}`);
+
+const removeFiles = (stem: string): void => {
+  // The facts first: without them nobody looks at the rest.
+  for (const path of [stem + FACTS, stem + FENCE, stem]) rmSync(path, { force: true });
+};
+
+/** Makes the files of a new session, in place of what an equal one has left. Throws what the file system throws. */
+export const createSessionFile = (runtimeDirectory: string, facts: SessionFacts, words: number): SessionFile => {
+  mkdirSync(directoryOf(runtimeDirectory), { recursive: true, mode: 0o700 });
+  const stem = stemOf(runtimeDirectory, facts);
+  removeFiles(stem);
+  const fd = openSync(stem + FENCE, "wx+", 0o600);
+  try {
+    ftruncateSync(fd, words * Uint32Array.BYTES_PER_ELEMENT);
+    return open(stem, facts, fd, words);
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+};
+
+/** Goes on with a session whose loader is gone; null when it lives, or when the files are not whole. */
+export const reopenSessionFile = (runtimeDirectory: string, facts: SessionFacts, words: number): SessionFile | null => {
+  const stem = stemOf(runtimeDirectory, facts);
+  let fd: number;
+  try {
+    fd = openSync(stem + FENCE, "r+");
+  } catch {
+    return null;
+  }
+  try {
+    return open(stem, facts, fd, words);
+  } catch {
+    closeSync(fd);
+    return null;
+  }
+};
+
+const open = (stem: string, facts: SessionFacts, fd: number, words: number): SessionFile => {
+  if (!tryLockFile(fd)) throw new Error(`${stem}: its loader lives`);
+  const mapping: Mapping = mapFile(
+    fd,
+    { offsetBytes: 0, lengthBytes: words * Uint32Array.BYTES_PER_ELEMENT },
+    "writable",
+  );
+  const close = (): void => {
+    mapping.unmap();
+    closeSync(fd);
+  };
+  writeFileSync(`${stem}${FACTS}.new`, codec.encode(facts), { mode: 0o600 });
+  renameSync(`${stem}${FACTS}.new`, stem + FACTS);
+  return {
+    words: new Uint32Array(mapping.bytes.buffer, mapping.bytes.byteOffset, words),
+    deviceStatePath: stem,
+    close,
+    remove: () => {
+      removeFiles(stem);
+      close();
+    },
+  };
+};
+
+/** Sessions that loaders of this node have left, dead or alive. What is no such file is passed over; what is malformed is removed. */
+export const leftSessions = (runtimeDirectory: string): ReadonlyArray<SessionFacts> => {
+  const directory = directoryOf(runtimeDirectory);
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  return readdirSync(directory)
+    .filter((name) => name.endsWith(FACTS))
+    .flatMap((name) => {
+      const stem = join(directory, name.slice(0, -FACTS.length));
+      const facts = codec.decode(readFileSync(stem + FACTS));
+      if (!isMalformed(facts)) return [facts];
+      removeFiles(stem);
+      return [];
+    });
+};
+
+/** Removes a session that nobody can go on with. */
+export const removeSession = (runtimeDirectory: string, facts: SessionFacts): void =>
+  removeFiles(stemOf(runtimeDirectory, facts));
