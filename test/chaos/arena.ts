@@ -9,7 +9,7 @@ import type * as Scope from "effect/Scope";
 import { childKey } from "../../services/cli/src/local-cluster.ts";
 import { type ActorName, coordinatorOf, eventually, MIB, openWorld, type World } from "../integration/world.ts";
 import { WORKERS } from "./fault.ts";
-import { openProxy, type Proxy } from "./proxy.ts";
+import { openProxy, type TcpProxy } from "./proxy.ts";
 import { type Server, serverOf } from "./server.ts";
 import { openWitness, type Witness } from "./witness.ts";
 
@@ -27,7 +27,7 @@ export interface Arena {
   readonly witness: Witness;
   /** The guest that goes to and fro. */
   readonly guest: string;
-  readonly proxyOf: (actor: ActorName) => Proxy;
+  readonly proxyOf: (actor: ActorName) => TcpProxy;
   /** Resolves when every actor's present process has been heard. */
   readonly everybodyUp: () => Promise<void>;
   /** The coordinator that a migration belongs to; null: nobody that lives. */
@@ -57,16 +57,18 @@ const watchPresence = (present: Set<string>): Effect.Effect<void, unknown, Fabri
 
 const actorsOf = (): ReadonlyArray<ActorName> => [
   ...Array.from({ length: COORDINATORS }, (_, replica) => coordinatorOf(replica)),
-  ...NODES.flatMap((node): ReadonlyArray<ActorName> => [
-    ["ram-sender", node, "0"],
-    ["loader", node, "0"],
-    ...Array.from({ length: WORKERS }, (_, worker): ActorName => ["multifd-worker", node, String(worker)]),
-  ]),
+  ...NODES.flatMap(
+    (node): ReadonlyArray<ActorName> => [
+      ["ram-sender", node, "0"],
+      ["loader", node, "0"],
+      ...Array.from({ length: WORKERS }, (_, worker): ActorName => ["multifd-worker", node, String(worker)]),
+    ],
+  ),
 ];
 
 /** Opens the world and starts its guest at node a. */
 export const openArena = async (guest = "wanderer"): Promise<Arena> => {
-  const proxies = new Map<string, Proxy>();
+  const proxies = new Map<string, TcpProxy>();
   for (const actor of actorsOf()) proxies.set(childKey(...actor), await openProxy());
   const closing: Array<() => Promise<void>> = [...proxies.values()].map((proxy) => proxy.close);
   const close = async (): Promise<void> => {

@@ -131,7 +131,9 @@ const recordIsClosed: Check = async ({ world, guest }, trial) => {
   if (record === null) return [];
   const shown = `${record.state} at ${record.node}, epoch ${record.epoch}${record.open ? ", open" : ""}`;
   if (record.open || record.state === "switching") return [`the ownership record is not closed: ${shown}`];
-  return node !== null && record.node !== node ? [`the ownership record says ${shown}; the guest belongs at ${node}`] : [];
+  return node !== null && record.node !== node
+    ? [`the ownership record says ${shown}; the guest belongs at ${node}`]
+    : [];
 };
 
 const endedPlainly: Check = async (_, { end, cancelled }) => {
@@ -140,7 +142,12 @@ const endedPlainly: Check = async (_, { end, cancelled }) => {
   if (end.status === "completed")
     return end.error === undefined ? [] : [`it completed with an error: ${end["error-desc"]}`];
   const { error } = end;
-  if (error === undefined || !(error.code in REMEDIES) || error.reason === "" || !end["error-desc"]?.includes(error.reason))
+  if (
+    error === undefined ||
+    !(error.code in REMEDIES) ||
+    error.reason === "" ||
+    !end["error-desc"]?.includes(error.reason)
+  )
     return [`it ended as ${end.status} without a plain reason: ${JSON.stringify(error)}, ${end["error-desc"]}`];
   return end.status === "cancelled" && !cancelled ? ["it ended as cancelled, and nobody had asked for that"] : [];
 };
@@ -157,16 +164,23 @@ const sameEnding: Check = async (arena, trial) => {
   const word = await world.run(queryMigrate({ migration: end.migration }));
   const sides = [
     { side: "source", subject: subjects.sourceQuery(source), was: trial.sender, is: senderOf(source) },
-    { side: "destination", subject: subjects.destinationQuery(destination), was: trial.loader, is: loaderOf(destination) },
+    {
+      side: "destination",
+      subject: subjects.destinationQuery(destination),
+      was: trial.loader,
+      is: loaderOf(destination),
+    },
   ];
-  const wrong = shown(word) === shown(end) ? [] : [`the ending was ${shown(end)}, and is now said to be ${shown(word)}`];
+  const wrong =
+    shown(word) === shown(end) ? [] : [`the ending was ${shown(end)}, and is now said to be ${shown(word)}`];
   for (const { side, subject, was, is } of sides) {
     const answer = await world.run(
       Effect.flatMap(Fabric, (fabric) => fabric.request(subject, new Uint8Array(), { timeoutMs: 2000 })),
     );
     const list = migrations.decode(answer);
     const own = "malformed" in list ? undefined : list.find(({ migration }) => migration === end.migration);
-    if (own === undefined && was === incarnationOf(arena, is)) wrong.push(`the ${side} knows no ending of the migration`);
+    if (own === undefined && was === incarnationOf(arena, is))
+      wrong.push(`the ${side} knows no ending of the migration`);
     if (own !== undefined && shown(own) !== shown(word))
       wrong.push(`the ${side} shows ${shown(own)}, the coordinator ${shown(word)}`);
   }

@@ -2,14 +2,7 @@
 import type { Fabric } from "@godwit/fabric";
 import { GodwitError, type MigrationId, type MigrationInfo } from "@godwit/protocol";
 import type * as Effect from "effect/Effect";
-import {
-  cancel,
-  follow,
-  listMigrations,
-  migrate,
-  resumePaused,
-  setParameters,
-} from "../../services/cli/src/client.ts";
+import { cancel, follow, listMigrations, migrate, resumePaused, setParameters } from "../../services/cli/src/client.ts";
 import { HELD } from "../integration/held.ts";
 import type { Arena, NodeName } from "./arena.ts";
 import type { Shape } from "./fault.ts";

@@ -14,7 +14,10 @@ export interface Watch {
   readonly looks: () => number;
 }
 
-const running = async ({ world }: Arena, processes: ReadonlyArray<GuestProcess>): Promise<ReadonlyArray<GuestProcess>> => {
+const running = async (
+  { world }: Arena,
+  processes: ReadonlyArray<GuestProcess>,
+): Promise<ReadonlyArray<GuestProcess>> => {
   const states = await Promise.all(processes.map(({ spec }) => runStateOf(world, spec)));
   return processes.filter((_, at) => states[at] === "running");
 };

@@ -8,7 +8,7 @@ import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 /** `open`: bytes pass. `cut`: every connection is reset, new ones too. `blackhole`: connections stand, bytes vanish, both ways. */
 export type ProxyState = "open" | "cut" | "blackhole";
 
-export interface Proxy {
+export interface TcpProxy {
   readonly port: number;
   /** Where it leads from now on. */
   readonly leadTo: (port: number) => void;
@@ -23,7 +23,7 @@ interface Pair {
   hasHole: boolean;
 }
 
-export const openProxy = async (): Promise<Proxy> => {
+export const openProxy = async (): Promise<TcpProxy> => {
   let target: number | null = null;
   let state: ProxyState = "open";
   const pairs = new Set<Pair>();

@@ -1,5 +1,5 @@
 /** One migration under one schedule, and what became of it. */
-import type { MigrationInfo } from "@godwit/protocol";
+import type { MigrationId, MigrationInfo } from "@godwit/protocol";
 import { type Arena, type NodeName, otherNode } from "./arena.ts";
 import type { Schedule } from "./fault.ts";
 import { incarnationsOf, judge } from "./judge.ts";
@@ -18,7 +18,7 @@ const LOOK_AGAIN_MS = 200;
 
 export interface Outcome {
   readonly schedule: Schedule;
-  readonly migration: string;
+  readonly migration: MigrationId;
   readonly source: NodeName;
   readonly outcome: "completed" | "back at source" | "stuck";
   readonly status: string;

@@ -80,8 +80,7 @@ export const scheduleOf = (seed: number, filter: Filter = () => true): Schedule 
   const shape = dice.pick(SHAPES[combination.phase]);
   const first = drawFault(dice, combination, shape);
   const others = allowed.filter(({ phase }) => phase !== "cancelling");
-  const second =
-    others.length > 0 && dice.chance(SECOND_FAULT) ? drawFault(dice, dice.pick(others), shape) : null;
+  const second = others.length > 0 && dice.chance(SECOND_FAULT) ? drawFault(dice, dice.pick(others), shape) : null;
   const isUndisturbed = seed % UNDISTURBED_EVERY === 0;
   return {
     seed,

@@ -15,8 +15,16 @@ export interface Strikes {
   readonly end: () => Promise<void>;
 }
 
-/** Which process a fault means, for a migration from `source`; null is the server. */
-const victimOf = ({ actor, worker }: Fault, source: NodeName, owner: ActorName): ActorName | null => {
+/** Who has this migration in hand, as far as is known. */
+interface Cast {
+  readonly source: NodeName;
+  owner: ActorName;
+  /** Numbers of the workers that have a channel. */
+  busyWorkers: ReadonlyArray<string>;
+}
+
+/** Which process a fault means; null is the server. */
+const victimOf = ({ actor, worker }: Fault, { source, owner, busyWorkers }: Cast): ActorName | null => {
   switch (actor) {
     case "coordinator (owner)":
       return owner;
@@ -27,7 +35,7 @@ const victimOf = ({ actor, worker }: Fault, source: NodeName, owner: ActorName):
     case "loader":
       return loaderOf(otherNode(source));
     case "multifd worker":
-      return workerOf(source, worker);
+      return workerOf(source, Number(busyWorkers[worker % busyWorkers.length] ?? worker));
     case "NATS":
       return null;
   }
@@ -49,15 +57,20 @@ export const armStrikes = (
   let quietSince: number | null = Date.now();
   let ended = false;
 
+  const cast: Cast = { source, owner: coordinatorOf(0), busyWorkers: [] };
+  const stopCasting = arena.witness.onSign((sign) => {
+    if (sign._tag !== "Source" || !isOurs(sign.report.migration)) return;
+    const workers = (sign.report.channels ?? []).map(({ worker }) => worker).filter((worker) => worker !== null);
+    if (workers.length > 0) cast.busyWorkers = workers;
+  });
   // Asked at the first sign: a coordinator that is hit later, or dead, could not be found any more.
-  let owner = coordinatorOf(0);
   const ownerKnown = new Promise<void>((resolve) => {
     const heard = arena.witness.onSign((sign) => {
       const migration = sign._tag === "Work" ? sign.migration : sign.report.migration;
       if (!isOurs(migration)) return;
       heard();
       const found = arena.ownerOf(migration).then((known) => {
-        owner = known ?? owner;
+        cast.owner = known ?? cast.owner;
       });
       void found.catch((error) => log.note(`the owner is not known: ${error}`)).then(resolve);
     });
@@ -70,7 +83,7 @@ export const armStrikes = (
     if (isCoordinator) await ownerKnown;
     if (ended) return;
     struck[at] = true;
-    const injury = injure(arena, victimOf(fault, source, owner), fault);
+    const injury = injure(arena, victimOf(fault, cast), fault);
     log.note(`${fault.phase}: ${injury.what}`);
     await injury.over;
     log.note(`over: ${injury.what}`);
@@ -93,6 +106,7 @@ export const armStrikes = (
     quietSince: () => quietSince,
     end: async () => {
       ended = true;
+      stopCasting();
       for (const giveUp of giveUps) giveUp();
       await Promise.all(injuries);
     },

@@ -1,6 +1,7 @@
 /** Hears what the actors say to each other, as it comes: by this a run knows how far its migration is, and what was sent twice. */
-import { connect, type Msg } from "@nats-io/transport-node";
+
 import { DestinationReport, decodePacket, decodeWorkItem, isMalformed, json, SourceReport } from "@godwit/protocol";
+import { connect, type Msg } from "@nats-io/transport-node";
 
 /** What tells how far a migration is. */
 export type Sign =
@@ -46,7 +47,8 @@ export const openWitness = async (url: string): Promise<Witness> => {
     const sign = signOf(message);
     if (sign !== null) for (const listener of listeners) listener(sign);
   };
-  for (const subject of ["godwit.m.*.report.*", "godwit.node.*.worker.*.work"]) nc.subscribe(subject, { callback: hear });
+  for (const subject of ["godwit.m.*.report.*", "godwit.node.*.worker.*.work"])
+    nc.subscribe(subject, { callback: hear });
 
   const sent = new Map<string, { readonly items: Set<string>; packets: number; bytes: number }>();
   nc.subscribe("godwit.m.*.ch.*", {
