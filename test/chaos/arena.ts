@@ -111,8 +111,9 @@ export const openArena = async (guest = "wanderer"): Promise<Arena> => {
         );
         const saved = stored === null ? null : Owned.decode(stored.value);
         if (saved === null || isMalformed(saved)) return null;
-        const owner = members().find(({ incarnation }) => incarnation === saved.owner);
-        return owner === undefined ? null : coordinatorOf(Number(owner.id));
+        const children = [...world.cluster.children.values()];
+        const owner = children.find(({ member }) => member.incarnation === saved.owner);
+        return owner === undefined ? null : coordinatorOf(Number(owner.spec.id));
       },
       startGuest: (node) => world.startGuest({ ...GUEST, name: guest }, node),
       close,

@@ -5,19 +5,24 @@ import { type LocalNats, startNats } from "@godwit/fabric/local-nats";
 import { afterAll, assert, beforeAll, describe, it } from "vitest";
 import { run, runJson } from "./godwit-process.ts";
 
+interface Found {
+  readonly findings: ReadonlyArray<{ readonly what: string; readonly state: string; readonly detail: string }>;
+}
+
 describe("godwit doctor", () => {
   let directory: string;
   let nats: LocalNats;
   beforeAll(async () => {
     directory = mkdtempSync(join(tmpdir(), "godwit-doctor-"));
     nats = await startNats({ storeDir: directory });
+    await run(["setup-nats", "--nats", nats.url]);
   });
   afterAll(async () => {
     await nats.stop();
     rmSync(directory, { recursive: true, force: true });
   });
-  const stateOf = (document: { readonly findings: ReadonlyArray<Record<string, string>> }, what: string) =>
-    document.findings.find((finding) => finding["what"] === what)?.["state"];
+  const findingOf = (document: Found, what: string) => document.findings.find((finding) => finding.what === what);
+  const stateOf = (document: Found, what: string) => findingOf(document, what)?.state;
 
   it("shows what this host and NATS offer", async () => {
     const { code, document } = await runJson(["doctor", "--nats", nats.url]);
@@ -30,6 +35,36 @@ describe("godwit doctor", () => {
     for (const what of ["tracker userfaultfd", "tracker soft-dirty", "qemu-system-x86_64"]) {
       assert.isDefined(stateOf(document, what), what);
     }
+  });
+
+  it("reads the buckets back, and does not claim to know what clients are not told", async () => {
+    const { document } = await runJson(["doctor", "--nats", nats.url]);
+    for (const bucket of ["godwit_ownership", "godwit_migrations"]) {
+      const finding = findingOf(document, `bucket ${bucket}`);
+      assert.strictEqual(finding?.state, "works");
+      for (const words of ["1 replica", "64 revisions", "no direct gets", "no deletes", "of 128 MiB used"])
+        assert.include(finding?.detail ?? "", words);
+    }
+    const sync = findingOf(document, "sync_interval");
+    assert.strictEqual(sync?.state, "absent");
+    assert.match(sync?.detail ?? "", /^not known: .*--nats-monitor/);
+  });
+
+  it("minds a server that acknowledges before it writes to the disk, and buckets that are not there", async () => {
+    let monitor = "";
+    const lazy = await startNats({
+      storeDir: join(directory, "lazy"),
+      jetstream: false,
+      config: `jetstream { store_dir: ${JSON.stringify(join(directory, "lazy"))} }\nhttp: "127.0.0.1:-1"`,
+      log: (line) => {
+        monitor ||= /Starting http monitor on (\S+)/.exec(line)?.[1] ?? "";
+      },
+    });
+    const { code, document } = await runJson(["doctor", "--nats", lazy.url, "--nats-monitor", `http://${monitor}`]);
+    await lazy.stop();
+    assert.strictEqual(code, 1);
+    assert.include(document.error.reason, "sync_interval: 2 m 00 s");
+    assert.include(document.error.reason, "bucket godwit_ownership: not there; run `godwit setup-nats`");
   });
 
   it("does not mind that nobody is where NATS would be by default", async () => {

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type LocalNats, startNats } from "@godwit/fabric/local-nats";
 import { afterAll, assert, beforeAll, describe, it } from "vitest";
-import { processesWith, runJson, type Started, start } from "./godwit-process.ts";
+import { processesWith, run, runJson, type Started, start } from "./godwit-process.ts";
 
 /** Two nodes and a coordinator start one after the other on a machine that may be busy, ms. */
 const START_MS = 120_000;
@@ -38,6 +38,7 @@ describe("a coordinator and two nodes", () => {
     directory = mkdtempSync(join(tmpdir(), "godwit-hosts-"));
     memory = mkdtempSync("/dev/shm/godwit-hosts-");
     nats = await startNats({ storeDir: join(directory, "nats") });
+    assert.strictEqual((await run(["setup-nats", "--nats", nats.url])).code, 0);
     coordinator = start(["coordinator"], { environment: { GODWIT_NATS: nats.url } });
     await Promise.all([coordinator.printed("the coordinator is ready"), startNode("a", ...GUEST), startNode("b")]);
   }, START_MS);

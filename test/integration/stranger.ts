@@ -19,7 +19,7 @@ export interface Stranger {
 }
 
 export const joinAsStranger = async (world: World, subject: string): Promise<Stranger> => {
-  const nc = await connect({ servers: world.cluster.url, name: "stranger" });
+  const nc = await connect({ servers: world.cluster.url.split(","), name: "stranger" });
   const heard: Overheard[] = [];
   const listeners: Array<(message: Overheard) => void> = [];
   nc.subscribe(subject, {

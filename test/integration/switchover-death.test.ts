@@ -1,7 +1,7 @@
-import { DestinationReport, isMalformed, json, SourceReport } from "@godwit/protocol";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { resumePaused } from "../../services/cli/src/client.ts";
 import { expectMoved, expectRunsOnce } from "./outcome.ts";
+import { REPORTS, reported } from "./reported.ts";
 import { joinAsStranger, type Stranger } from "./stranger.ts";
 import { type ActorName, loaderOf, MIB, openWorld, senderOf, type World } from "./world.ts";
 
@@ -9,28 +9,12 @@ let world: World;
 let stranger: Stranger;
 beforeAll(async () => {
   world = await openWorld();
-  stranger = await joinAsStranger(world, "godwit.m.*.report.*");
+  stranger = await joinAsStranger(world, REPORTS);
 });
 afterAll(async () => {
   await stranger?.close();
   await world?.close();
 });
-
-const codecs = { source: json(SourceReport), destination: json(DestinationReport) };
-
-/** Resolves, within the turn in which the report came, with the first one of the migration in this phase. */
-const reported = (migration: string, side: "source" | "destination", phase: string, act: () => void): Promise<void> =>
-  new Promise((resolve) => {
-    let done = false;
-    stranger.onMessage(({ subject, data }) => {
-      if (done || subject !== `godwit.m.${migration}.report.${side}`) return;
-      const report = codecs[side].decode(data);
-      if (isMalformed(report) || report.phase !== phase) return;
-      done = true;
-      act();
-      resolve();
-    });
-  });
 
 const MOMENTS: ReadonlyArray<{
   readonly name: string;
@@ -64,7 +48,7 @@ describe("during the switchover", () => {
     await journey.until((info) => info.status === "pre-switchover");
     const pid = world.pidOf(moment.actor);
     const kill = () => void process.kill(pid, "SIGKILL");
-    const killed = moment.report === undefined ? null : reported(journey.id, ...moment.report, kill);
+    const killed = moment.report === undefined ? null : reported(stranger, journey.id, moment.report, kill);
     await world.run(resumePaused({ migration: journey.id }));
     if (killed === null) kill();
     await killed;

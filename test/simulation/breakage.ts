@@ -1,8 +1,15 @@
 /** Protections that a run can leave out, to show that the invariants notice. */
-export type Breakage =
-  | "no round fence"
-  | "no epoch check"
-  | "acknowledge before applying"
-  | "clear the dirty bitmap late"
-  | "start without compare-and-set"
-  | "an unknown answer is taken for a yes";
+export const BREAKAGES = [
+  "no round fence",
+  "no epoch check",
+  "acknowledge before applying",
+  "clear the dirty bitmap late",
+  "start without compare-and-set",
+  "an unknown answer is taken for a yes",
+  "a lost reply is taken for a no",
+  "resume by a timer",
+  "a restarted loader forgets its fence",
+  "device slices in the order of arrival",
+  "no verification",
+] as const;
+export type Breakage = (typeof BREAKAGES)[number];

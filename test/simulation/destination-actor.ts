@@ -1,26 +1,30 @@
 /** A destination loader on the simulated network: the real decisions, a model of the incoming guest beneath. */
-import type { SimNetwork } from "@godwit/fabric/simulation";
 import * as Loader from "@godwit/loader/decisions";
 import { type DestinationCommand, subjects } from "@godwit/protocol";
 import type { Breakage } from "./breakage.ts";
-import { checkAlways, checkStart, type GuestModel } from "./guest-model.ts";
-import { NODE_B } from "./names.ts";
+import {
+  arrivedDeviceState,
+  checkStart,
+  digestOf,
+  type GuestModel,
+  prepareIncoming,
+  Violation,
+} from "./guest-model.ts";
+import { GUEST, LOADER as NAME, NODE_B } from "./names.ts";
 import { readOwnership, writeOwnership } from "./ownership-register.ts";
 import { between } from "./random-times.ts";
+import type { Scene } from "./scene.ts";
 import type { SimPacket } from "./worker-actor.ts";
 
-const NAME = "loader";
+/** How soon the end of a guest's process is noticed, ms. */
+const WATCH_MS = 1;
 const RECOVERY_LOOKS = 6;
 const RECOVERY_LOOK_MS = 300;
 /** A write of the dead may land seconds after its author's successor has looked. */
 const RECOVERY_SLOW_LOOK_MS = 2000;
 
-export const bootDestination = (
-  network: SimNetwork,
-  guest: GuestModel,
-  incarnation: string,
-  broken: ReadonlySet<Breakage>,
-): void => {
+export const bootDestination = (scene: Scene, incarnation: string): void => {
+  const { network, guest, broken } = scene;
   const loader: Loader.Loader = { node: NODE_B, incarnation, destinations: new Map(), discarding: new Set() };
 
   const runGuest = (): void => {
@@ -28,7 +32,6 @@ export const bootDestination = (
     checkStart(guest);
     guest.destinationRuns = true;
     guest.starts++;
-    checkAlways(guest);
   };
   const local = (delayMs: number, what: () => void, done: () => void): void => {
     network.after(delayMs, what);
@@ -40,6 +43,7 @@ export const bootDestination = (
       NAME,
       looks === RECOVERY_LOOKS ? 0 : looks > 1 ? RECOVERY_LOOK_MS : RECOVERY_SLOW_LOOK_MS,
       (entry) => {
+        if (!Loader.isIdle(loader, GUEST)) return;
         if (entry === "Unknown") return recoverAfterStart(looks);
         const recovery = Loader.recover(entry, NODE_B, `${incarnation}-recovery`, false);
         if (recovery._tag === "Start") return local(between(network, 0.1, 2), runGuest, () => {});
@@ -49,6 +53,12 @@ export const bootDestination = (
 
   const step = (destination: Loader.Destination, event: Loader.DestinationEvent): void => {
     for (const effect of Loader.step(destination, event, network.now())) perform(destination, effect);
+    scene.saw("destination", destination.phase._tag);
+    if (Loader.isOver(destination)) forget(destination);
+  };
+  /** The session is over: nobody goes on with its file. */
+  const forget = (destination: Loader.Destination): void => {
+    if (scene.kept?.epoch === destination.epoch) scene.kept = null;
   };
   const wakes = new Map<Loader.Destination, number>();
   const wake = (destination: Loader.Destination, at: number): void => {
@@ -92,29 +102,34 @@ export const bootDestination = (
     }
     switch (localStep) {
       case "prepare":
-        // A new incoming guest has empty memory.
         return local(
           took,
           () => {
-            guest.destination.fill(0);
+            if (destination.life > 0) return;
+            // One that waits keeps what it has; the device state is gathered anew for each session.
+            if (!guest.incoming || guest.loaded !== null) prepareIncoming(guest);
             guest.arrived.clear();
-            guest.loaded = false;
-            guest.incoming = true;
           },
-          () =>
-            step(destination, {
-              _tag: "Prepared",
-              words: new Uint32Array(Loader.Fence.wordsOf(Loader.pagesOf(destination.offer))),
-            }),
+          () => step(destination, { _tag: "Prepared", words: keep(destination) }),
         );
-      case "load-device-state":
+      case "load-device-state": {
+        const arrived = arrivedDeviceState(guest);
+        const unordered = broken.has("device slices in the order of arrival");
+        if (
+          !guest.incoming ||
+          (guest.loaded === null && !unordered && digestOf(arrived) !== destination.promise?.manifest.deviceDigest)
+        ) {
+          const failure = { code: "device-state-failed", actor: "loader", step: "load", reason: "it differs" } as const;
+          network.timer(NAME, took, () => step(destination, { _tag: "LocalFailed", step: localStep, failure }));
+          return;
+        }
+        guest.loaded ??= unordered ? Uint32Array.from(guest.arrived.values()) : arrived;
         return local(
           took,
-          () => {
-            guest.loaded = guest.arrived.size === 2;
-          },
+          () => {},
           () => step(destination, { _tag: "DeviceStateLoaded" }),
         );
+      }
       case "resume":
         return local(took, runGuest, () => step(destination, { _tag: "Resumed" }));
       case "discard":
@@ -127,39 +142,73 @@ export const bootDestination = (
         );
     }
   };
+  /** The words of the session's fence, on the disk of this host. */
+  const keep = (destination: Loader.Destination): Uint32Array => {
+    if (destination.life > 0 && scene.kept !== null) {
+      scene.kept.life = destination.life;
+      return scene.kept.words;
+    }
+    const { migration, source, epoch, term, offer } = destination;
+    const words = new Uint32Array(Loader.Fence.wordsOf(Loader.pagesOf(offer)));
+    scene.kept = { migration, incarnation: destination.incarnation, source, epoch, term, offer, life: 0, words };
+    return words;
+  };
+
   const receive = (destination: Loader.Destination, packet: SimPacket): void => {
+    if (loader.destinations.get(destination.migration) !== destination) return;
     if (!admits(destination, packet, broken)) return;
-    if (Loader.Fence.isApplied(destination.fence, packet)) return;
-    const early = broken.has("acknowledge before applying") && network.random() < 0.05;
-    if (!early) apply(guest, packet);
-    Loader.Fence.applied(destination.fence, packet);
-    network.send(NAME, subjects.acknowledgement(destination.migration), {
-      _tag: "Applied",
-      epoch: packet.epoch,
-      round: packet.round,
-      incarnation,
-      items: Uint32Array.of(packet.item),
-      normalPages: packet.values.length,
-      wireBytes: packet.values.length * 4096,
-    });
+    const { epoch, round, item, work } = packet;
+    const answer = { epoch, round, incarnation: destination.incarnation, items: Uint32Array.of(item) };
+    const subject = subjects.acknowledgement(destination.migration);
+    if (!Loader.Fence.isApplied(destination.fence, packet)) {
+      if (guest.destinationRuns) throw new Violation("a page was written into a running guest");
+      const differing = work.kind === "check" ? compare(guest, packet) : null;
+      if (differing !== null && !broken.has("no verification"))
+        return network.send(NAME, subject, { _tag: "Differs", ...answer, differing });
+      const early = broken.has("acknowledge before applying") && network.random() < 0.05;
+      if (!early) apply(guest, packet);
+      Loader.Fence.applied(destination.fence, packet);
+    }
+    const pages = work.kind === "pages" ? work.pages : 0;
+    network.send(NAME, subject, { _tag: "Applied", ...answer, normalPages: pages, wireBytes: pages * 4096 });
     step(destination, { _tag: "PacketsApplied" });
+  };
+
+  const begin = (destination: Loader.Destination): void => {
+    network.subscribe(NAME, subjects.channels(destination.migration), (packet) =>
+      receive(destination, packet as SimPacket),
+    );
+    network.subscribe(NAME, subjects.switching(destination.migration), (told) =>
+      step(destination, { _tag: "SwitchingTold", epoch: (told as { epoch: number }).epoch }),
+    );
+    for (const effect of Loader.begin) perform(destination, effect);
+    scene.saw("destination", destination.phase._tag);
+  };
+  /** What a former life has left, if its guest is still there. */
+  const resume = (): void => {
+    const { kept } = scene;
+    if (kept === null || !guest.incoming || guest.destinationRuns) {
+      scene.kept = null;
+      return;
+    }
+    if (broken.has("a restarted loader forgets its fence")) kept.words.fill(0);
+    const destination = Loader.makeDestination({
+      ...kept,
+      guest: GUEST,
+      node: NODE_B,
+      life: kept.life + 1,
+      now: network.now(),
+    });
+    loader.destinations.set(kept.migration, destination);
+    begin(destination);
   };
 
   network.subscribe(NAME, subjects.destination(NODE_B), (payload) => {
     const command = payload as DestinationCommand;
     const routed = Loader.route(loader, command, network.now());
     switch (routed._tag) {
-      case "Begin": {
-        const { destination } = routed;
-        network.subscribe(NAME, subjects.channels(destination.migration), (packet) =>
-          receive(destination, packet as SimPacket),
-        );
-        network.subscribe(NAME, subjects.switching(destination.migration), (told) =>
-          step(destination, { _tag: "SwitchingTold", epoch: (told as { epoch: number }).epoch }),
-        );
-        for (const effect of Loader.begin) perform(destination, effect);
-        return;
-      }
+      case "Begin":
+        return begin(routed.destination);
       case "Step":
         return step(routed.destination, routed.event);
       case "Show":
@@ -170,6 +219,12 @@ export const bootDestination = (
         return;
     }
   });
+  scene.incomingEnded = () =>
+    network.timer(NAME, WATCH_MS, () => {
+      const failure = { code: "guest-failed", actor: "loader", step: "watch", reason: "it is gone" } as const;
+      for (const destination of loader.destinations.values()) step(destination, { _tag: "GuestEnded", failure });
+    });
+  resume();
   recoverAfterStart(RECOVERY_LOOKS);
 };
 
@@ -180,14 +235,32 @@ const admits = (destination: Loader.Destination, packet: SimPacket, broken: Read
   return verdict === "apply";
 };
 
-const apply = (guest: GuestModel, packet: SimPacket): void => {
-  if (packet.work.kind === "slice") {
-    if (packet.saved !== null) guest.arrived.set(packet.work.offset, packet.saved);
+const apply = (guest: GuestModel, { work, values }: SimPacket): void => {
+  if (work.kind === "check") return;
+  if (work.kind === "slice") {
+    // As a file takes it: written again, a slice stands where it stood.
+    guest.arrived.set(work.offset, values[0]!);
     return;
   }
-  const { runs } = packet.work;
   let index = 0;
-  for (let r = 0; r < runs.length; r += 2) {
-    for (let page = runs[r]!; page < runs[r]! + runs[r + 1]!; page++) guest.destination[page] = packet.values[index++]!;
+  for (let r = 0; r < work.runs.length; r += 2) {
+    for (let page = work.runs[r]!; page < work.runs[r]! + work.runs[r + 1]!; page++)
+      guest.destination[page] = values[index++]!;
   }
+};
+
+/** Which pages of a check are not what the source says, or null when all are. */
+const compare = (guest: GuestModel, { work, values }: SimPacket): Uint8Array | null => {
+  if (work.kind !== "check") return null;
+  const differing = new Uint8Array((work.pages + 7) >>> 3);
+  let index = 0;
+  let equal = true;
+  for (let r = 0; r < work.runs.length; r += 2) {
+    for (let page = work.runs[r]!; page < work.runs[r]! + work.runs[r + 1]!; page++, index++) {
+      if (guest.destination[page] === values[index]) continue;
+      equal = false;
+      differing[index >>> 3]! |= 1 << (index & 7);
+    }
+  }
+  return equal ? null : differing;
 };

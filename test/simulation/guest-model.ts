@@ -1,4 +1,8 @@
-/** A guest as the simulation knows it: numbers for pages, one ledger for its device state. Both copies live outside the actors, as real guests do. */
+/** A guest as the simulation knows it: numbers for pages, two slices of device state. Both copies live outside the actors, as real guests do. */
+
+/** Bytes of one slice: where the second begins. */
+export const SLICE_BYTES = 256 * 1024;
+export const SLICES = 2;
 
 export interface GuestModel {
   /** What each page holds; the source's guest writes here. */
@@ -8,12 +12,15 @@ export interface GuestModel {
   sourceRuns: boolean;
   destinationRuns: boolean;
   sourceDiscarded: boolean;
+  /** The guest has shut down, or its process was killed: it runs nowhere, unless it had been handed over. */
+  sourceEnded: boolean;
   writes: number;
-  /** Device state: the number of writes at the time it was saved. */
+  /** Device state as it was saved last: one number for each slice, none of which was ever saved before. */
   saved: Uint32Array | null;
-  /** Slices of the device state that arrived, by offset; its content when loaded. */
-  readonly arrived: Map<number, Uint32Array>;
-  loaded: boolean;
+  /** The device state as it arrives at the destination, by offset, and as it was loaded. */
+  readonly arrived: Map<number, number>;
+  loaded: Uint32Array | null;
+  /** An incoming guest is there: its memory outlives a loader, and goes with its host. */
   incoming: boolean;
   /** How often the guest was started at the destination. */
   starts: number;
@@ -26,13 +33,24 @@ export const makeGuest = (pages: number): GuestModel => ({
   sourceRuns: true,
   destinationRuns: false,
   sourceDiscarded: false,
+  sourceEnded: false,
   writes: 1,
   saved: null,
   arrived: new Map(),
-  loaded: false,
+  loaded: null,
   incoming: false,
   starts: 0,
 });
+
+/** Lets the source's guest go on, if it is still there. */
+export const resumeSource = (guest: GuestModel): void => {
+  if (!guest.sourceEnded) guest.sourceRuns = true;
+};
+
+export const endSource = (guest: GuestModel): void => {
+  guest.sourceRuns = false;
+  guest.sourceEnded = true;
+};
 
 /** One write of a running source guest. */
 export const write = (guest: GuestModel, page: number): void => {
@@ -41,12 +59,34 @@ export const write = (guest: GuestModel, page: number): void => {
   guest.dirty.add(page);
 };
 
+/** Saves the device state anew; returns its digest. */
+export const saveDeviceState = (guest: GuestModel): number => {
+  guest.saved = Uint32Array.from({ length: SLICES }, () => ++guest.writes);
+  return digestOf(guest.saved);
+};
+
+export const digestOf = (slices: Uint32Array): number =>
+  slices.reduce((digest, slice) => (digest * 31 + slice) % 2 ** 31, 7);
+
+/** The device state that has arrived, in the order of its offsets. */
+export const arrivedDeviceState = (guest: GuestModel): Uint32Array =>
+  Uint32Array.from([...guest.arrived.entries()].sort(([a], [b]) => a - b).map(([, slice]) => slice));
+
+/** A new incoming guest has empty memory and no device state. */
+export const prepareIncoming = (guest: GuestModel): void => {
+  guest.destination.fill(0);
+  guest.arrived.clear();
+  guest.loaded = null;
+  guest.incoming = true;
+};
+
 export class Violation extends Error {}
 
 /** What must hold at every instant. */
 export const checkAlways = (guest: GuestModel): void => {
   if (guest.sourceRuns && guest.destinationRuns) throw new Violation("two guests run");
-  if (guest.destinationRuns && guest.starts > 1) throw new Violation("the guest was started twice at the destination");
+  if (guest.starts > 1) throw new Violation("the guest was started twice at the destination");
+  if (guest.sourceRuns && guest.sourceDiscarded) throw new Violation("a guest runs that was discarded");
 };
 
 /** What must hold when the guest starts at the destination. */
@@ -57,5 +97,8 @@ export const checkStart = (guest: GuestModel): void => {
       `page ${wrong} is ${guest.destination[wrong]} at the destination, ${guest.source[wrong]} at the source`,
     );
   }
-  if (!guest.loaded) throw new Violation("the guest started without its device state");
+  const { saved, loaded } = guest;
+  if (loaded === null) throw new Violation("the guest started without its device state");
+  if (saved === null || loaded.length !== saved.length || loaded.some((slice, i) => slice !== saved[i]))
+    throw new Violation(`the device state is ${loaded.join(" ")}, and ${saved?.join(" ")} was saved`);
 };

@@ -1,28 +1,46 @@
 /** One whole migration on the simulated network, from a seed: faults first, then quiet, then everything must have settled. */
 import { SimNetwork, STORMY, type Trace } from "@godwit/fabric/simulation";
-import { OWNERSHIP_BUCKET, type OwnershipRecord } from "@godwit/protocol";
+import { isEnded, OWNERSHIP_BUCKET, type OwnershipRecord } from "@godwit/protocol";
 import type { Breakage } from "./breakage.ts";
-import { bootCoordinator, type Saved } from "./coordinator-actor.ts";
+import { bootCoordinator, isAsked, savedTruth } from "./coordinator-actor.ts";
 import { bootDestination } from "./destination-actor.ts";
-import { checkAlways, type GuestModel, makeGuest, Violation, write } from "./guest-model.ts";
-import { GUEST, PAGES, WORKERS } from "./names.ts";
+import { checkAlways, makeGuest, Violation, write } from "./guest-model.ts";
+import { COORDINATORS, GUEST, LOADER, PAGES, SENDER, WORKERS } from "./names.ts";
+import { type Fault, release, type Strikes } from "./nemesis.ts";
 import { between } from "./random-times.ts";
+import type { Scene } from "./scene.ts";
 import { bootSource } from "./source-actor.ts";
 import { bootWorker } from "./worker-actor.ts";
 
 /** How long faults go on, and how long everything may take to settle after them, virtual ms. */
 const STORM_MS = 4000;
 /** Some storms are so long that a sleeping actor is given up for lost. */
-const LONG_STORM_MS = 60_000;
+const LONG_STORM_MS = 75_000;
 const LONG_STORM_RATE = 0.05;
-const SETTLE_MS = 120_000;
-/** Faults of actors in one run. */
-const ACTOR_FAULTS_MAX = 4;
+const SETTLE_MS = 200_000;
+/** In half of the runs pages are compared, and some of them change on their way. */
+const VERIFY_RATE = 0.5;
+const FLIP_RATE = 0.02;
+
+export interface RunOptions {
+  readonly broken?: ReadonlyArray<Breakage>;
+  readonly trace?: Trace;
+  /** Only these, when given; otherwise all. */
+  readonly faults?: ReadonlyArray<Fault>;
+  readonly verify?: boolean;
+  /** The guest writes all its pages as often as any. */
+  readonly hotPages?: number;
+  readonly strikes?: Strikes;
+}
 
 export interface Outcome {
   readonly ended: string;
   readonly runsAt: "source" | "destination";
   readonly attempts: number;
+  /** Coordinators that the migration has had, one after the other. */
+  readonly terms: number;
+  /** Pages that changed on their way. */
+  readonly flips: number;
   readonly counters: SimNetwork["counters"];
 }
 
@@ -50,99 +68,106 @@ const hex = (network: SimNetwork): string =>
     .padStart(8, "0")
     .repeat(2);
 
-export const run = (
-  seed: number,
-  options: { readonly broken?: ReadonlyArray<Breakage>; readonly trace?: Trace; readonly zombies?: boolean } = {},
-): Outcome => {
+export const run = (seed: number, options: RunOptions = {}): Outcome => {
   const { trace } = options;
-  const broken = new Set(options.broken);
   const network = new SimNetwork({ seed, ...(trace === undefined ? {} : { trace }) });
   drawFaults(network);
-  const guest = makeGuest(PAGES);
-  const saved: Saved = { term: 0, attempt: 1, migration: null, ended: null };
+  const verify = network.random() < VERIFY_RATE;
+  const flips = network.random() < 0.5 ? FLIP_RATE : 0;
+  const scene: Scene = {
+    network,
+    guest: makeGuest(PAGES),
+    broken: new Set(options.broken),
+    verify: options.verify ?? verify,
+    flipRate: (options.verify ?? verify) ? flips : 0,
+    switchoverDeadlineMs: network.random() < 0.5 ? 3000 : 150,
+    kept: null,
+    flips: 0,
+    sourceEnded: () => {},
+    incomingEnded: () => {},
+    saw: trace === undefined ? () => {} : tracePhases(network, trace),
+  };
+  release(scene, options.strikes ?? new Map(), options.faults);
   network.start("supervisor");
-  for (const worker of WORKERS) network.start(worker, () => bootWorker(network, guest, worker));
-  network.start("sender", () => bootSource(network, guest, hex(network), broken));
-  network.start("loader", () => bootDestination(network, guest, hex(network), broken));
-  network.start("coordinator", () => bootCoordinator(network, saved, {}));
-  guestWrites(network, guest, options.zombies === true ? PAGES : 1 + Math.floor(network.random() * 30));
+  for (const worker of WORKERS) network.start(worker, () => bootWorker(scene, worker));
+  network.start(SENDER, () => bootSource(scene, hex(network)));
+  network.start(LOADER, () => bootDestination(scene, hex(network)));
+  for (const name of COORDINATORS) network.start(name, () => bootCoordinator(scene, name, hex(network), isAsked(name)));
+  guestWrites(scene, options.hotPages ?? 1 + Math.floor(network.random() * 30));
   const stormMs = network.random() < LONG_STORM_RATE ? LONG_STORM_MS : STORM_MS;
-  if (options.zombies === true) zombies(network);
-  else actorFaults(network, stormMs);
-  network.run({ untilMs: stormMs });
+  const check = (): void => checkStep(scene);
+  network.run({ untilMs: stormMs, check });
   network.quiet();
-  for (let until = stormMs; until < stormMs + SETTLE_MS && !settled(saved, guest); until += 500)
-    network.run({ untilMs: until + 500 });
-  return judge(network, saved, guest);
+  for (let until = stormMs; until < stormMs + SETTLE_MS && !settled(scene); until += 500)
+    network.run({ untilMs: until + 500, check });
+  return judge(scene);
 };
 
-const settled = (saved: Saved, guest: GuestModel): boolean =>
-  saved.ended !== null &&
-  (guest.sourceRuns || guest.destinationRuns) &&
-  (!guest.destinationRuns || guest.sourceDiscarded);
+/** Each phase once, when it begins. */
+const tracePhases = (network: SimNetwork, trace: Trace): Scene["saw"] => {
+  const shown = new Map<string, string>();
+  return (side, phase) => {
+    if (shown.get(side) === phase) return;
+    shown.set(side, phase);
+    trace(network.now(), "phase", side, phase);
+  };
+};
+
+const recordOf = ({ network }: Scene): OwnershipRecord | undefined =>
+  network.register(OWNERSHIP_BUCKET).truth(GUEST)?.value as OwnershipRecord | undefined;
+
+/** After every step: what must hold of the guests, and between them and the record. */
+const checkStep = (scene: Scene): void => {
+  const { guest } = scene;
+  checkAlways(guest);
+  const state = recordOf(scene)?.state ?? "source";
+  if (guest.sourceRuns && state !== "source")
+    throw new Violation(`the guest runs at the source, the record says ${state}`);
+  if (guest.destinationRuns && state !== "destination")
+    throw new Violation(`the guest runs at the destination, the record says ${state}`);
+};
+
+/** How the migration ended, in the words of whoever coordinates it. */
+const endingOf = (scene: Scene): string | null => {
+  const status = savedTruth(scene)?.info.status ?? "none";
+  return isEnded(status) ? status : null;
+};
+
+const settled = (scene: Scene): boolean => {
+  const { guest } = scene;
+  if (endingOf(scene) === null) return false;
+  return guest.destinationRuns ? guest.sourceDiscarded : guest.sourceRuns || guest.sourceEnded;
+};
 
 /** The guest writes all the time: a hot set, and now and then anywhere. */
-const guestWrites = (network: SimNetwork, guest: GuestModel, hot: number): void => {
+const guestWrites = ({ network, guest }: Scene, hot: number): void => {
   const pause = between(network, 0.5, 10);
   const beat = (): void => {
     write(guest, Math.floor(network.random() * (network.random() < 0.9 ? hot : PAGES)));
-    checkAlways(guest);
     if (!guest.destinationRuns) network.after(network.random() * pause * 2, beat);
   };
   beat();
 };
 
-const actorFaults = (network: SimNetwork, stormMs: number): void => {
-  const actors = ["sender", "loader", "coordinator", ...WORKERS];
-  const count = Math.floor(network.random() * (ACTOR_FAULTS_MAX + 1));
-  for (let fault = 0; fault < count; fault++) {
-    const actor = actors[Math.floor(network.random() * actors.length)]!;
-    const kind = network.random();
-    network.after(network.random() ** 2 * STORM_MS, () => {
-      const forMs = between(network, 50, stormMs / 2);
-      if (kind < 0.4) {
-        network.crash(actor, forMs);
-        if (actor.startsWith("worker")) network.send("supervisor", "supervisor.worker", { worker: actor, up: false });
-      } else if (kind < 0.7) network.pause(actor, forMs);
-      else if (kind < 0.8) network.disconnect(actor, forMs);
-      else if (kind < 0.9) {
-        zombie(network, forMs);
-      } else network.partition(actor, `register:${OWNERSHIP_BUCKET}`, forMs);
-    });
+const judge = (scene: Scene): Outcome => {
+  const { guest, network } = scene;
+  const state = recordOf(scene)?.state;
+  const saved = savedTruth(scene);
+  const ended = endingOf(scene);
+  if (saved === null || ended === null) {
+    throw new Violation(`the migration never ended (${saved?.info.status}, term ${saved?.term}, record ${state})`);
   }
-  if (network.random() < 0.1)
-    network.after(network.random() * 2000, () => network.send("supervisor", "test.cancel", null));
-};
-
-/** A worker that outlives an attempt: it sleeps with packets in its hands while everything begins anew. */
-const zombie = (network: SimNetwork, forMs: number): void => {
-  network.pause(WORKERS[0], forMs);
-  network.crash(network.random() < 0.5 ? "sender" : "loader", 50);
-};
-
-/** Nothing but zombies, and all of them while pages move. */
-const zombies = (network: SimNetwork): void => {
-  for (let fault = 0; fault < ACTOR_FAULTS_MAX; fault++) {
-    network.after(between(network, 5, 200), () => zombie(network, between(network, 800, 2000)));
-  }
-};
-
-const judge = (network: SimNetwork, saved: Saved, guest: GuestModel): Outcome => {
-  checkAlways(guest);
-  const record = network.register(OWNERSHIP_BUCKET).truth(GUEST)?.value as OwnershipRecord | undefined;
-  if (saved.ended === null)
-    throw new Violation(`the migration never ended (${saved.migration?.phase._tag}, record ${record?.state})`);
-  if (!guest.sourceRuns && !guest.destinationRuns)
-    throw new Violation(`${saved.ended}, and no guest runs (record ${record?.state})`);
-  if (guest.destinationRuns !== (saved.ended === "completed")) {
-    throw new Violation(
-      `${saved.ended}, and the guest runs at the ${guest.destinationRuns ? "destination" : "source"}`,
-    );
-  }
+  if (!guest.sourceRuns && !guest.destinationRuns && !guest.sourceEnded)
+    throw new Violation(`${ended}, and no guest runs (record ${state})`);
+  if (guest.destinationRuns !== (ended === "completed"))
+    throw new Violation(`${ended}, and the guest runs at the ${guest.destinationRuns ? "destination" : "source"}`);
+  if (ended === "failed" && saved.info["error-desc"] === undefined) throw new Violation("failed, and nobody says why");
   return {
-    ended: saved.ended,
+    ended,
     runsAt: guest.destinationRuns ? "destination" : "source",
     attempts: saved.attempt,
+    terms: saved.term,
+    flips: scene.flips,
     counters: network.counters,
   };
 };

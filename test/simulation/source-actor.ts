@@ -1,24 +1,20 @@
 /** A RAM sender on the simulated network: the real decisions, a model of the guest beneath. */
-import type { SimNetwork } from "@godwit/fabric/simulation";
 import { PACKET_PAGES_MAX, type SourceCommand, subjects } from "@godwit/protocol";
 import * as Source from "@godwit/ram-sender/decisions";
-import type { Breakage } from "./breakage.ts";
-import { checkAlways, type GuestModel } from "./guest-model.ts";
-import { GUEST, NODE_A, PAGE_BYTES, WORKERS } from "./names.ts";
+import { resumeSource, SLICE_BYTES, SLICES, saveDeviceState } from "./guest-model.ts";
+import { GUEST, SENDER as NAME, NODE_A, PAGE_BYTES, WORKERS } from "./names.ts";
 import { readOwnership, writeOwnership } from "./ownership-register.ts";
 import { between } from "./random-times.ts";
+import type { Scene } from "./scene.ts";
 
-const NAME = "sender";
 /** A stale answer at the start must not decide: the record is looked at so often, this far apart, ms. */
+/** How soon the end of a guest's process is noticed, ms. */
+const WATCH_MS = 1;
 const RECOVERY_LOOKS = 6;
 const RECOVERY_LOOK_MS = 300;
 
-export const bootSource = (
-  network: SimNetwork,
-  guest: GuestModel,
-  incarnation: string,
-  broken: ReadonlySet<Breakage>,
-): void => {
+export const bootSource = (scene: Scene, incarnation: string): void => {
+  const { network, guest, broken } = scene;
   const sender: Source.Sender = {
     node: NODE_A,
     incarnation,
@@ -28,10 +24,7 @@ export const bootSource = (
   };
   const local = (delayMs: number, what: () => void, done: () => void): void => {
     // The guest is another process: what it was asked to do happens even when the asker has died.
-    network.after(delayMs, () => {
-      what();
-      checkAlways(guest);
-    });
+    network.after(delayMs, what);
     network.timer(NAME, delayMs + 0.2, done);
   };
   const recoverAfterStart = (looks: number): void => {
@@ -76,18 +69,13 @@ export const bootSource = (
         () => sender.recovering.delete(GUEST),
       );
     if (!recovery.resume || guest.sourceRuns) return close();
-    local(
-      between(network, 0.1, 2),
-      () => {
-        guest.sourceRuns = true;
-      },
-      close,
-    );
+    local(between(network, 0.1, 2), () => resumeSource(guest), close);
   };
 
   const step = (source: Source.Source, event: Source.SourceEvent): void => {
     if (!sender.sources.has(source.migration) && event._tag !== "Tick") return;
     for (const effect of Source.step(source, event, network.now())) perform(source, effect);
+    scene.saw("source", source.phase._tag);
   };
 
   const wakes = new Map<Source.Source, number>();
@@ -113,16 +101,13 @@ export const bootSource = (
           step(source, { _tag: "RecordRead", op: effect.op, entry }),
         );
       case "WriteRecord":
-        return writeOwnership(network, NAME, effect, (outcome) =>
-          step(source, {
-            _tag: "RecordWritten",
-            op: effect.record.op,
-            outcome:
-              broken.has("an unknown answer is taken for a yes") && outcome === "Unknown"
-                ? { revision: effect.revision }
-                : outcome,
-          }),
-        );
+        return writeOwnership(network, NAME, effect, (outcome) => {
+          if (outcome === "Unknown" && effect.record.state === "switching") {
+            if (broken.has("a lost reply is taken for a no")) resumeSource(guest);
+            if (broken.has("an unknown answer is taken for a yes")) outcome = { revision: effect.revision };
+          }
+          step(source, { _tag: "RecordWritten", op: effect.record.op, outcome });
+        });
       case "Dispatch":
         return network.send(NAME, subjects.work(NODE_A, effect.worker), {
           migration: source.migration,
@@ -145,7 +130,9 @@ export const bootSource = (
 
   const performLocal = (source: Source.Source, localStep: Source.LocalStep, round: number): void => {
     const took = between(network, 0.1, 3);
-    const fails = network.random() < network.faults.dropRate / 10 && localStep !== "resume" && localStep !== "discard";
+    const isGone = guest.sourceEnded && localStep !== "discard";
+    const isShaky = localStep !== "resume" && localStep !== "discard";
+    const fails = (network.random() < network.faults.dropRate / 10 && isShaky) || isGone;
     if (fails) {
       const failure = { code: "guest-failed", actor: "ram-sender", step: localStep, reason: "simulated" } as const;
       network.timer(NAME, took, () => step(source, { _tag: "LocalFailed", step: localStep, failure }));
@@ -194,6 +181,10 @@ export const bootSource = (
         );
       }
       case "pause":
+        if (broken.has("resume by a timer"))
+          network.after(source.parameters["switchover-deadline"], () => {
+            if (!guest.sourceDiscarded) resumeSource(guest);
+          });
         return local(
           took,
           () => {
@@ -201,20 +192,20 @@ export const bootSource = (
           },
           () => step(source, { _tag: "Paused" }),
         );
-      case "save-device-state":
+      case "save-device-state": {
+        let digest = 0;
         return local(
           took,
           () => {
-            guest.saved = Uint32Array.of(guest.writes, 7);
+            digest = saveDeviceState(guest);
           },
-          () => step(source, { _tag: "DeviceStateSaved", bytes: 2 * 256 * 1024, digest: 7 }),
+          () => step(source, { _tag: "DeviceStateSaved", bytes: SLICES * SLICE_BYTES, digest }),
         );
+      }
       case "resume":
         return local(
           took,
-          () => {
-            guest.sourceRuns = true;
-          },
+          () => resumeSource(guest),
           () => step(source, { _tag: "Resumed" }),
         );
       case "discard":
@@ -252,7 +243,9 @@ export const bootSource = (
       step(source, payload as Source.SourceEvent),
     );
     network.subscribe(NAME, subjects.destinationReport(source.migration), (payload) => {
-      const report = payload as { phase: string; epoch: number; incarnation: string; failure?: never };
+      const report = payload as { phase: string; epoch: number; incarnation: string; life: number; failure?: never };
+      const { epoch, incarnation, life } = report;
+      if (report.phase === "ready" && life > 0) step(source, { _tag: "DestinationResumed", epoch, incarnation, life });
       if (report.phase === "running")
         step(source, { _tag: "DestinationRunning", epoch: report.epoch, incarnation: report.incarnation });
       if (report.phase === "failed") {
@@ -270,6 +263,11 @@ export const bootSource = (
     for (const source of sender.sources.values())
       step(source, { _tag: event.up ? "WorkerUp" : "WorkerDown", worker: event.worker });
   });
+  scene.sourceEnded = () =>
+    network.timer(NAME, WATCH_MS, () => {
+      const failure = { code: "guest-failed", actor: "ram-sender", step: "watch", reason: "it has ended" } as const;
+      for (const source of sender.sources.values()) step(source, { _tag: "GuestEnded", failure });
+    });
   network.onLink(NAME, (connected) => {
     if (connected) for (const source of sender.sources.values()) step(source, { _tag: "LinkRestored" });
   });

@@ -1,10 +1,10 @@
 /** A multifd worker on the simulated network: stateless, slow now and then, and it reads memory when it gets to it, not when it was asked. */
-import type { SimNetwork } from "@godwit/fabric/simulation";
 import { subjects } from "@godwit/protocol";
 import type { Work } from "@godwit/ram-sender/decisions";
-import type { GuestModel } from "./guest-model.ts";
+import { SLICE_BYTES } from "./guest-model.ts";
 import { NODE_A } from "./names.ts";
 import { between } from "./random-times.ts";
+import type { Scene } from "./scene.ts";
 
 export interface SimItem {
   readonly migration: string;
@@ -14,10 +14,11 @@ export interface SimItem {
   readonly work: Work;
   readonly channel: number;
   readonly channelEpoch: number;
+  /** The file that a slice is read from: a later save makes a new one. */
   readonly saved: Uint32Array | null;
 }
 export interface SimPacket extends SimItem {
-  /** Values of the pages of `work`, in order. */
+  /** Values of the pages of `work`, in order; of a slice, its one. */
   readonly values: Uint32Array;
 }
 
@@ -25,19 +26,13 @@ export interface SimPacket extends SimItem {
 const PREEMPTED_RATE = 0.2;
 const PREEMPTED_MS = 40;
 
-export const bootWorker = (network: SimNetwork, guest: GuestModel, name: string): void => {
+export const bootWorker = (scene: Scene, name: string): void => {
+  const { network } = scene;
   network.send("supervisor", "supervisor.worker", { worker: name, up: true });
   network.subscribe(name, subjects.work(NODE_A, name), (payload) => {
     const item = payload as SimItem;
     network.timer(name, between(network, 0.1, 2), () => {
-      const values: number[] = [];
-      if (item.work.kind === "pages") {
-        const { runs } = item.work;
-        for (let r = 0; r < runs.length; r += 2) {
-          for (let page = runs[r]!; page < runs[r]! + runs[r + 1]!; page++) values.push(guest.source[page]!);
-        }
-      }
-      const packet: SimPacket = { ...item, values: Uint32Array.from(values) };
+      const packet: SimPacket = { ...item, values: read(scene, item) };
       // Stopped between reading and sending, a worker wakes up with old bytes in its hands (R7).
       network.timer(name, between(network, 0, network.random() < PREEMPTED_RATE ? PREEMPTED_MS : 1), () =>
         network.send(name, subjects.channel(item.migration, item.channel), packet),
@@ -45,3 +40,20 @@ export const bootWorker = (network: SimNetwork, guest: GuestModel, name: string)
     });
   });
 };
+
+const read = (scene: Scene, { work, saved }: SimItem): Uint32Array => {
+  const { guest, network } = scene;
+  if (work.kind === "slice") return Uint32Array.of(saved?.[work.offset / SLICE_BYTES] ?? 0);
+  const values: number[] = [];
+  for (let r = 0; r < work.runs.length; r += 2) {
+    for (let page = work.runs[r]!; page < work.runs[r]! + work.runs[r + 1]!; page++) values.push(guest.source[page]!);
+  }
+  if (work.kind === "pages" && scene.flipRate > 0 && network.random() < scene.flipRate) {
+    scene.flips++;
+    values[Math.floor(network.random() * values.length)]! ^= FLIPPED;
+    network.trace("flip", "memory", "a page changes between source and destination");
+  }
+  return Uint32Array.from(values);
+};
+/** No write of the guest's has this bit. */
+const FLIPPED = 2 ** 30;

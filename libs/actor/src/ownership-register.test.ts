@@ -1,9 +1,9 @@
 import { mkdtempSync, rmSync } from "node:fs";
-import { Fabric, NatsFabric } from "@godwit/fabric";
+import { Fabric, NatsFabric, setUpBuckets } from "@godwit/fabric";
 import { type LocalNats, startNats } from "@godwit/fabric/local-nats";
 import { SimFabric, simulate } from "@godwit/fabric/simulated";
 import { QUIET, SimNetwork, STORMY } from "@godwit/fabric/simulation";
-import { OWNERSHIP_BUCKET, type OwnershipRecord, type SettlementNext, settle } from "@godwit/protocol";
+import { BUCKETS, OWNERSHIP_BUCKET, type OwnershipRecord, type SettlementNext, settle } from "@godwit/protocol";
 import * as Cause from "effect/Cause";
 import * as Effect from "effect/Effect";
 import * as Exit from "effect/Exit";
@@ -33,6 +33,7 @@ describe("the ownership register on a real server", () => {
   beforeAll(async () => {
     directory = mkdtempSync("/tmp/godwit-register-");
     server = await startNats({ storeDir: directory });
+    await Effect.runPromise(setUpBuckets({ servers: server.url, name: "register test" }, BUCKETS));
   });
   afterAll(async () => {
     await server.stop();

@@ -3,7 +3,18 @@ import * as Schema from "effect/Schema";
 
 /** The network failed an operation; `retryable` says whether the same call can succeed later. */
 export class FabricError extends Schema.TaggedError<FabricError>()("FabricError", {
-  code: Schema.Literals(["nats-unreachable", "nats-too-old", "nats-no-jetstream", "nats-denied", "closed", "failed"]),
+  code: Schema.Literals([
+    "nats-unreachable",
+    "nats-too-old",
+    "nats-no-jetstream",
+    "nats-denied",
+    "nats-cluster-too-small",
+    "no-space",
+    "bucket-missing",
+    "bucket-unsafe",
+    "closed",
+    "failed",
+  ]),
   operation: Schema.String,
   reason: Schema.String,
   retryable: Schema.Boolean,

@@ -132,7 +132,11 @@ export class Fabric extends Context.Service<
     ) => Effect.Effect<Uint8Array, RequestError>;
     /** Serves until the scope ends. At most HANDLERS_MAX requests are handled at a time; further ones fail, retryable. */
     readonly serve: (service: ServiceDefinition) => Effect.Effect<void, FabricError, Scope.Scope>;
-    /** Opens the bucket of this name (a token), and creates it when there is none. */
+    /**
+     * Opens the bucket of this name (a token). It never makes one: a bucket that vanished, made anew, would say that no guest was
+     * ever handed over. Fails with `bucket-missing`, and with `bucket-unsafe` for one that is configured so that records could be
+     * lost or stale; the reason names each value.
+     */
     readonly bucket: (name: string) => Effect.Effect<Bucket, FabricError>;
     /** Beats every HEARTBEAT_MS until the scope ends, then says goodbye. */
     readonly announce: (member: Member) => Effect.Effect<void, FabricError, Scope.Scope>;

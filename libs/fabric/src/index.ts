@@ -1,7 +1,15 @@
 export * from "./errors.ts";
 export * from "./fabric.ts";
+export { type Mismatch, mismatchText } from "./nats/bucket-configuration.ts";
+export {
+  type BucketCopy,
+  type BucketReading,
+  type BucketSetup,
+  readBuckets,
+  setUpBuckets,
+} from "./nats/bucket-setup.ts";
 export { CONNECT_TIMEOUT_MS, type NatsOptions } from "./nats/connection.ts";
 export { NatsFabric } from "./nats/nats-fabric.ts";
-export { NATS_VERSION_MIN } from "./nats/version.ts";
+export { isSupportedVersion, NATS_VERSION_MIN } from "./nats/version.ts";
 export { letGo } from "./own-memory.ts";
 export { isToken, matchesSubject } from "./subject.ts";

@@ -18,6 +18,14 @@ export interface GuestDescription {
   readonly runState: RunState;
 }
 
+/** How a guest's own life ended. */
+export interface GuestEnding {
+  /** `shutdown`: in good order, by itself or by whoever it belongs to. `crashed`: its process is gone without a word, or it cannot go on. */
+  readonly how: "shutdown" | "crashed";
+  /** What happened, as a clause: "the guest shut itself down". */
+  readonly reason: string;
+}
+
 /**
  * One guest of this host, reached through its driver. All operations are idempotent: an actor that was restarted may
  * call them again. Every operation fails with a coded GodwitError; none leaves the guest running that was not.
@@ -36,6 +44,11 @@ export interface Guest {
   readonly loadDeviceState: (path: string) => Effect.Effect<void, GodwitError>;
   /** Source, after the destination runs: ends this copy for good. Destination, after a failed attempt: ready for another try, or gone. */
   readonly discard: Effect.Effect<void, GodwitError>;
+  /**
+   * Watches the guest's own life: returns once it has shut down, has crashed or is gone, at once if it was so before. A guest that is
+   * reset lives on. Never fails: as long as nothing can be learnt of its end, it is taken to live.
+   */
+  readonly ending: Effect.Effect<GuestEnding>;
 }
 
 /**

@@ -3,3 +3,4 @@ export * from "./guest.ts";
 export { openDestination, openGuest, openRegistered } from "./opening.ts";
 export * from "./qemu/index.ts";
 export { openRegistry, type Registry } from "./registry.ts";
+export { type GuestWatch, watchGuest } from "./watch.ts";

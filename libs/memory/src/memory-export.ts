@@ -30,6 +30,11 @@ export const exportBlocks = (
   });
 };
 
+/** Removes the exports of all migrations: for a sender that starts, and has none. */
+export const withdrawAllExports = (runtimeDirectory: string): void => {
+  rmSync(join(runtimeDirectory, "ram"), { recursive: true, force: true });
+};
+
 /** Removes everything a migration exported, device state included. */
 export const withdrawExports = (runtimeDirectory: string, migration: string): void => {
   rmSync(directoryOf(runtimeDirectory, migration), { recursive: true, force: true });

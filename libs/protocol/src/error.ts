@@ -15,12 +15,17 @@ export const REMEDIES = {
   "no-such-node": "`godwit nodes` lists the nodes that are up",
   "no-such-migration": "`godwit status` lists the migrations that are known",
   "migration-in-progress": "wait for it, or `godwit cancel` it",
+  "not-the-owner": "ask again: another coordinator owns the migration, or is just taking it over",
   "wrong-state": "`godwit status` shows the state; the command fits another one",
   // the ground it runs on
   "nats-unreachable": "check --nats/GODWIT_NATS, and that nats-server runs there",
   "nats-too-old": "upgrade nats-server to 2.10.23 or later (2.12.3 or later is better)",
   "nats-no-jetstream": "start nats-server with JetStream enabled (-js)",
   "nats-denied": "give these credentials the permissions that docs/operations.md lists",
+  "nats-cluster-too-small": "let three or five servers with JetStream run, or one without a cluster",
+  "bucket-missing":
+    "run `godwit setup-nats`; if the bucket was there before, find out first where each guest runs: its records are gone",
+  "bucket-unsafe": "run `godwit setup-nats`: it corrects what can be changed, and says what to do about the rest",
   "not-supported": "`godwit doctor` shows what this host offers",
   "no-space": "free space on the file system named, or give the guest a smaller memory",
   // agreement of both sides
@@ -29,6 +34,7 @@ export const REMEDIES = {
   "guest-not-movable": "start the guest as the message says",
   // what went wrong on the way
   "guest-failed": "look at the guest's own log",
+  "guest-shutdown": "none needed: the guest was shut down while it was moved; start it to move it",
   "tracker-failed": "choose another dirty tracker; `godwit doctor` shows which this host offers",
   "source-lost": "look at the log of the source's RAM sender; the guest keeps running at the source",
   "destination-lost": "look at the log of the destination loader; the guest keeps running at the source",

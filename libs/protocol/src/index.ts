@@ -1,4 +1,5 @@
 export * from "./acknowledgement.ts";
+export * from "./buckets.ts";
 export * from "./capabilities.ts";
 export * from "./error.ts";
 export * from "./failure.ts";

@@ -27,6 +27,8 @@ import { Parameters } from "./parameters.ts";
 export const PROTOCOL_VERSION = PACKET_VERSION;
 
 const Term = Schema.Natural;
+/** How often the parameters have been changed; absent: never. Its echo shows that they have arrived. */
+const ParametersRevision = Schema.Natural;
 const CapabilitySet = Schema.Record(Schema.String, Schema.Boolean);
 
 export const OfferedBlock = Schema.Struct({
@@ -57,6 +59,7 @@ export const SourceCommand = Schema.Union([
     attempt: Schema.Natural,
     guest: Name,
     parameters: Parameters,
+    "parameters-revision": Schema.optionalKey(ParametersRevision),
     capabilities: CapabilitySet,
   }),
   Schema.TaggedStruct("Start", { ...command, epoch: Epoch, destination: Name, incarnation: Incarnation }),
@@ -67,7 +70,12 @@ export const SourceCommand = Schema.Union([
     verdict: Schema.Literals(["iterate", "switch-over"]),
   }),
   Schema.TaggedStruct("Continue", { ...command, epoch: Epoch }),
-  Schema.TaggedStruct("Tune", { ...command, epoch: Epoch, parameters: Parameters }),
+  Schema.TaggedStruct("Tune", {
+    ...command,
+    epoch: Epoch,
+    parameters: Parameters,
+    "parameters-revision": ParametersRevision,
+  }),
   Schema.TaggedStruct("Abort", { ...command, failure: FailureSchema }),
   Schema.TaggedStruct("Inspect", { ...command }),
   Schema.TaggedStruct("Conclude", { ...command, info: MigrationInfo }),
@@ -133,9 +141,10 @@ export const SourceReport = Schema.Struct({
   ram: Schema.optionalKey(RamInfo),
   channels: Schema.optionalKey(Schema.Array(ChannelInfo)),
   verify: Schema.optionalKey(Schema.Array(VerifyInfo)),
-  /** How long the ownership record has been out of reach, ms; absent while it answers. */
-  "record-unknown-for": Schema.optionalKey(Schema.Finite),
   "dirty-tracker": Schema.optionalKey(Schema.String),
+  "parameters-revision": Schema.optionalKey(ParametersRevision),
+  /** For so long the record that decides who runs the guest could not be reached, ms, while the guest stands still for it (O8). */
+  "record-unknown-for": Schema.optionalKey(Schema.Finite),
   downtime: Schema.optionalKey(Schema.Finite),
   "downtime-parts": Schema.optionalKey(DowntimeParts),
   failure: Schema.optionalKey(FailureSchema),
@@ -186,6 +195,17 @@ export const TuneRequest = Schema.Struct({
   migration: Schema.optionalKey(MigrationId),
   parameters: Schema.Record(Schema.String, Schema.Unknown),
 });
+/** A request to the coordinator that owns the migration, passed on by another replica. `not-the-owner` is its answer when it is not. */
+export const OwnerRequest = Schema.Union([
+  Schema.TaggedStruct("Query", { migration: MigrationId }),
+  Schema.TaggedStruct("Cancel", { migration: MigrationId }),
+  Schema.TaggedStruct("Continue", { migration: MigrationId }),
+  Schema.TaggedStruct("SetParameters", {
+    migration: MigrationId,
+    parameters: Schema.Record(Schema.String, Schema.Unknown),
+  }),
+]);
+export type OwnerRequest = typeof OwnerRequest.Type;
 export const MigrationList = Schema.Array(MigrationInfo);
 
 /** What a node has. */

@@ -91,6 +91,8 @@ export const MigrationInfo = Schema.Struct({
   verify: Schema.optionalKey(Schema.Array(VerifyInfo)),
   "dirty-tracker": Schema.optionalKey(Schema.String),
   attempts: Schema.Natural,
+  /** What an operator should know besides, in plain words. */
+  note: Schema.optionalKey(Schema.String),
   "error-desc": Schema.optionalKey(Schema.String),
   error: Schema.optionalKey(FailureSchema),
 });

@@ -2,7 +2,7 @@ import * as Schema from "effect/Schema";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { Epoch, Incarnation, isMigrationId, isSafeName, MigrationId, Name } from "./ids.ts";
-import { MIGRATIONS_BUCKET, OWNERSHIP_BUCKET, PREFIX, subjects } from "./subjects.ts";
+import { PREFIX, subjects } from "./subjects.ts";
 
 const UNSAFE = ["", ".", "..", "a.b", "a b", "a/b", "../etc", "*", ">", "a*", "ä", "a\n", "\0", "$SYS", "x".repeat(65)];
 const safe = fc.stringMatching(/^[A-Za-z0-9_-]{1,64}$/);
@@ -39,6 +39,7 @@ describe("an epoch", () => {
 describe("a subject", () => {
   const all = (name: string, other: string, migration: string): ReadonlyArray<string> => [
     subjects.coordinator(name),
+    subjects.owner(name),
     subjects.node(name, other),
     subjects.source(name),
     subjects.destination(name),
@@ -85,12 +86,5 @@ describe("a subject", () => {
     for (const channel of [0, 1, 254]) expect(matches(subjects.channel("0".repeat(16), channel))).toBe(true);
     expect(matches(subjects.channel("1".repeat(16), 0))).toBe(false);
     expect(matches(subjects.acknowledgement("0".repeat(16)))).toBe(false);
-  });
-});
-
-describe("a bucket", () => {
-  it("has a name that JetStream takes", () => {
-    for (const bucket of [OWNERSHIP_BUCKET, MIGRATIONS_BUCKET]) expect(bucket).toMatch(/^[A-Za-z0-9_-]+$/);
-    expect(OWNERSHIP_BUCKET).not.toBe(MIGRATIONS_BUCKET);
   });
 });

@@ -4,6 +4,8 @@ export const PREFIX = "godwit";
 export const subjects = {
   /** Requests to any coordinator; `verb` is an endpoint's name. */
   coordinator: (verb: string) => `${PREFIX}.coordinator.${verb}`,
+  /** Requests to one replica, by its incarnation: others pass on what is about a migration that it owns. */
+  owner: (incarnation: string) => `${PREFIX}.coordinator.owner.${incarnation}`,
   /** Requests to a node: what guests and capabilities it has. */
   node: (node: string, verb: string) => `${PREFIX}.node.${node}.${verb}`,
   /** Commands of a coordinator to the RAM sender and to the loader of a node. */
@@ -27,7 +29,3 @@ export const subjects = {
   /** QEMU's events, for whoever watches. */
   event: (migration: string) => `${PREFIX}.m.${migration}.event`,
 } as const;
-
-/** Key-value buckets: who may run each guest, and the migrations' state. */
-export const OWNERSHIP_BUCKET = "godwit_ownership";
-export const MIGRATIONS_BUCKET = "godwit_migrations";

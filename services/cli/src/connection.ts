@@ -1,6 +1,6 @@
 /** The options by which commands find NATS, and the fabric they talk on. */
 import { DEFAULT_NATS } from "@godwit/actor";
-import { type Fabric, type FabricError, NatsFabric } from "@godwit/fabric";
+import { type Fabric, type FabricError, NatsFabric, type NatsOptions } from "@godwit/fabric";
 import { GodwitError, REMEDIES } from "@godwit/protocol";
 import * as Telemetry from "@godwit/telemetry";
 import * as Effect from "effect/Effect";
@@ -13,6 +13,12 @@ export const natsOptions = {
 } as const;
 export type NatsValues = Values<typeof natsOptions>;
 
+/** Where servers tell what clients are not told, for the commands of NATS's admin. */
+export const monitorOption = text(
+  "URLS",
+  "monitoring ports of the NATS servers, separated by commas: http://host:8222",
+);
+
 const isCode = (code: string): code is GodwitError["code"] => Object.hasOwn(REMEDIES, code);
 
 /** An error of the fabric as one that can be shown. */
@@ -24,8 +30,14 @@ export const fromFabric = (error: FabricError): GodwitError =>
     reason: error.reason,
   });
 
-export const fabricLayer = ({ nats, creds }: NatsValues, name: string): Layer.Layer<Fabric, GodwitError> =>
-  NatsFabric.layer({ servers: nats, name, ...(creds === null ? {} : { creds }) }).pipe((layer) =>
+export const connectionOf = ({ nats, creds }: NatsValues, name: string): NatsOptions => ({
+  servers: nats,
+  name,
+  ...(creds === null ? {} : { creds }),
+});
+
+export const fabricLayer = (values: NatsValues, name: string): Layer.Layer<Fabric, GodwitError> =>
+  NatsFabric.layer(connectionOf(values, name)).pipe((layer) =>
     Layer.catch(layer, (error) => Layer.effectContext(Effect.fail(fromFabric(error)))),
   );
 

@@ -2,11 +2,11 @@
 import { closeSync, mkdirSync, openSync } from "node:fs";
 import { join } from "node:path";
 import { randomId, type Settings } from "@godwit/actor";
-import { type Fabric, type FabricError, NatsFabric } from "@godwit/fabric";
+import { type Fabric, type FabricError, NatsFabric, setUpBuckets } from "@godwit/fabric";
 import { localNats } from "@godwit/fabric/local-nats";
 import type { GuestSpec } from "@godwit/guest";
 import { type Child, type ChildSpec, runNode, supervise } from "@godwit/node";
-import type { Incarnation } from "@godwit/protocol";
+import { BUCKETS, type Incarnation } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Layer from "effect/Layer";
 import * as Schedule from "effect/Schedule";
@@ -24,11 +24,13 @@ export interface LocalClusterOptions {
   }>;
   /** Replicas of the coordinator; default 1. */
   readonly coordinators?: number;
-  /** Where an actor process finds NATS, given the server's own URL: a detour for tests that cut connections. */
+  /** Where an actor process finds NATS, given the servers' own URLs: a detour for tests that cut connections. */
   readonly natsOf?: (
     actor: { readonly role: string; readonly node: string; readonly id: string },
     url: string,
   ) => string;
+  /** URLs of NATS servers that run already, separated by commas; without it one is started, which ends with the scope. */
+  readonly natsUrl?: string;
   /** TCP port of NATS; 0: any. */
   readonly port?: number;
   /** Where NATS's streams lie; default below `directory`. */
@@ -68,17 +70,20 @@ export const openLocalCluster = Effect.fnUntraced(function* (
     Effect.sync(() => openSync(logFile, "a", 0o600)),
     (fd) => Effect.sync(() => closeSync(fd)),
   );
-  const nats = yield* localNats({
-    storeDir: options.natsDirectory ?? join(options.directory, "nats"),
-    port: options.port ?? 0,
-  });
+  const url =
+    options.natsUrl ??
+    (yield* localNats({
+      storeDir: options.natsDirectory ?? join(options.directory, "nats"),
+      port: options.port ?? 0,
+    })).url;
+  yield* setUpBuckets({ servers: url, name: "godwit setup-nats" }, BUCKETS);
   const children = new Map<string, Child>();
   const started = (child: Child): void => {
-    const { role, node, id } = child.member;
-    children.set(childKey(role, node, id), child);
+    const { role, id } = child.spec;
+    children.set(childKey(role, child.member.node, id), child);
   };
   const settingsOf = (node: string): Settings => ({
-    nats: nats.url,
+    nats: url,
     creds: undefined,
     node,
     runtimeDirectory: join(options.directory, node),
@@ -90,11 +95,11 @@ export const openLocalCluster = Effect.fnUntraced(function* (
     name: string,
     work: Effect.Effect<never, unknown, Fabric | Scope.Scope>,
   ) {
-    const context = yield* Layer.build(fabricOn(nats.url, name));
+    const context = yield* Layer.build(fabricOn(url, name));
     yield* Effect.forkScoped(Effect.provide(work, context));
   });
   const natsOf = (node: string) => (child: ChildSpec) =>
-    options.natsOf?.({ role: child.role, node, id: child.id }, nats.url) ?? nats.url;
+    options.natsOf?.({ role: child.role, node, id: child.id }, url) ?? url;
   for (let replica = 0; replica < (options.coordinators ?? 1); replica++) {
     const child: ChildSpec = { role: "coordinator", id: String(replica) };
     const settings = { ...settingsOf("up"), nats: natsOf("up")(child) };
@@ -105,10 +110,10 @@ export const openLocalCluster = Effect.fnUntraced(function* (
     yield* onFabric(`godwit node ${name}`, runNode(settingsOf(name), nodeOptions));
   }
   return {
-    url: nats.url,
+    url,
     logFile,
     children,
     settingsOf,
-    fabric: fabricOn(nats.url, "godwit cli"),
+    fabric: fabricOn(url, "godwit cli"),
   };
 });

@@ -1,10 +1,9 @@
 /** A coordinator: answers users, and keeps a session for each migration that it owns. */
 import { GODWIT_VERSION, openOwnershipRegister, randomId, type Settings } from "@godwit/actor";
-import { Fabric, SILENT_MS } from "@godwit/fabric";
+import { Fabric } from "@godwit/fabric";
 import {
-  type Capabilities,
   type Failure,
-  GodwitError,
+  type GodwitError,
   isEnded,
   type JsonCodec,
   json,
@@ -13,27 +12,28 @@ import {
   MigrationList,
   MigrationRequest,
   NodeInfo,
+  type OwnerRequest,
   proposeCapabilities,
   proposeParameters,
   subjects,
   TuneRequest,
   toError,
-  tuneParameters,
 } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
+import * as Schedule from "effect/Schedule";
 import * as Schema from "effect/Schema";
-import * as Scope from "effect/Scope";
-import { infoOf, type MigrationEventIn, makeMigration, type Phase, type SavedMigration } from "./decisions/index.ts";
+import type * as Scope from "effect/Scope";
+import { infoOf, type Migration, makeMigration, savedOf } from "./decisions/index.ts";
 import { openInventory } from "./inventory.ts";
-import { type Session, savedOf, startSession } from "./session.ts";
-import { openStore, type StoredMigration } from "./store.ts";
+import { makeOwner, refuse, unreachable } from "./owner.ts";
+import { ACTOR, watchReplicas } from "./replicas.ts";
+import { makeSessions } from "./sessions.ts";
+import { openStore } from "./store.ts";
 
-const ACTOR = "coordinator";
 const QUEUE = "godwit-coordinator";
 
-/** A coordinator that has died is missed within a second, and its migrations are taken over in the next, ms. */
-const TAKE_OVER_LOOK_MS = 200;
-const TAKE_OVER_LOOKS = 20;
+/** A migration that cannot be written down is not begun; a leader change takes seconds, and the user waits eight. */
+const FIRST_SAVE_AGAIN = { schedule: Schedule.spaced("250 millis"), times: 8 };
 
 const migrateRequest = json(MigrateRequest);
 const migrationRequest = json(MigrationRequest);
@@ -43,26 +43,28 @@ const migrationList = json(MigrationList);
 const nodeList = json(Schema.Array(NodeInfo));
 
 const isFailure = (value: object): value is Failure => "code" in value && "reason" in value;
-const refuse = (code: Failure["code"], step: string, reason: string) =>
-  new GodwitError({ code, actor: ACTOR, step, reason });
 
 /** Serves for ever. */
 export const runCoordinator = Effect.fnUntraced(function* (
   settings: Settings,
 ): Effect.fn.Return<never, unknown, Fabric | Scope.Scope> {
   const fabric = yield* Fabric;
-  const scope = yield* Effect.scope;
   const store = yield* openStore;
-  const register = yield* openOwnershipRegister;
   const inventory = yield* openInventory;
-  const owner = settings.incarnation;
-  const sessions = new Map<string, Session>();
+  const self = settings.incarnation;
+  const sessions = yield* makeSessions(self, store, yield* openOwnershipRegister);
+  const owner = yield* makeOwner(self, store, sessions);
 
-  const open = (migration: Session["migration"], revision: number) =>
-    startSession(migration, { store, register, owner, revision }).pipe(
-      Effect.provideService(Fabric, fabric),
-      Effect.provideService(Scope.Scope, scope),
-      Effect.tap((session) => Effect.sync(() => sessions.set(migration.migration, session))),
+  /** The revision at which the new migration is stored. The write names a new key, so it can be repeated until its outcome is known. */
+  const firstSave = (migration: Migration) =>
+    Effect.gen(function* () {
+      const outcome = yield* store.write(savedOf(migration, Date.now()), 0);
+      if (typeof outcome === "object") return outcome.revision;
+      const stored = outcome === "Lost" ? yield* store.read(migration.migration) : null;
+      return yield* stored === null ? Effect.fail("not known yet" as const) : Effect.succeed(stored.revision);
+    }).pipe(
+      Effect.retry(FIRST_SAVE_AGAIN),
+      Effect.mapError(() => refuse("nats-unreachable", "begin a migration", "the migrations bucket cannot be written")),
     );
 
   const migrate = Effect.fnUntraced(function* (request: MigrateRequest) {
@@ -79,7 +81,7 @@ export const runCoordinator = Effect.fnUntraced(function* (
     if (source === request.destination) {
       return yield* refuse("guest-exists", step, `guest ${request.guest} is at node ${source} already`);
     }
-    const busy = (yield* store.list).find(
+    const busy = (yield* Effect.mapError(store.list, unreachable(step))).find(
       ({ saved }) => saved.info.guest === request.guest && !isEnded(saved.info.status),
     );
     if (busy !== undefined) {
@@ -98,83 +100,43 @@ export const runCoordinator = Effect.fnUntraced(function* (
       parameters,
       capabilities,
       term: 1,
+      owner: self,
+      revision: 0,
       attempt: 1,
       startedAt: now,
       now,
       phase: { _tag: "Claiming" },
     });
-    const revision = yield* store.write(savedOf(migration, owner, now), 0);
-    if (revision === null) return yield* refuse("internal", step, "the migrations bucket cannot be written");
-    yield* open(migration, revision);
-    return infoOf(migration, now);
-  });
-
-  /** The session a request is about: by id, or the newest. One that is just being taken over is waited for. */
-  const sessionOf = Effect.fnUntraced(function* (id: string | undefined) {
-    for (let look = 0; look < TAKE_OVER_LOOKS; look++) {
-      const newest = [...sessions.values()].sort((a, b) => b.migration.startedAt - a.migration.startedAt)[0];
-      const session = id === undefined ? newest : sessions.get(id);
-      if (session !== undefined) return session;
-      const elsewhere = (yield* store.list).some(
-        ({ saved: { info } }) => (id === undefined || info.migration === id) && !isEnded(info.status),
-      );
-      if (!elsewhere) break;
-      yield* Effect.sleep(TAKE_OVER_LOOK_MS);
-    }
-    return yield* refuse(
-      "no-such-migration",
-      "find the migration",
-      id === undefined ? "there is none" : `migration ${id} is not known here`,
+    migration.tenure.revision = yield* Effect.tapError(firstSave(migration), () =>
+      Effect.sync(() => sessions.refuse(migration)),
     );
+    yield* sessions.open(migration);
+    return infoOf(migration, Date.now());
   });
 
-  const tell = Effect.fnUntraced(function* (id: string | undefined, what: string, event: MigrationEventIn) {
-    const session = yield* sessionOf(id);
-    const { status } = session.migration;
-    if (isEnded(status))
-      return yield* refuse("wrong-state", what, `migration ${session.migration.migration} is ${status}`);
-    if (event._tag === "Continue" && status !== "pre-switchover") {
-      return yield* refuse("wrong-state", what, `Migration not in expected state: ${status}`);
-    }
-    session.dispatch(event);
-    return infoOf(session.migration, Date.now());
+  /** The newest of all migrations, whoever owns it. */
+  const newest = Effect.fnUntraced(function* (step: string) {
+    const all = yield* Effect.mapError(store.list, unreachable(step));
+    const last = [...all].sort((a, b) => b.saved.startedAt - a.saved.startedAt)[0];
+    if (last === undefined) return yield* refuse("no-such-migration", step, "there is none");
+    return last.saved.info.migration;
   });
 
-  const tune = Effect.fnUntraced(function* (request: typeof TuneRequest.Type) {
-    const session = yield* sessionOf(request.migration);
-    const parameters = tuneParameters(session.migration.parameters, request.parameters);
-    if (isFailure(parameters)) return yield* toError(parameters);
-    return yield* tell(request.migration, "set parameters", { _tag: "Tune", parameters });
+  /** A request about one migration, or about the newest. */
+  const about = Effect.fnUntraced(function* (
+    id: MigrationInfo["migration"] | undefined,
+    toRequest: (migration: MigrationInfo["migration"]) => OwnerRequest,
+  ) {
+    return yield* owner.ask(toRequest(id ?? (yield* newest("find the migration"))));
   });
 
-  const list = Effect.map(store.list, (all) => {
-    const now = Date.now();
-    return all
-      .map(({ saved }) => {
-        const live = sessions.get(saved.info.migration);
-        return live === undefined ? saved.info : infoOf(live.migration, now);
-      })
-      .sort((a, b) => sortKey(all, a) - sortKey(all, b));
-  });
-
-  const adopt = Effect.fnUntraced(function* ({ saved, revision }: StoredMigration) {
-    const { migration } = saved.info;
-    const won = yield* store.write({ ...saved, term: saved.term + 1, owner }, revision);
-    if (won === null) return yield* Effect.logInfo(`migration ${migration} is another coordinator's`);
-    yield* open(adopted(saved, Date.now()), won);
-    yield* Effect.logInfo(`taking over migration ${migration}`);
-  });
-  yield* takeOver(owner, (isOrphan) =>
-    Effect.flatMap(store.list, (all) =>
-      Effect.forEach(
-        all.filter(
-          ({ saved }) => !isEnded(saved.info.status) && !sessions.has(saved.info.migration) && isOrphan(saved.owner),
-        ),
-        adopt,
-        { discard: true },
-      ),
-    ),
+  const list = store.list.pipe(
+    Effect.mapError(unreachable("list migrations")),
+    Effect.map((all) => [...all].sort((a, b) => a.saved.startedAt - b.saved.startedAt)),
+    Effect.flatMap((all) => Effect.forEach(all, owner.current, { concurrency: 8 })),
   );
+
+  yield* watchReplicas(self, sessions.takeOver);
 
   const endpoint = <A, B>(
     name: string,
@@ -194,25 +156,21 @@ export const runCoordinator = Effect.fnUntraced(function* (
     description: "decides when migrations switch over, and when they give up",
     endpoints: [
       endpoint("migrate", migrateRequest, migrationInfo, migrate),
-      endpoint("query-migrate", migrationRequest, migrationInfo, ({ migration }) =>
-        migration === undefined
-          ? Effect.map(sessionOf(undefined), (session) => infoOf(session.migration, Date.now()))
-          : Effect.flatMap(list, (all) => {
-              const found = all.find((info) => info.migration === migration);
-              return found === undefined
-                ? Effect.fail(refuse("no-such-migration", "find the migration", `migration ${migration} is not known`))
-                : Effect.succeed(found);
-            }),
+      endpoint("query-migrate", migrationRequest, migrationInfo, (request) =>
+        about(request.migration, (migration) => ({ _tag: "Query", migration })),
       ),
       endpoint("list", migrationRequest, migrationList, () => list),
       endpoint("nodes", migrationRequest, nodeList, () => inventory.ask),
-      endpoint("cancel", migrationRequest, migrationInfo, ({ migration }) =>
-        tell(migration, "cancel", { _tag: "Cancel" }),
+      endpoint("cancel", migrationRequest, migrationInfo, (request) =>
+        about(request.migration, (migration) => ({ _tag: "Cancel", migration })),
       ),
-      endpoint("continue", migrationRequest, migrationInfo, ({ migration }) =>
-        tell(migration, "continue", { _tag: "Continue" }),
+      endpoint("continue", migrationRequest, migrationInfo, (request) =>
+        about(request.migration, (migration) => ({ _tag: "Continue", migration })),
       ),
-      endpoint("set-parameters", tuneRequest, migrationInfo, tune),
+      endpoint("set-parameters", tuneRequest, migrationInfo, (request) =>
+        about(request.migration, (migration) => ({ ...request, _tag: "SetParameters", migration })),
+      ),
+      { name: "owner", subject: subjects.owner(self), handle: owner.passedOn },
     ],
   });
   yield* fabric.announce({
@@ -224,54 +182,3 @@ export const runCoordinator = Effect.fnUntraced(function* (
   yield* Effect.logInfo("coordinator ready");
   return yield* Effect.never;
 });
-
-/**
- * Calls `adopt` with who counts as gone: once after a start, when everybody who lives has had time to be heard, and again
- * whenever a coordinator goes.
- */
-const takeOver = Effect.fnUntraced(function* (
-  self: string,
-  adopt: (isOrphan: (owner: string) => boolean) => Effect.Effect<void>,
-) {
-  const fabric = yield* Fabric;
-  const alive = new Set<string>([self]);
-  const news = yield* fabric.watch({ role: ACTOR });
-  const round = Effect.suspend(() => adopt((of) => !alive.has(of)));
-  yield* Effect.forkScoped(Effect.delay(round, SILENT_MS));
-  yield* Effect.forkScoped(
-    Effect.forever(
-      Effect.gen(function* () {
-        const changes = yield* news.takeAll;
-        for (const { _tag, member } of changes) {
-          if (_tag === "Up") alive.add(member.incarnation);
-          else alive.delete(member.incarnation);
-        }
-        if (changes.some(({ _tag }) => _tag === "Down")) yield* round;
-      }),
-    ),
-  );
-});
-
-const sortKey = (all: ReadonlyArray<{ readonly saved: SavedMigration }>, info: MigrationInfo): number =>
-  all.find(({ saved }) => saved.info.migration === info.migration)?.saved.startedAt ?? 0;
-
-/** A migration that another coordinator left behind, under a higher term. */
-const adopted = (saved: SavedMigration, now: number): Session["migration"] => {
-  const phase: Phase = { _tag: "Adopting" };
-  const migration = makeMigration({
-    migration: saved.info.migration,
-    guest: saved.info.guest,
-    source: saved.info.source,
-    destination: saved.info.destination,
-    parameters: saved.parameters,
-    capabilities: saved.capabilities as Capabilities,
-    term: saved.term + 1,
-    attempt: saved.attempt,
-    startedAt: saved.startedAt,
-    now,
-    phase,
-  });
-  migration.status = saved.info.status;
-  migration.failure = saved.failure;
-  return migration;
-};

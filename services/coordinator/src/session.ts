@@ -5,6 +5,7 @@ import {
   DestinationCommand,
   DestinationReport,
   isMalformed,
+  type JsonCodec,
   json,
   MigrationEvent,
   SourceCommand,
@@ -12,14 +13,14 @@ import {
   subjects,
 } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
-import * as Schedule from "effect/Schedule";
 import type * as Scope from "effect/Scope";
 import {
   infoOf,
   type Migration,
   type MigrationEffect,
   type MigrationEventIn,
-  type SavedMigration,
+  type StoredTerm,
+  savedOf,
   step,
 } from "./decisions/index.ts";
 import type { Store } from "./store.ts";
@@ -27,8 +28,6 @@ import type { Store } from "./store.ts";
 /** How long the wait for a delivery receipt of a command may take, ms; the command itself is said again by its own clock. */
 const COMMAND_TIMEOUT_MS = 1000;
 const WAITING_REPORTS_MAX = 256;
-/** A write of the migrations bucket is tried again so often, with this pause: a leader change takes seconds. */
-const SAVE_AGAIN = { schedule: Schedule.spaced("250 millis"), times: 40 };
 
 const sourceCommands = json(SourceCommand);
 const destinationCommands = json(DestinationCommand);
@@ -39,42 +38,45 @@ const events = json(MigrationEvent);
 export interface Session {
   readonly migration: Migration;
   readonly dispatch: (event: MigrationEventIn) => void;
+  /** Waits for a step after which it holds. */
+  readonly until: (holds: () => boolean) => Effect.Effect<void>;
 }
 
-export const savedOf = (migration: Migration, owner: string, now: number): SavedMigration => ({
-  term: migration.term,
-  owner,
-  attempt: migration.attempt,
-  startedAt: migration.startedAt,
-  parameters: migration.parameters,
-  capabilities: migration.capabilities,
-  failure: migration.failure,
-  info: infoOf(migration, now),
-});
+export interface SessionTools {
+  readonly store: Store;
+  readonly register: OwnershipRegister;
+  /** Told once, when the migration turned out to be another coordinator's: the session is to be closed. */
+  readonly left: () => void;
+}
 
-/** Starts the session with the revision its migration was stored at; it works until the scope ends. */
+/** Starts the session; it works until the scope ends. */
 export const startSession = Effect.fnUntraced(function* (
   migration: Migration,
-  tools: {
-    readonly store: Store;
-    readonly register: OwnershipRegister;
-    readonly owner: string;
-    readonly revision: number;
-  },
+  tools: SessionTools,
 ): Effect.fn.Return<Session, never, Fabric | Scope.Scope> {
   const fabric = yield* Fabric;
   const scope = yield* Effect.scope;
   const run = Effect.runForkWith(yield* Effect.context<Fabric>());
   const fork = (work: Effect.Effect<unknown>): void => void run(Effect.forkIn(work, scope));
-  let revision = tools.revision;
-  let fenced = false;
+  const waiting = new Set<() => void>();
 
   const dispatch = makeEventLoop<MigrationEventIn>((event) => {
-    if (fenced) return;
     for (const effect of step(migration, event, Date.now())) perform(effect);
+    for (const look of [...waiting]) look();
   });
   const alarm = makeAlarm(() => dispatch({ _tag: "Tick" }));
   yield* Effect.addFinalizer(() => Effect.sync(alarm.stop));
+  const until: Session["until"] = (holds) =>
+    Effect.callback<void>((resume) => {
+      const look = (): void => {
+        if (!holds()) return;
+        waiting.delete(look);
+        resume(Effect.void);
+      };
+      waiting.add(look);
+      look();
+      return Effect.sync(() => waiting.delete(look));
+    });
 
   const send = (subject: string, bytes: Uint8Array): void =>
     fork(
@@ -102,11 +104,19 @@ export const startSession = Effect.fnUntraced(function* (
           ),
         );
       case "Save":
-        return fork(save);
+        return fork(
+          Effect.map(tools.store.write(savedOf(migration, Date.now()), effect.revision), (outcome) =>
+            dispatch({ _tag: "SaveAnswered", save: effect.save, outcome }),
+          ),
+        );
+      case "ReadSaved":
+        return fork(Effect.map(readSaved(tools.store, migration), (stored) => dispatch({ _tag: "SavedRead", stored })));
       case "Publish":
         return publish(effect.event);
       case "WakeAt":
         return alarm.wakeAt(effect.at);
+      case "Leave":
+        return tools.left();
     }
   };
 
@@ -126,83 +136,59 @@ export const startSession = Effect.fnUntraced(function* (
     );
   };
 
-  /** Writes what is true now. A coordinator that finds a newer writer has been replaced, and keeps still from then on. */
-  const save = Effect.suspend(() => tools.store.write(savedOf(migration, tools.owner, Date.now()), revision)).pipe(
-    Effect.flatMap((won) => {
-      if (won !== null) {
-        revision = won;
-        return Effect.void;
-      }
-      return Effect.flatMap(tools.store.read(migration.migration), (stored) => {
-        if (stored === null) return Effect.fail("not saved" as const);
-        if (stored.saved.owner !== tools.owner) {
-          fenced = true;
-          return Effect.logWarning("another coordinator has taken this migration over");
-        }
-        revision = stored.revision;
-        return Effect.fail("not saved" as const);
-      });
-    }),
-    Effect.retry(SAVE_AGAIN),
-    Effect.catch(() =>
-      Effect.logError("the migration could not be saved; it goes on, and another coordinator would not know its end"),
-    ),
-    Effect.annotateLogs({ migration: migration.migration }),
-  );
-
-  /** Both sides hear the ending, so that they show the same one (R10). */
-  const conclude = (): void => {
-    const info = infoOf(migration, Date.now());
-    const shared = { _tag: "Conclude", migration: info.migration, term: migration.term, info } as const;
-    send(subjects.source(migration.source), sourceCommands.encode(shared));
-    send(subjects.destination(migration.destination), destinationCommands.encode(shared));
-  };
-
-  const source = yield* Effect.orDie(
-    fabric.subscribe(subjects.sourceReport(migration.migration), { capacity: WAITING_REPORTS_MAX }),
-  );
-  const destination = yield* Effect.orDie(
-    fabric.subscribe(subjects.destinationReport(migration.migration), { capacity: WAITING_REPORTS_MAX }),
-  );
-  const hear = <R extends SourceReport | DestinationReport>(
-    bytes: Uint8Array,
-    codec: { readonly decode: (bytes: Uint8Array) => R | { readonly malformed: string } },
+  /** Hands each report over; what is malformed, or of another migration, is dropped. */
+  const hear = Effect.fnUntraced(function* <R extends SourceReport | DestinationReport>(
+    subject: string,
+    codec: JsonCodec<R>,
     toEvent: (report: R) => MigrationEventIn,
-  ): Effect.Effect<void> => {
-    const report = codec.decode(bytes);
-    if (isMalformed(report)) return Effect.logWarning(`a malformed report was dropped: ${report.malformed}`);
-    if (report.migration !== migration.migration) return Effect.void;
-    const wasOver = migration.phase._tag === "Ended";
-    dispatch(toEvent(report as R));
-    if (migration.phase._tag !== "Ended") return Effect.void;
-    const last = report.phase === "completed" || report.phase === "failed" || report.phase === "running";
-    if (!wasOver || last) conclude();
-    return Effect.void;
-  };
-  yield* Effect.forkScoped(
-    Effect.forever(
-      Effect.flatMap(source.takeAll, (messages) =>
-        Effect.forEach(
-          messages,
-          ({ data }) => hear(data, sourceReports, (report) => ({ _tag: "SourceReported", report })),
-          { discard: true },
+  ) {
+    const subscription = yield* Effect.orDie(fabric.subscribe(subject, { capacity: WAITING_REPORTS_MAX }));
+    const one = (data: Uint8Array): Effect.Effect<void> => {
+      const report = codec.decode(data);
+      if (isMalformed(report)) return Effect.logWarning(`a malformed report was dropped: ${report.malformed}`);
+      if (report.migration === migration.migration) dispatch(toEvent(report));
+      return Effect.void;
+    };
+    yield* Effect.forkScoped(
+      Effect.forever(
+        Effect.flatMap(subscription.takeAll, (messages) =>
+          Effect.forEach(messages, ({ data }) => one(data), { discard: true }),
         ),
       ),
-    ),
-  );
-  yield* Effect.forkScoped(
-    Effect.forever(
-      Effect.flatMap(destination.takeAll, (messages) =>
-        Effect.forEach(
-          messages,
-          ({ data }) => hear(data, destinationReports, (report) => ({ _tag: "DestinationReported", report })),
-          {
-            discard: true,
-          },
-        ),
-      ),
-    ),
-  );
+    );
+  });
+  yield* hear(subjects.sourceReport(migration.migration), sourceReports, (report) => ({
+    _tag: "SourceReported",
+    report,
+  }));
+  yield* hear(subjects.destinationReport(migration.migration), destinationReports, (report) => ({
+    _tag: "DestinationReported",
+    report,
+  }));
+  yield* watchLink(dispatch);
   dispatch({ _tag: "Tick" });
-  return { migration, dispatch };
+  return { migration, dispatch, until };
+});
+
+/** Whose the stored migration is. */
+const readSaved = (store: Store, { migration }: Migration): Effect.Effect<StoredTerm | null | "Unknown"> =>
+  store.read(migration).pipe(
+    Effect.map((stored) => (stored === null ? null : { term: stored.saved.term, revision: stored.revision })),
+    Effect.catch((error) => Effect.as(Effect.logWarning(`migrations bucket: ${error.message}`), "Unknown" as const)),
+  );
+
+/** While the link of this process is away it hears nobody, and others may think it dead. */
+const watchLink = Effect.fnUntraced(function* (dispatch: Session["dispatch"]) {
+  const fabric = yield* Fabric;
+  const link = yield* fabric.link;
+  yield* Effect.forkScoped(
+    Effect.forever(
+      Effect.map(link.takeAll, (changes) => {
+        const isChange = changes.some(
+          (change) => change.plane === "control" && (change._tag === "Disconnected" || change._tag === "Reconnected"),
+        );
+        if (isChange) dispatch({ _tag: "LinkChanged" });
+      }),
+    ),
+  );
 });

@@ -1,57 +1,56 @@
 /** Where migrations are kept: the migrations bucket, so that any coordinator can show them and take them over. */
-import { type Bucket, Fabric } from "@godwit/fabric";
+import { type Bucket, Fabric, type FabricError } from "@godwit/fabric";
 import { FailureSchema, isMalformed, json, MIGRATIONS_BUCKET, MigrationInfo, Parameters } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Schema from "effect/Schema";
-import type { SavedMigration } from "./decisions/index.ts";
+import type { SavedMigration, StoredMigration } from "./decisions/index.ts";
 
 const Saved = Schema.Struct({
   term: Schema.Int,
   owner: Schema.String,
   attempt: Schema.Int,
+  epoch: Schema.Int,
   startedAt: Schema.Number,
   parameters: Parameters,
+  continuedAttempt: Schema.NullOr(Schema.Int),
+  undoing: Schema.NullOr(Schema.Literals(["retry", "failed", "cancelled"])),
   capabilities: Schema.Record(Schema.String, Schema.Boolean),
   failure: Schema.NullOr(FailureSchema),
   info: MigrationInfo,
 });
 const codec = json(Saved);
 
-export interface StoredMigration {
-  readonly saved: SavedMigration;
-  readonly revision: number;
-}
-
 export interface Store {
-  readonly list: Effect.Effect<ReadonlyArray<StoredMigration>>;
-  readonly read: (migration: string) => Effect.Effect<StoredMigration | null>;
-  /** The new revision, or null when another coordinator has written since, or it is not known. */
-  readonly write: (saved: SavedMigration, revision: number) => Effect.Effect<number | null>;
+  /** Fails when any of them cannot be read; one that is malformed is logged and left out. */
+  readonly list: Effect.Effect<ReadonlyArray<StoredMigration>, FabricError>;
+  readonly read: (migration: string) => Effect.Effect<StoredMigration | null, FabricError>;
+  readonly write: (
+    saved: SavedMigration,
+    revision: number,
+  ) => Effect.Effect<"Unknown" | "Lost" | { readonly revision: number }>;
 }
 
 const makeStore = (bucket: Bucket): Store => {
-  const read = Effect.fnUntraced(
-    function* (migration: string) {
-      const entry = yield* bucket.get(migration);
-      if (entry === null) return null;
-      const saved = codec.decode(entry.value);
-      if (!isMalformed(saved)) return { saved: saved as SavedMigration, revision: entry.revision };
-      yield* Effect.logError(`migration ${migration} is malformed in its bucket: ${saved.malformed}`);
-      return null;
-    },
-    Effect.catch((error) => Effect.as(Effect.logWarning(`migrations bucket: ${error.message}`), null)),
-  );
+  const read: Store["read"] = Effect.fnUntraced(function* (migration) {
+    const entry = yield* bucket.get(migration);
+    if (entry === null) return null;
+    const saved = codec.decode(entry.value);
+    if (!isMalformed(saved)) return { saved: saved as SavedMigration, revision: entry.revision };
+    yield* Effect.logError(`migration ${migration} is malformed in its bucket: ${saved.malformed}`);
+    return null;
+  });
   return {
     read,
     list: bucket.keys.pipe(
       Effect.flatMap((keys) => Effect.forEach(keys, read, { concurrency: 8 })),
       Effect.map((all) => all.filter((stored) => stored !== null)),
-      Effect.catch((error) => Effect.as(Effect.logWarning(`migrations bucket: ${error.message}`), [])),
     ),
-    write: (saved, revision) =>
-      Effect.map(bucket.compareAndSet(saved.info.migration, codec.encode(saved as never), revision), (outcome) =>
-        outcome._tag === "Won" ? outcome.revision : null,
-      ),
+    write: Effect.fnUntraced(function* (saved, revision) {
+      const outcome = yield* bucket.compareAndSet(saved.info.migration, codec.encode(saved as never), revision);
+      if (outcome._tag === "Won") return { revision: outcome.revision };
+      if (outcome._tag === "Unknown") yield* Effect.logWarning(`migrations bucket: outcome unknown: ${outcome.reason}`);
+      return outcome._tag;
+    }),
   };
 };
 

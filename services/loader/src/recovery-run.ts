@@ -10,6 +10,8 @@ const QUICK_LOOKS = 10;
 /** A commit of the dead may land seconds after its author's successor has looked first, ms between two looks; half a minute in all. */
 const LOOK_SLOWLY_MS = 2000;
 const LOOKS_MAX = 25;
+/** What does not answer and is not known to be gone by then is taken to be there, ms. */
+const GONE_WITHIN_MS = 1000;
 
 /** Ends when the guest runs, or is gone, or nothing can be on its way any more; never fails. */
 export const recoverGuest = Effect.fnUntraced(function* (
@@ -23,13 +25,16 @@ export const recoverGuest = Effect.fnUntraced(function* (
     // A session that goes on, or a new one, has the guest in hand.
     if (!isIdle(loader, spec.name)) return;
     const state = yield* stateOf(spec);
-    if (state !== "incoming" && state !== "paused" && state !== "running") return;
+    if (state === null) return;
     const entry = yield* register.read(spec.name);
     const op = `${settings.incarnation}-${randomId()}`;
     const recovery = entry === "Unknown" ? null : recover(entry, settings.node, op, spec.moving === "arriving");
-    if (recovery?._tag === "Start" && (yield* start(spec, recovery.resume))) {
+    if (
+      recovery?._tag === "Start" &&
+      (yield* isOver(state) ? Effect.as(tellLost(spec), true) : start(spec, recovery.resume))
+    ) {
       registry.settle(spec.name);
-      // The guest runs; whether the record says so is for the next reader's peace of mind.
+      // Nothing is left to be done; whether the record says so is for the next reader's peace of mind.
       return void (yield* register.write(spec.name, recovery.closed, recovery.revision));
     }
     if (recovery?._tag === "Discard" && state !== "running") {
@@ -52,12 +57,27 @@ export const recoverGuest = Effect.fnUntraced(function* (
   }
 });
 
+type State = RunState | "gone";
+
+/** A guest that will not run any more, whoever asks it to. */
+const isOver = (state: State): boolean => state === "gone" || state === "shutdown" || state === "failed";
+
 /** Null: it cannot be reached. */
-const stateOf = (spec: GuestSpec): Effect.Effect<RunState | null> =>
-  Effect.scoped(Effect.flatMap(openGuest(spec), (guest) => guest.describe)).pipe(
-    Effect.map(({ runState }) => runState as RunState | null),
-    Effect.catch(() => Effect.succeed(null)),
-  );
+const stateOf = (spec: GuestSpec): Effect.Effect<State | null> =>
+  Effect.scoped(
+    Effect.flatMap(openGuest(spec), (guest) =>
+      Effect.catch(
+        Effect.map(guest.describe, ({ runState }): State | null => runState),
+        () =>
+          Effect.map(Effect.timeoutOption(guest.ending, GONE_WITHIN_MS), (ended) =>
+            ended._tag === "Some" ? "gone" : null,
+          ),
+      ),
+    ),
+  ).pipe(Effect.catch(() => Effect.succeed(null)));
+
+const tellLost = (spec: GuestSpec): Effect.Effect<void> =>
+  Effect.logError(`guest ${spec.name} was handed over and has ended since: it is lost, no other one is started`);
 
 const discard = (spec: GuestSpec, registry: Registry): Effect.Effect<boolean> =>
   Effect.scoped(Effect.flatMap(openGuest(spec), (guest) => guest.discard)).pipe(

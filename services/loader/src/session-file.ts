@@ -61,11 +61,11 @@ const removeFiles = (stem: string): void => {
   for (const path of [stem + FACTS, stem + FENCE, stem]) rmSync(path, { force: true });
 };
 
-/** Makes the files of a new session, in place of what an equal one has left. Throws what the file system throws. */
+/** Makes the files of a new session, in place of what earlier attempts of its migration have left. Throws what the file system throws. */
 export const createSessionFile = (runtimeDirectory: string, facts: SessionFacts, words: number): SessionFile => {
   mkdirSync(directoryOf(runtimeDirectory), { recursive: true, mode: 0o700 });
   const stem = stemOf(runtimeDirectory, facts);
-  removeFiles(stem);
+  removeUnless(runtimeDirectory, (name) => !name.startsWith(`${facts.migration}-`));
   const fd = openSync(stem + FENCE, "wx+", 0o600);
   try {
     ftruncateSync(fd, words * Uint32Array.BYTES_PER_ELEMENT);
@@ -117,19 +117,22 @@ const open = (stem: string, facts: SessionFacts, fd: number, words: number): Ses
   };
 };
 
-/** Sessions that loaders of this node have left, dead or alive. What is no such file is passed over; what is malformed is removed. */
+const removeUnless = (runtimeDirectory: string, keep: (name: string) => boolean): void => {
+  for (const name of readdirSync(directoryOf(runtimeDirectory)))
+    if (!keep(name)) rmSync(join(directoryOf(runtimeDirectory), name), { force: true });
+};
+
+/** Sessions that a former loader of this node has left. What belongs to none that is whole is removed. */
 export const leftSessions = (runtimeDirectory: string): ReadonlyArray<SessionFacts> => {
   const directory = directoryOf(runtimeDirectory);
   mkdirSync(directory, { recursive: true, mode: 0o700 });
-  return readdirSync(directory)
+  const left = readdirSync(directory)
     .filter((name) => name.endsWith(FACTS))
-    .flatMap((name) => {
-      const stem = join(directory, name.slice(0, -FACTS.length));
-      const facts = codec.decode(readFileSync(stem + FACTS));
-      if (!isMalformed(facts)) return [facts];
-      removeFiles(stem);
-      return [];
-    });
+    .map((name) => codec.decode(readFileSync(join(directory, name))))
+    .filter((facts) => !isMalformed(facts)) as ReadonlyArray<SessionFacts>;
+  const stems = left.map(({ migration, epoch }) => `${migration}-${epoch}`);
+  removeUnless(runtimeDirectory, (name) => stems.some((stem) => name === stem || name.startsWith(`${stem}.`)));
+  return left;
 };
 
 /** Removes a session that nobody can go on with. */

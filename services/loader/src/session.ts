@@ -8,7 +8,7 @@ import {
   type Settings,
 } from "@godwit/actor";
 import { Fabric, letGo, type Message } from "@godwit/fabric";
-import { type Guest, openDestination, openRegistered, type Registry } from "@godwit/guest";
+import { type Guest, type GuestWatch, openDestination, openRegistered, type Registry, watchGuest } from "@godwit/guest";
 import { digestFile, PAGE_BYTES, RamFileError } from "@godwit/memory";
 import { DestinationReport, fromError, GodwitError, isMalformed, json, Switching, subjects } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
@@ -21,6 +21,7 @@ import {
   type DestinationEvent,
   differences,
   Fence,
+  isOver,
   type LocalStep,
   pagesOf,
   reportOf,
@@ -63,12 +64,13 @@ export const startSession = Effect.fnUntraced(function* (
   const fork = (work: Effect.Effect<unknown>): void => void run(Effect.forkIn(work, scope));
 
   let guest: Guest | null = null;
+  let watch: GuestWatch | null = null;
   let receiver: Receiver | null = null;
   let file: SessionFile | null = null;
 
   const dispatch = makeEventLoop<DestinationEvent>((event) => {
     for (const effect of step(destination, event, Date.now())) perform(effect);
-    if (destination.phase._tag === "Running" || destination.phase._tag === "Failed") forgetFiles();
+    if (isOver(destination)) forgetFiles();
   });
   const alarm = makeAlarm(() => dispatch({ _tag: "Tick" }));
   const closeReceiver = (): void => {
@@ -77,9 +79,11 @@ export const startSession = Effect.fnUntraced(function* (
   };
   /** The session is over: nobody shall go on with it. */
   const forgetFiles = (): void => {
+    if (file === null) return;
+    destination.fence = Fence.close(destination.fence);
     receiver?.removeDeviceState();
     closeReceiver();
-    file?.remove();
+    file.remove();
     file = null;
   };
   // A loader that is stopped leaves what its successor goes on with.
@@ -87,6 +91,7 @@ export const startSession = Effect.fnUntraced(function* (
     Effect.sync(() => {
       alarm.stop();
       closeReceiver();
+      destination.fence = Fence.close(destination.fence);
       file?.close();
       file = null;
     }),
@@ -96,7 +101,7 @@ export const startSession = Effect.fnUntraced(function* (
     switch (effect._tag) {
       case "Local":
         return fork(
-          Effect.matchEager(localWork(effect.step), {
+          Effect.matchEager(explained(localWork(effect.step)), {
             onSuccess: dispatch,
             onFailure: (error) =>
               dispatch({
@@ -110,7 +115,7 @@ export const startSession = Effect.fnUntraced(function* (
         return fork(Effect.map(askRecord(register, destination.guest, effect), dispatch));
       case "WriteRecord":
         // The record is closed once the guest was started: it has arrived.
-        if (!effect.record.open) registry.settle(destination.guest);
+        if (!effect.record.open) closing();
         return fork(Effect.map(askRecord(register, destination.guest, effect), dispatch));
       case "Report":
         return show();
@@ -118,6 +123,19 @@ export const startSession = Effect.fnUntraced(function* (
         return alarm.wakeAt(effect.at);
     }
   };
+  const explained = <A>(work: Effect.Effect<A, GodwitError>): Effect.Effect<A, GodwitError> =>
+    Effect.catch(work, (error) => {
+      const failed = Effect.fail(error);
+      return watch === null ? failed : watch.explain(failed);
+    });
+
+  const closing = (): void => {
+    registry.settle(destination.guest);
+    const { failure } = destination;
+    if (failure !== null)
+      fork(Effect.logError(`the guest was handed over and is lost, no other one is started: ${failure.reason}`));
+  };
+
   const show = (): void =>
     void fabric.publish(subjects.destinationReport(destination.migration), reports.encode(reportOf(destination)));
 
@@ -230,6 +248,13 @@ export const startSession = Effect.fnUntraced(function* (
       catch: asGodwitError("loader", "open the guest's memory"),
     });
     guest = opened.guest;
+    const watching = yield* watchGuest(opened.guest, {
+      guest: destination.guest,
+      actor: "loader",
+      side: "destination",
+    });
+    watch = watching;
+    fork(Effect.map(watching.ended, (error) => dispatch({ _tag: "GuestEnded", failure: fromError(error) })));
     return { _tag: "Prepared", words: made.words } as const;
   }).pipe(Effect.provideService(Scope.Scope, scope));
 

@@ -23,6 +23,8 @@ const require = createRequire(import.meta.url);
 const STOP_MS = 3000;
 
 export interface Child {
+  readonly spec: ChildSpec;
+  /** As it announces itself. */
   readonly member: Member;
   readonly pid: number;
   readonly exited: Effect.Effect<string>;
@@ -53,7 +55,14 @@ export const startChild = (spec: ChildSpec, settings: Settings, log: LogTarget):
     child.once("error", (error) => resolve(error.message));
   });
   return {
-    member: { role: spec.role, node: settings.node, id: spec.id, incarnation },
+    spec,
+    // Coordinators are told apart by their incarnations: several may have one label.
+    member: {
+      role: spec.role,
+      node: settings.node,
+      id: spec.role === "coordinator" ? incarnation : spec.id,
+      incarnation,
+    },
     pid: child.pid ?? 0,
     exited: Effect.promise(() => gone),
     stop: stopChild(child, gone),

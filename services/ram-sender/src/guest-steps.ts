@@ -1,7 +1,7 @@
 /** What a migration does to its guest at the source, step by step; each answers with the event that its decisions wait for. */
 import { rmSync } from "node:fs";
 import { asGodwitError, type Settings } from "@godwit/actor";
-import { type Guest, openRegistered, type Registry } from "@godwit/guest";
+import { type Guest, type GuestWatch, openRegistered, type Registry, watchGuest } from "@godwit/guest";
 import {
   type DirtyTracker,
   deviceStateExport,
@@ -12,7 +12,7 @@ import {
   type RamReader,
   withdrawExports,
 } from "@godwit/memory";
-import { GodwitError, OFFER_VERSION, type Offer } from "@godwit/protocol";
+import { fromError, GodwitError, OFFER_VERSION, type Offer } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Exit from "effect/Exit";
 import * as Scope from "effect/Scope";
@@ -38,6 +38,7 @@ export const makeGuestSteps = Effect.fnUntraced(function* (
   const { settings, registry } = tools;
   const scope = yield* Effect.scope;
   let guest: Guest | null = null;
+  let watch: GuestWatch | null = null;
   let tracker: DirtyTracker | null = null;
   let trackerScope: Scope.Closeable | null = null;
   let readers: ReadonlyArray<RamReader> = [];
@@ -46,6 +47,7 @@ export const makeGuestSteps = Effect.fnUntraced(function* (
     guest !== null
       ? Effect.succeed(guest)
       : openRegistered(registry, source.guest).pipe(
+          Effect.tap((opened) => watchLife(opened.guest)),
           Effect.map((opened) => {
             guest = opened.guest;
             return opened.guest;
@@ -53,6 +55,18 @@ export const makeGuestSteps = Effect.fnUntraced(function* (
           Effect.provideService(Scope.Scope, scope),
         ),
   );
+  const watchLife = Effect.fnUntraced(function* (opened: Guest) {
+    const watching = yield* watchGuest(opened, { guest: source.guest, actor: "ram-sender", side: "source" });
+    watch = watching;
+    yield* Effect.forkScoped(
+      Effect.gen(function* () {
+        const error = yield* watching.ended;
+        // Whoever has its name later was not stopped for this.
+        yield* Effect.ignore(note("forget that the guest leaves", () => registry.settle(source.guest)));
+        dispatch({ _tag: "GuestEnded", failure: fromError(error) });
+      }),
+    );
+  });
   const withGuest = <A>(use: (guest: Guest) => Effect.Effect<A, GodwitError>): Effect.Effect<A, GodwitError> =>
     Effect.flatMap(open, use);
   const note = (step: string, write: () => void): Effect.Effect<void, GodwitError> =>
@@ -141,7 +155,12 @@ export const makeGuestSteps = Effect.fnUntraced(function* (
         );
     }
   };
-  return { take, closeTracker, blocks: () => tracker?.readFrom ?? [], readers: () => readers };
+  const explained: GuestSteps["take"] = (step, round) =>
+    Effect.catch(take(step, round), (error) => {
+      const failed = Effect.fail(error);
+      return watch === null ? failed : watch.explain(failed);
+    });
+  return { take: explained, closeTracker, blocks: () => tracker?.readFrom ?? [], readers: () => readers };
 });
 
 const syncFailed = (reason: string): GodwitError =>

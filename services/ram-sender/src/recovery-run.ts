@@ -1,6 +1,6 @@
 /** Settles what an earlier life of this sender left behind, guest by guest, before anything new is begun (O7). */
 import { type OwnershipRegister, randomId, type Settings } from "@godwit/actor";
-import { type GuestSpec, openGuest, type Registry } from "@godwit/guest";
+import { type Guest, type GuestSpec, openGuest, type Registry } from "@godwit/guest";
 import type { OwnershipEntry } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Schedule from "effect/Schedule";
@@ -56,7 +56,17 @@ export const recoverGuest = Effect.fnUntraced(function* (
 });
 
 const goOn = (spec: GuestSpec, registry: Registry): Effect.Effect<void> =>
-  Effect.scoped(Effect.flatMap(openGuest(spec), (guest) => guest.resume)).pipe(
+  Effect.scoped(
+    Effect.flatMap(openGuest(spec), (guest) => Effect.raceFirst(resume(spec, guest, registry), isOver(spec, guest))),
+  ).pipe(Effect.ignore);
+
+const isOver = (spec: GuestSpec, guest: Guest): Effect.Effect<void> =>
+  Effect.flatMap(guest.ending, ({ reason }) =>
+    Effect.logWarning(`guest ${spec.name}, which an earlier life of this sender left stopped, has ended: ${reason}`),
+  );
+
+const resume = (spec: GuestSpec, guest: Guest, registry: Registry): Effect.Effect<void> =>
+  guest.resume.pipe(
     Effect.tap(() => Effect.sync(() => registry.settle(spec.name))),
     Effect.andThen(
       Effect.logWarning(

@@ -2,6 +2,7 @@
 import { GODWIT_VERSION, makeEndings, openOwnershipRegister, type Settings } from "@godwit/actor";
 import { Fabric } from "@godwit/fabric";
 import { openRegistry } from "@godwit/guest";
+import { withdrawAllExports } from "@godwit/memory";
 import {
   GodwitError,
   json,
@@ -96,6 +97,8 @@ export const runSender = Effect.fnUntraced(function* (
     Effect.forEach([...sessions.values()], (session) => Scope.close(session.scope, Exit.void), { discard: true }),
   );
 
+  // What a former life exported belongs to nobody any more; workers that still read it have it open.
+  withdrawAllExports(settings.runtimeDirectory);
   yield* watchWorkers(settings, workers, sessions);
   yield* watchLink(sessions);
   for (const spec of tools.registry.list()) {

@@ -7,6 +7,9 @@ import { bytes, text } from "./messages.ts";
 /** Rounds of the contest; before nats-server 2.10 every second one had two winners in a cluster. */
 const CONTESTED_ROUNDS = 200;
 
+/** The buckets that must be there. */
+export const CONFORMANCE_BUCKETS = ["cas", "shared", "other", "contest"];
+
 const revisionOf = (outcome: CasOutcome): number => {
   if (outcome._tag !== "Won") throw new Error(`expected Won, got ${JSON.stringify(outcome)}`);
   return outcome.revision;

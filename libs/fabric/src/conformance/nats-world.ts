@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { bucketOf } from "@godwit/protocol";
 import * as Context from "effect/Context";
 import * as Effect from "effect/Effect";
 import * as Layer from "effect/Layer";
@@ -12,7 +13,9 @@ import type * as Scope from "effect/Scope";
 import type { FabricWorld } from "../fabric.conformance.ts";
 import { Fabric, type Member } from "../fabric.ts";
 import { type LocalNats, type LocalNatsOptions, startNats } from "../local-nats.ts";
+import { setUpBuckets } from "../nats/bucket-setup.ts";
 import { NatsFabric } from "../nats/nats-fabric.ts";
+import { CONFORMANCE_BUCKETS } from "./bucket.ts";
 
 /** A test machine with more to do than cores, ms. */
 const BUSY_MACHINE_MS = 1_000;
@@ -56,8 +59,13 @@ export async function startTestNats(
   };
 }
 
+/** Makes the buckets, as `godwit setup-nats` does. */
+export const makeBuckets = (servers: string, ...names: ReadonlyArray<string>) =>
+  setUpBuckets({ servers, name: "test setup" }, names.map(bucketOf));
+
 export async function openNatsWorld(): Promise<FabricWorld> {
   const { server, close } = await startTestNats();
+  await run(makeBuckets(server.url, ...CONFORMANCE_BUCKETS));
   return {
     run,
     join: (actor) => joinNats(server.url, actor),

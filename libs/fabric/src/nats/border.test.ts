@@ -1,6 +1,5 @@
 import { once } from "node:events";
 import { type AddressInfo, createServer, type Socket } from "node:net";
-import { jetstreamManager } from "@nats-io/jetstream";
 import { type ServiceInfo, Svcm } from "@nats-io/services";
 import { connect } from "@nats-io/transport-node";
 import * as Effect from "effect/Effect";
@@ -238,34 +237,6 @@ describe("on a real server", () => {
           ["migrate", "godwit.migrate", "coordinators"],
           ["status", "godwit.status", ""],
         ]);
-      }),
-    ));
-
-  it("a bucket keeps its history, answers from its leader, and cannot be purged; one with a TTL is refused", () =>
-    run(
-      Effect.gen(function* () {
-        const fabric = yield* joinNats(nats.server.url, "alice");
-        yield* fabric.bucket("own");
-        const config = yield* Effect.promise(async () => {
-          const nc = await connect({ servers: nats.server.url });
-          try {
-            const manager = await jetstreamManager(nc);
-            await manager.streams.add({ name: "KV_brief", subjects: ["$KV.brief.>"], max_age: 60_000_000_000 });
-            return (await manager.streams.info("KV_own")).config;
-          } finally {
-            await nc.close();
-          }
-        });
-        expect(config).toMatchObject({
-          max_msgs_per_subject: 64,
-          allow_direct: false,
-          deny_delete: true,
-          deny_purge: true,
-          num_replicas: 1,
-          max_age: 0,
-        });
-        expect((yield* Effect.flip(fabric.bucket("brief"))).reason).toContain("TTL");
-        expect((yield* Effect.flip(fabric.bucket("no.token"))).reason).toContain("no.token");
       }),
     ));
 });

@@ -1,61 +1,52 @@
-import { JetStreamApiError, type JetStreamManager, jetstreamManager } from "@nats-io/jetstream";
-import { headers, type NatsConnection, PermissionViolationError, RequestError } from "@nats-io/nats-core";
+import { bucketOf } from "@godwit/protocol";
+import { type JetStreamManager, jetstreamManager } from "@nats-io/jetstream";
+import { headers, type NatsConnection } from "@nats-io/nats-core";
 import * as Effect from "effect/Effect";
+import * as Schedule from "effect/Schedule";
 import { FabricError } from "../errors.ts";
 import type { Bucket, BucketEntry, CasOutcome } from "../fabric.ts";
 import { isToken } from "../subject.ts";
+import { isClustered, mismatchesOf, mismatchText, streamOf } from "./bucket-configuration.ts";
+import { refail, STREAM_NOT_FOUND, withoutCode } from "./jetstream-failure.ts";
 
 /** How long one operation waits, ms; a write to disk takes about one. While a leader is elected (4 to 7 s) callers try again. */
-const OPERATION_TIMEOUT_MS = 1_000;
-/** Values a key keeps, for those who look into what has happened; NATS allows no more. */
-const HISTORY_KEPT = 64;
-/** Records are small; a large one is a bug. */
-const VALUE_BYTES_MAX = 65_536;
+export const OPERATION_TIMEOUT_MS = 1_000;
 
 /** Codes of the JetStream API. */
-const STREAM_NOT_FOUND = 10_059;
-const STREAM_NAME_IN_USE = 10_058;
 const WRONG_LAST_SEQUENCE = 10_071;
 /** Another write of the same key is under way: ours was not done. Newer servers only. */
 const WRITE_IN_FLIGHT = 10_164;
-const NOT_CLUSTERED = 10_074;
 
-/** Servers that hold a copy, where there is a cluster: the smallest number that survives the loss of one. */
-const REPLICAS = 3;
+/** Opening goes on for 10 s at least: an actor that starts while a leader is elected need not fail. */
+const OPEN_AGAIN = Schedule.spaced("500 millis").pipe(Schedule.upTo({ times: 20 }));
 
 /**
  * A JetStream key-value bucket (`nats kv` shows it), used without what is unsafe for ownership: reads go to the leader, nothing
- * expires, keys cannot be deleted. Created when there is none: with three replicas in a cluster, one without.
+ * expires, keys cannot be deleted. It is never made here, and one that is configured otherwise is refused.
  */
 export const openBucket = (nc: NatsConnection, name: string): Effect.Effect<Bucket, FabricError> => {
   const operation = `open bucket ${name}`;
   return Effect.tryPromise({
     try: async () => {
-      if (!isToken(name)) throw new Error(`${JSON.stringify(name)} is not 1 to 64 of A-Z a-z 0-9 _ -`);
-      const clustered = nc.info?.cluster !== undefined;
+      if (!isToken(name))
+        throw refusal("failed", operation, `${JSON.stringify(name)} is not 1 to 64 of A-Z a-z 0-9 _ -`);
       const manager = await jetstreamManager(nc, { timeout: OPERATION_TIMEOUT_MS });
-      await ensureStream(manager, name, clustered);
+      await checkStream(manager, name, operation);
       return makeBucket(nc, manager, name);
     },
-    catch: (cause) =>
-      isNotEnabled(cause, nc)
-        ? new FabricError({
-            code: "nats-no-jetstream",
-            operation,
-            reason: `${nc.getServer()} offers no JetStream`,
-            retryable: false,
-          })
-        : refail(operation, cause),
-  });
+    catch: (cause) => refail(operation, cause, nc),
+  }).pipe(Effect.retry({ schedule: OPEN_AGAIN, while: ({ retryable }) => retryable }));
 };
 
-/**
- * A server without JetStream, or an account without it, as against a leader that is away: the client reports both as
- * "not enabled", with an error class that it does not export. Only the first is for good.
- */
-function isNotEnabled(cause: unknown, nc: NatsConnection): boolean {
-  if (!(cause instanceof Error) || cause.name !== "JetStreamNotEnabled") return false;
-  return cause.cause instanceof JetStreamApiError || nc.info?.jetstream !== true;
+const refusal = (code: FabricError["code"], operation: string, reason: string): FabricError =>
+  new FabricError({ code, operation, reason, retryable: false });
+
+/** Reads the configuration back from the leader, and refuses what could lose a record or show an old one. */
+async function checkStream(manager: JetStreamManager, name: string, operation: string): Promise<void> {
+  const found = await withoutCode(STREAM_NOT_FOUND, () => manager.streams.info(streamOf(name)));
+  if (found === undefined) throw refusal("bucket-missing", operation, `there is no stream ${streamOf(name)}`);
+  const wrong = mismatchesOf(found.config, bucketOf(name), isClustered(found));
+  if (wrong.length > 0) throw refusal("bucket-unsafe", operation, wrong.map(mismatchText).join("; "));
 }
 
 function makeBucket(nc: NatsConnection, manager: JetStreamManager, name: string): Bucket {
@@ -70,14 +61,14 @@ function makeBucket(nc: NatsConnection, manager: JetStreamManager, name: string)
           if (stored === null || stored.header.get("KV-Operation") !== "") return null;
           return { value: stored.data, revision: stored.seq };
         },
-        catch: (cause) => refail(`read ${key} of bucket ${name}`, cause),
+        catch: (cause) => refail(`read ${key} of bucket ${name}`, cause, nc),
       }),
     keys: Effect.tryPromise({
       try: async () => {
         const info = await manager.streams.info(stream, { subjects_filter: `${prefix}>` });
         return Object.keys(info.state.subjects ?? {}).map((subject) => subject.slice(prefix.length));
       },
-      catch: (cause) => refail(`list bucket ${name}`, cause),
+      catch: (cause) => refail(`list bucket ${name}`, cause, nc),
     }),
     compareAndSet: (key, value, revision) =>
       Effect.promise(() => compareAndSet(nc, stream, prefix + checkedKey(key), value, revision)),
@@ -113,63 +104,8 @@ function outcomeOf(acknowledgement: unknown): CasOutcome {
   return { _tag: "Unknown", reason: error?.description ?? "the acknowledgement names no sequence" };
 }
 
-/** Finds or creates the stream behind the bucket, and refuses one in which records could vanish by themselves. */
-async function ensureStream(manager: JetStreamManager, name: string, clustered: boolean): Promise<void> {
-  const stream = streamOf(name);
-  const found = await withoutCode(STREAM_NOT_FOUND, () => manager.streams.info(stream));
-  const { config } = found ?? (await create(manager, name, clustered));
-  if (config.max_age !== 0) throw new Error("its entries expire: make it without a TTL");
-  if (config.mirror !== undefined || (config.sources ?? []).length > 0)
-    throw new Error("it is a copy of another stream");
-}
-
-async function create(manager: JetStreamManager, name: string, clustered: boolean) {
-  const stream = streamOf(name);
-  const add = (replicas: number) =>
-    manager.streams.add({
-      name: stream,
-      subjects: [`$KV.${name}.>`],
-      max_msgs_per_subject: HISTORY_KEPT,
-      max_msg_size: VALUE_BYTES_MAX,
-      num_replicas: replicas,
-      discard: "new",
-      allow_direct: false,
-      allow_rollup_hdrs: false,
-      deny_delete: true,
-      deny_purge: true,
-    });
-  const withReplicas = (replicas: number) =>
-    withoutCode(STREAM_NAME_IN_USE, () => add(replicas)).then(
-      // Somebody else created it meanwhile, otherwise configured.
-      (created) => created ?? manager.streams.info(stream),
-    );
-  if (!clustered) return withReplicas(1);
-  return (await withoutCode(NOT_CLUSTERED, () => withReplicas(REPLICAS))) ?? withReplicas(1);
-}
-
-/** What `ask` gives, or undefined when JetStream answers with `code`. */
-async function withoutCode<A>(code: number, ask: () => Promise<A>): Promise<A | undefined> {
-  try {
-    return await ask();
-  } catch (error) {
-    if (error instanceof JetStreamApiError && error.code === code) return undefined;
-    throw error;
-  }
-}
-
-const streamOf = (bucket: string): string => `KV_${bucket}`;
-
 function checkedKey(key: string): string {
   // A key goes into a subject: anything else in it would reach other keys.
   if (!key.split(".").every(isToken)) throw new Error(`${JSON.stringify(key)} is not a key`);
   return key;
-}
-
-function refail(operation: string, cause: unknown): FabricError {
-  const reason = cause instanceof Error ? cause.message : String(cause);
-  const denied =
-    cause instanceof PermissionViolationError ||
-    (cause instanceof RequestError && cause.cause instanceof PermissionViolationError);
-  if (denied) return new FabricError({ code: "nats-denied", operation, reason, retryable: false });
-  return new FabricError({ code: "failed", operation, reason, retryable: true });
 }

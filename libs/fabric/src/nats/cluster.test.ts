@@ -1,75 +1,42 @@
 import { mkdtempSync, rmSync } from "node:fs";
-import { createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { bucketOf } from "@godwit/protocol";
 import { jetstreamManager } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
 import * as Effect from "effect/Effect";
 import * as Schedule from "effect/Schedule";
 import { expect, it } from "vitest";
 import { bytes, text } from "../conformance/messages.ts";
-import { joinNats, run } from "../conformance/nats-world.ts";
-import type { FabricShape } from "../fabric.conformance.ts";
-import { type LocalNats, startNats } from "../local-nats.ts";
-
-/** Ports that were free a moment ago: members of a cluster must know each other's beforehand. */
-async function freePorts(count: number): Promise<ReadonlyArray<number>> {
-  const servers: Array<Server> = [];
-  const ports: Array<number> = [];
-  for (let i = 0; i < count; i++) {
-    const server = createServer();
-    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-    servers.push(server);
-    ports.push((server.address() as { port: number }).port);
-  }
-  for (const server of servers) server.close();
-  return ports;
-}
+import { joinNats, makeBuckets, run } from "../conformance/nats-world.ts";
+import { startNatsCluster } from "../local-nats-cluster.ts";
+import { configurationOf } from "./bucket-configuration.ts";
+import { readBuckets, setUpBuckets } from "./bucket-setup.ts";
 
 const cluster = Effect.acquireRelease(
   Effect.promise(async () => {
     const directory = mkdtempSync(join(tmpdir(), "godwit-nats-cluster-"));
-    const routePorts = await freePorts(3);
-    const routes = routePorts.map((port) => `nats://127.0.0.1:${port}`).join(", ");
-    const servers = await Promise.all(
-      routePorts.map((port, i) =>
-        startNats({
-          storeDir: join(directory, `n${i}`),
-          config: `server_name: n${i}\ncluster { name: test, listen: "127.0.0.1:${port}", routes: [${routes}] }`,
-        }),
-      ),
-    );
-    return { directory, servers };
+    return { directory, servers: await startNatsCluster({ directory }) };
   }),
   ({ directory, servers }) =>
     Effect.promise(async () => {
-      await Promise.all(servers.map((server) => server.kill()));
+      await servers.stop();
       rmSync(directory, { recursive: true, force: true });
     }),
 );
-
-/** Until the cluster has elected its leaders. */
-const openBucket = (fabric: FabricShape) =>
-  fabric
-    .bucket("own")
-    .pipe(Effect.retry({ while: (error) => error.retryable, schedule: Schedule.spaced("200 millis"), times: 150 }));
+const own = (url: string) =>
+  Effect.map(readBuckets({ servers: url, name: "onlooker" }, [bucketOf("own")]), ([reading]) => reading);
 
 it("in a cluster a bucket has three replicas, survives the loss of a server, and lets one contender win", () =>
   run(
     Effect.gen(function* () {
       const { servers } = yield* cluster;
-      const [first, second, third] = servers as [LocalNats, LocalNats, LocalNats];
-      const left = yield* openBucket(yield* joinNats(`${first.url},${second.url}`, "left"));
-      const right = yield* openBucket(yield* joinNats(`${second.url},${first.url}`, "right"));
-      const config = yield* Effect.promise(async () => {
-        const nc = await connect({ servers: first.url });
-        try {
-          return (await (await jetstreamManager(nc)).streams.info("KV_own")).config;
-        } finally {
-          await nc.close();
-        }
-      });
-      expect(config).toMatchObject({ num_replicas: 3, allow_direct: false });
+      yield* makeBuckets(servers.url, "own");
+      const left = yield* (yield* joinNats(servers.url, "left")).bucket("own");
+      const right = yield* (yield* joinNats(servers.url, "right")).bucket("own");
+      const made = yield* own(servers.url);
+      expect(made).toMatchObject({ mismatches: [], configuration: { num_replicas: 3, allow_direct: false } });
+      expect(made?.copies.map(({ server }) => server).sort()).toEqual(["n1", "n2", "n3"]);
 
       let revision = 0;
       const contest = Effect.fnUntraced(function* (round: number) {
@@ -85,7 +52,7 @@ it("in a cluster a bucket has three replicas, survives the loss of a server, and
       });
       for (let round = 0; round < 100; round++) expect(yield* contest(round)).toEqual(["Lost", "Won"]);
 
-      yield* Effect.promise(() => third.kill());
+      yield* Effect.promise(() => servers.kill("n3"));
       // Its leader may have died with it: then the outcome is unknown until another is elected, and settled by trying again.
       yield* left.compareAndSet("vm1", bytes("after the crash"), revision).pipe(
         Effect.filterOrFail((outcome) => outcome._tag !== "Unknown"),
@@ -95,5 +62,38 @@ it("in a cluster a bucket has three replicas, survives the loss of a server, and
       expect(text(entry?.value ?? bytes(""))).toBe("after the crash");
       revision = entry?.revision ?? 0;
       expect(yield* contest(1_000)).toEqual(["Lost", "Won"]);
+    }),
+  ));
+
+it("in a cluster a bucket with one copy is refused, and set-up gives it three", () =>
+  run(
+    Effect.gen(function* () {
+      const { servers } = yield* cluster;
+      yield* makeBuckets(servers.url, "other");
+      yield* Effect.promise(async () => {
+        const nc = await connect({ servers: servers.url.split(",") });
+        const manager = await jetstreamManager(nc);
+        await manager.streams.add({ ...configurationOf(bucketOf("own"), true), num_replicas: 1 } as never);
+        await nc.close();
+      });
+      const fabric = yield* joinNats(servers.url, "alice");
+      const error = yield* Effect.flip(fabric.bucket("own"));
+      expect(error).toMatchObject({ code: "bucket-unsafe", reason: "num_replicas is 1, not 3 or more" });
+      const [done] = yield* setUpBuckets({ servers: servers.url, name: "admin" }, [bucketOf("own")]);
+      expect(done).toMatchObject({ done: "corrected", corrected: [{ what: "num_replicas", found: "1" }] });
+      yield* fabric.bucket("own");
+    }),
+  ));
+
+it("opening a bucket whose leader has just died waits for another one", () =>
+  run(
+    Effect.gen(function* () {
+      const { servers } = yield* cluster;
+      yield* makeBuckets(servers.url, "own");
+      const fabric = yield* joinNats(servers.url, "alice");
+      const leader = (yield* own(servers.url))?.copies.find(({ state }) => state === "leads")?.server ?? "";
+      yield* Effect.promise(() => servers.kill(leader));
+      const bucket = yield* fabric.bucket("own");
+      expect(yield* bucket.get("vm1")).toBeNull();
     }),
   ));

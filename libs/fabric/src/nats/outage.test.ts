@@ -4,7 +4,7 @@ import * as Deferred from "effect/Deferred";
 import * as Effect from "effect/Effect";
 import { describe, expect, it } from "vitest";
 import { bytes, take, text } from "../conformance/messages.ts";
-import { announceInProcess, joinNats, run, startTestNats } from "../conformance/nats-world.ts";
+import { announceInProcess, joinNats, makeBuckets, run, startTestNats } from "../conformance/nats-world.ts";
 import { type LinkEvent, type News, SILENT_MS } from "../fabric.ts";
 import { startNats } from "../local-nats.ts";
 
@@ -132,6 +132,7 @@ describe("a server that goes away", () => {
     run(
       Effect.gen(function* () {
         const server = yield* ownServer;
+        yield* makeBuckets(server.url, "own");
         const bucket = yield* (yield* joinNats(server.url, "alice")).bucket("own");
         yield* server.pause;
         const outcome = yield* bucket.compareAndSet("vm1", bytes("mine"), 0);
@@ -149,6 +150,7 @@ describe("a server that goes away", () => {
         const server = yield* ownServer;
         const fabric = yield* joinNats(server.url, "alice");
         const link = yield* fabric.link;
+        yield* makeBuckets(server.url, "own");
         const bucket = yield* fabric.bucket("own");
         const first = yield* bucket.compareAndSet("vm1", bytes("kept"), 0);
         yield* server.kill;

@@ -57,9 +57,12 @@ export class SimWorld {
     return true;
   }
 
-  /** Steps until nothing is left, `untilMs` is reached (time then is `untilMs`) or `events` have happened; returns their number. */
-  run(limits: { readonly untilMs?: number; readonly events?: number } = {}): number {
-    const { untilMs = Number.POSITIVE_INFINITY, events = Number.POSITIVE_INFINITY } = limits;
+  /**
+   * Steps until nothing is left, `untilMs` is reached (time then is `untilMs`) or `events` have happened; returns their number.
+   * `check` is called after every step.
+   */
+  run(limits: { readonly untilMs?: number; readonly events?: number; readonly check?: () => void } = {}): number {
+    const { untilMs = Number.POSITIVE_INFINITY, events = Number.POSITIVE_INFINITY, check } = limits;
     let count = 0;
     for (; count < events; count++) {
       const next = this.#heap.earliest();
@@ -68,6 +71,7 @@ export class SimWorld {
         break;
       }
       this.step();
+      check?.();
     }
     return count;
   }

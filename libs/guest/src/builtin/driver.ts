@@ -7,7 +7,7 @@ import type { GodwitError } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Schedule from "effect/Schedule";
 import * as Schema from "effect/Schema";
-import type { Guest, GuestDescription, GuestDriver } from "../guest.ts";
+import type { Guest, GuestDescription, GuestDriver, GuestEnding } from "../guest.ts";
 import { filesBeside } from "./files.ts";
 import { PAGE_BYTES } from "./kernel/page.ts";
 import type { BuiltinSpec } from "./launch.ts";
@@ -68,6 +68,8 @@ export const BuiltinStats = Schema.Struct({
 });
 export type BuiltinStats = typeof BuiltinStats.Type;
 
+const Ending = Schema.Struct({ how: Schema.Literals(["shutdown", "crashed"]), reason: Schema.String });
+
 const command = (spec: BuiltinSpec, execute: string) =>
   ask({ socket: spec.socket, pid: spec.pid, execute }, Schema.Null).pipe(Effect.asVoid);
 
@@ -93,13 +95,19 @@ export const readVerification = (spec: BuiltinSpec): Effect.Effect<Verification,
 export const checkMemory = (spec: BuiltinSpec): Effect.Effect<Verification, GodwitError> =>
   ask({ socket: spec.socket, pid: spec.pid, execute: "check", until: "done" }, Verification);
 
+/** Lets a running guest reboot, as if by itself: it fills its memory anew and begins from the start, in the same process. */
+export const resetBuiltin = (spec: BuiltinSpec): Effect.Effect<void, GodwitError> => command(spec, "reset");
+
+/** Lets a running guest power itself off; its process and its files go with it. */
+export const shutDownBuiltin = (spec: BuiltinSpec): Effect.Effect<void, GodwitError> => command(spec, "shutdown");
+
 /** What the guest has done so far. */
 export const readStats = (spec: BuiltinSpec): Effect.Effect<BuiltinStats, GodwitError> =>
   ask({ socket: spec.socket, pid: spec.pid, execute: "stats" }, BuiltinStats);
 
 /**
- * Nothing is held open between two operations: a guest that has ended is noticed by the next one, with `guest-failed`,
- * or `no-such-guest` when another process has its socket; `discard` takes both for success.
+ * Nothing is held open between two operations but by `ending`: a guest that has ended is noticed by the next one, with
+ * `guest-failed`, or `no-such-guest` when another process has its socket; `discard` takes both for success.
  */
 export const BuiltinDriver: GuestDriver<BuiltinSpec> = {
   kind: "builtin",
@@ -129,6 +137,7 @@ const makeGuest = (spec: BuiltinSpec): Guest => ({
   loadDeviceState: (path) =>
     ask({ socket: spec.socket, pid: spec.pid, execute: "load", arguments: { path } }, Schema.Null).pipe(Effect.asVoid),
   discard: discard(spec),
+  ending: ending(spec),
 });
 
 const track = Effect.fnUntraced(function* (spec: BuiltinSpec, kind: TrackerKind | "auto") {
@@ -154,6 +163,22 @@ const discard = (spec: BuiltinSpec): Effect.Effect<void, GodwitError> =>
       return Effect.flatMap(isDeserted(spec.socket), (deserted) => (deserted ? removeFiles(spec) : Effect.fail(error)));
     }),
   );
+
+/** Between two looks at a guest whose monitor broke off and that may still be there, ms. */
+const LOOK_AGAIN_MS = 50;
+
+/** The end of the connection is no proof: only that nobody listens any more, or somebody else does. */
+const ending = Effect.fnUntraced(function* (spec: BuiltinSpec): Effect.fn.Return<GuestEnding> {
+  const request = { socket: spec.socket, pid: spec.pid, execute: "await-ending", until: "done" } as const;
+  for (;;) {
+    const answer = yield* Effect.result(ask(request, Ending));
+    if (answer._tag === "Success") return answer.success;
+    if (answer.failure.code === "no-such-guest" || (yield* isDeserted(spec.socket))) {
+      return { how: "crashed", reason: `its process ${spec.pid} is gone without a word: it was killed or has crashed` };
+    }
+    yield* Effect.sleep(LOOK_AGAIN_MS);
+  }
+});
 
 /** A process that was killed holds its lock until its memory is given back, an instant or, for hundreds of GiB, seconds. */
 const LAST_BREATH = { schedule: Schedule.spaced("20 millis"), times: 500 };

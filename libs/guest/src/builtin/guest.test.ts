@@ -6,7 +6,8 @@ import { join } from "node:path";
 import { assert, describe, it } from "@effect/vitest";
 import { GodwitError } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
-import { BuiltinDriver, checkMemory, readStats } from "./driver.ts";
+import * as Fiber from "effect/Fiber";
+import { BuiltinDriver, checkMemory, readStats, resetBuiltin, shutDownBuiltin } from "./driver.ts";
 import { type BuiltinOptions, type BuiltinSpec, startBuiltin, startBuiltinIncoming } from "./launch.ts";
 
 const MEMORY_BYTES = 16 * 2 ** 20;
@@ -179,6 +180,84 @@ describe("a builtin guest", () => {
       const guest = yield* BuiltinDriver.open(spec);
       assert.strictEqual((yield* guest.describe).runState, "running");
       yield* guest.discard;
+    }),
+  );
+});
+
+describe("the life of a builtin guest", () => {
+  it.live("begins anew with a reset: the memory of its boot, in the same file, and the vCPUs go on from there", () =>
+    Effect.gen(function* () {
+      const { guest, spec, ramPath } = yield* startGuest({ directory: yield* directory, dirtyRateBytesPerSecond: 0 });
+      const booted = digest(ramPath);
+      // 5 pages a ms: it takes 400 ms to write as many as before.
+      const busy = yield* startGuest({ directory: yield* directory, dirtyRateBytesPerSecond: 20 * 2 ** 20 });
+      const watching = yield* Effect.forkChild(busy.guest.ending, { startImmediately: true });
+      while ((yield* readStats(busy.spec)).pagesWritten < 2000) yield* Effect.sleep("5 millis");
+      yield* resetBuiltin(busy.spec);
+      assert.strictEqual((yield* busy.guest.describe).runState, "running");
+      yield* busy.guest.pause;
+      // What it has written since is of the new life; all else is as at boot.
+      assert.strictEqual((yield* checkMemory(busy.spec)).badCount, 0);
+      assert.isBelow((yield* readStats(busy.spec)).pagesWritten, 2000);
+      assert.isUndefined(watching.pollUnsafe());
+      yield* resetBuiltin(spec);
+      assert.strictEqual(digest(ramPath), booted);
+      assert.strictEqual((yield* guest.describe).runState, "running");
+    }),
+  );
+
+  it.live("is neither begun anew nor ended by itself while it is stopped", () =>
+    Effect.gen(function* () {
+      const { guest, spec } = yield* startGuest({ directory: yield* directory });
+      yield* guest.pause;
+      for (const act of [resetBuiltin, shutDownBuiltin])
+        assert.strictEqual(codeOf(yield* Effect.flip(act(spec))), "wrong-state");
+      assert.strictEqual((yield* guest.describe).runState, "paused");
+    }),
+  );
+
+  it.live("ends with a shutdown, which its watch hears; the process and its files go with it", () =>
+    Effect.gen(function* () {
+      const dir = yield* directory;
+      const { guest, spec } = yield* startGuest({ directory: dir });
+      const watching = yield* Effect.forkChild(guest.ending, { startImmediately: true });
+      yield* guest.describe;
+      yield* shutDownBuiltin(spec);
+      assert.deepStrictEqual(yield* Fiber.join(watching), { how: "shutdown", reason: "the guest shut itself down" });
+      yield* guest.discard;
+      assert.deepStrictEqual(readdirSync(dir), ["vm1.log"]);
+    }),
+  );
+
+  it.live("ends in good order when its process is told to, and without a word when it is killed", () =>
+    Effect.gen(function* () {
+      for (const [signal, how, reason] of [
+        ["SIGTERM", "shutdown", /told to end, by SIGTERM/],
+        ["SIGKILL", "crashed", /gone without a word/],
+      ] as const) {
+        const { guest, spec } = yield* startGuest({ directory: yield* directory });
+        const watching = yield* Effect.forkChild(guest.ending, { startImmediately: true });
+        yield* guest.describe;
+        process.kill(spec.pid, signal);
+        const ending = yield* Fiber.join(watching);
+        assert.strictEqual(ending.how, how);
+        assert.match(ending.reason, reason);
+        // Who looks later learns that it is gone, but no more how.
+        yield* guest.discard;
+        assert.strictEqual((yield* guest.ending).how, "crashed");
+      }
+    }),
+  );
+
+  it.live("ends as a crash for who knows the process that another one has replaced", () =>
+    Effect.gen(function* () {
+      const dir = yield* directory;
+      const killed = yield* startGuest({ directory: dir });
+      yield* kill(killed.spec);
+      yield* startGuest({ directory: dir });
+      const ending = yield* killed.guest.ending;
+      assert.strictEqual(ending.how, "crashed");
+      assert.include(ending.reason, `process ${killed.spec.pid} is gone`);
     }),
   );
 });

@@ -3,14 +3,16 @@
  *
  *     boot --> running <--> paused
  *     incoming --load--> loaded --resume--> running          loaded: may be loaded again
+ *     running --reset--> running, from the start             running --shut down--> shutdown
  *     any --> failed, when a vCPU thread ends
  *
  * Operations that change it run one after the other, in the order asked; all may be repeated.
  */
 
-import type { RunState } from "../guest.ts";
+import type { GuestEnding, RunState } from "../guest.ts";
 import { decodeDeviceState, encodeDeviceState, MACHINE, readDeviceState, writeDeviceState } from "./device-state.ts";
 import { PAGE_BYTES } from "./kernel/page.ts";
+import { whileWanted } from "./monitor.ts";
 import type { Ram } from "./ram.ts";
 import { Refusal } from "./refusal.ts";
 import type { ProcessSpec } from "./spec.ts";
@@ -22,6 +24,7 @@ type State =
   | { readonly tag: "loaded"; readonly device: VcpuState }
   | { readonly tag: "paused"; readonly device: VcpuState }
   | { readonly tag: "running"; readonly device: VcpuState }
+  | { readonly tag: "shutdown" }
   | { readonly tag: "failed"; readonly reason: string };
 
 /** `describe`'s answer. */
@@ -44,7 +47,7 @@ export interface MachineDescription {
 /** `stats`' answer. */
 export interface MachineStats {
   readonly runState: RunState;
-  /** Pages written since this process began to run the guest; the first filling does not count. */
+  /** Pages written since this process began to run the guest, or reset it; the first filling does not count. */
   readonly pagesWritten: number;
   /** Writes that were due but given up, because the host did not keep up. */
   readonly pagesDropped: number;
@@ -63,6 +66,10 @@ export interface Machine {
   readonly awaitVerified: (signal: AbortSignal) => Promise<VerifyReport>;
   readonly pause: () => Promise<void>;
   readonly resume: () => Promise<void>;
+  /** What a guest does that reboots: memory is filled anew, and the vCPUs begin from the start. A guest that is stopped does nothing. */
+  readonly reset: () => Promise<void>;
+  /** What a guest does that powers itself off: its vCPUs stand still for good. */
+  readonly shutDown: () => Promise<void>;
   readonly save: (path: string) => Promise<number>;
   readonly load: (path: string) => Promise<void>;
   /** Checks every page of a paused guest. */
@@ -74,11 +81,17 @@ const RUN_STATES = {
   loaded: "paused",
   paused: "paused",
   running: "running",
+  shutdown: "shutdown",
   failed: "failed",
 } as const satisfies Record<State["tag"], RunState>;
 
-/** Starts the vCPUs over `ram`; a guest that boots runs when this resolves. */
-export const startMachine = async (spec: ProcessSpec, ram: Ram, log: (text: string) => void): Promise<Machine> => {
+/** Starts the vCPUs over `ram`; a guest that boots runs when this resolves. `ended` is told when the guest's life ends by itself. */
+export const startMachine = async (
+  spec: ProcessSpec,
+  ram: Ram,
+  log: (text: string) => void,
+  ended: (ending: GuestEnding) => void,
+): Promise<Machine> => {
   const { memoryBytes } = spec;
   let state: State = { tag: "incoming" };
   let sweep: Sweep | null = null;
@@ -97,6 +110,7 @@ export const startMachine = async (spec: ProcessSpec, ram: Ram, log: (text: stri
       log(`failed: ${reason}`);
       state = { tag: "failed", reason };
       sweep?.abandon(new Refusal("guest-failed", reason));
+      ended({ how: "crashed", reason });
       // The other vCPUs must not go on without it. The order to the one that failed fails, which is known already.
       vcpus.pause().catch(() => undefined);
     },
@@ -122,14 +136,14 @@ export const startMachine = async (spec: ProcessSpec, ram: Ram, log: (text: stri
     runningSince = performance.now();
   };
 
-  if (spec.role === "boot") {
-    const { workload } = spec;
+  const boot = async (workload: VcpuState["workload"]): Promise<void> => {
     const ledger = emptyLedger(memoryBytes);
     const device = { workload, ledger, positions: Array.from({ length: workload.vcpus }, () => 0) };
     await vcpus.configure(device, "trust");
     await vcpus.fill();
     await run(device);
-  }
+  };
+  if (spec.role === "boot") await boot(spec.workload);
 
   const verified = (): VerifyReport => {
     if (sweep === null)
@@ -168,15 +182,8 @@ export const startMachine = async (spec: ProcessSpec, ram: Ram, log: (text: stri
     verified,
     awaitVerified: async (signal) => {
       verified();
-      const given = Promise.withResolvers<never>();
-      const giveUp = (): void => given.reject(new Refusal("cancelled", "the client waits no longer"));
-      signal.addEventListener("abort", giveUp);
-      try {
-        await Promise.race([sweep?.finished, given.promise]);
-        return verified();
-      } finally {
-        signal.removeEventListener("abort", giveUp);
-      }
+      await whileWanted(sweep?.finished, signal);
+      return verified();
     },
     pause: () =>
       serialize(async () => {
@@ -193,6 +200,25 @@ export const startMachine = async (spec: ProcessSpec, ram: Ram, log: (text: stri
         if (now.tag === "running") return;
         if (now.tag !== "paused" && now.tag !== "loaded") throw wrongState("resume");
         await run(now.device);
+      }),
+    reset: () =>
+      serialize(async () => {
+        const now = current();
+        if (now.tag !== "running") throw wrongState("reset");
+        await vcpus.pause();
+        ranMs += performance.now() - runningSince;
+        sweep?.abandon(new Refusal("wrong-state", "the guest was reset"));
+        sweep = null;
+        await boot(now.device.workload);
+        log("reset");
+      }),
+    shutDown: () =>
+      serialize(async () => {
+        if (current().tag !== "running") throw wrongState("shut down");
+        await vcpus.pause();
+        enter({ tag: "shutdown" });
+        ranMs += performance.now() - runningSince;
+        ended({ how: "shutdown", reason: "the guest shut itself down" });
       }),
     save: (path) =>
       serialize(async () => {

@@ -24,6 +24,19 @@ const NEWLINE = 0x0a;
 /** One command. `signal` tells that the client has closed its side and waits no longer. */
 export type MonitorHandler = (args: Readonly<Record<string, unknown>>, signal: AbortSignal) => unknown;
 
+/** Waits for what may take long, as long as the client does. */
+export const whileWanted = async <A>(wanted: Promise<A> | undefined, signal: AbortSignal): Promise<A | undefined> => {
+  const given = Promise.withResolvers<never>();
+  const giveUp = (): void => given.reject(new Refusal("cancelled", "the client waits no longer"));
+  signal.addEventListener("abort", giveUp);
+  if (signal.aborted) giveUp();
+  try {
+    return await Promise.race([wanted, given.promise]);
+  } finally {
+    signal.removeEventListener("abort", giveUp);
+  }
+};
+
 /** Listens at `path`, which must not exist, for this user alone. */
 export const serveMonitor = async (path: string, handlers: ReadonlyMap<string, MonitorHandler>): Promise<Server> => {
   // Half open: who sends a request and closes its side still gets the answer to what does not take long.

@@ -2,15 +2,16 @@
  * The process of a builtin guest: `node process.ts --spec <json> [--report-fd <n>]`.
  *
  * It outlives whoever started it. Once it is ready, or has failed to become so, it says so in one line of JSON on the
- * report descriptor (standard output without one). It ends by `quit` on its monitor or by SIGTERM, and then takes its RAM
- * file and socket with it; what a SIGKILL leaves behind is replaced by the next guest of that name.
+ * report descriptor (standard output without one). It ends when the guest shuts down, by `quit` on its monitor or by SIGTERM,
+ * and then takes its RAM file and socket with it; what a SIGKILL leaves behind is replaced by the next guest of that name.
  *
  * Nothing here imports effect: it would double the time to start.
  */
 import { closeSync, rmSync, writeSync } from "node:fs";
 import { parseArgs } from "node:util";
+import type { GuestEnding } from "../guest.ts";
 import { startMachine } from "./machine.ts";
-import { type MonitorHandler, serveMonitor } from "./monitor.ts";
+import { type MonitorHandler, serveMonitor, whileWanted } from "./monitor.ts";
 import { createRam } from "./ram.ts";
 import { Refusal, refusalOf } from "./refusal.ts";
 import { type ProcessSpec, parseProcessSpec } from "./spec.ts";
@@ -44,12 +45,15 @@ const pathArgument = (args: Readonly<Record<string, unknown>>): string => {
 
 /** Resolves once the guest is ready; everything it made is removed again when the process ends, however it ends but by SIGKILL. */
 const startGuest = async (spec: ProcessSpec): Promise<void> => {
-  const quit = (why: string): void => {
-    log(`guest ${spec.name} ends: ${why}`);
-    process.exit(0);
+  const ended = Promise.withResolvers<GuestEnding>();
+  const quit = (reason: string): void => {
+    log(`guest ${spec.name} ends: ${reason}`);
+    ended.resolve({ how: "shutdown", reason });
+    // Once the answers are with the kernel. The end of a connection then says that the files are gone.
+    setImmediate(() => process.exit(0));
   };
-  process.on("SIGTERM", () => quit("SIGTERM"));
-  process.on("SIGINT", () => quit("SIGINT"));
+  process.on("SIGTERM", () => quit("its process was told to end, by SIGTERM"));
+  process.on("SIGINT", () => quit("its process was told to end, by SIGINT"));
   const ram = createRam(spec.ramPath, spec.memoryBytes);
   process.on("exit", () => {
     rmSync(spec.socket, { force: true });
@@ -60,7 +64,7 @@ const startGuest = async (spec: ProcessSpec): Promise<void> => {
   const tracking = ram.userfaultfd.armed ? "armed" : `not armed (${ram.userfaultfd.reason})`;
   log(`guest ${spec.name}: ${spec.memoryBytes} bytes of RAM in ${spec.ramPath}, userfaultfd ${tracking}`);
 
-  const machine = await startMachine(spec, ram, log);
+  const machine = await startMachine(spec, ram, log, ended.resolve);
   const handlers = new Map<string, MonitorHandler>([
     ["describe", machine.describe],
     ["stats", machine.stats],
@@ -71,8 +75,10 @@ const startGuest = async (spec: ProcessSpec): Promise<void> => {
     ["check", machine.check],
     ["save", async (args) => ({ lengthBytes: await machine.save(pathArgument(args)) })],
     ["load", (args) => machine.load(pathArgument(args))],
-    // Once the answer is with the kernel. The connection's end then says that the files are gone.
-    ["quit", () => void setImmediate(() => quit("asked to"))],
+    ["await-ending", (_args, signal) => whileWanted(ended.promise, signal)],
+    ["reset", machine.reset],
+    ["shutdown", () => machine.shutDown().then(() => quit("the guest shut itself down"))],
+    ["quit", () => quit("its process was told to quit")],
   ]);
   await serveMonitor(spec.socket, handlers);
 };

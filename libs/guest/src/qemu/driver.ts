@@ -3,34 +3,40 @@ import { dirname } from "node:path";
 import { openTracker, type TrackerKind } from "@godwit/memory";
 import type { GodwitError } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
+import * as RcRef from "effect/RcRef";
+import type * as Scope from "effect/Scope";
 import type { Guest, GuestDriver } from "../guest.ts";
 import { describeQemu, type QemuDescription } from "./description.ts";
 import { loadDeviceState, saveDeviceState } from "./device-state.ts";
+import { endingOf } from "./ending.ts";
 import { failure, qmpFailure } from "./failure.ts";
 import { type QemuSpec, qemuLogTail } from "./launch.ts";
 import type { QemuBlock } from "./memory-backend.ts";
 import { connectQmp, type Qmp } from "./qmp.ts";
+import type { QmpError } from "./qmp-error.ts";
 import { discardQemu, pauseQemu, resumeQemu, wrongState } from "./run-control.ts";
 import { readState } from "./run-state.ts";
 
 /**
  * An unmodified QEMU (8 or later), through its monitor. Opening one does nothing: `launchQemu` starts a destination.
  *
- * Each operation has a connection of its own, 1 ms: a monitor serves one client at a time and lets the next one wait. So
- * several actors of a host can use one guest, and a QEMU started anew on the same socket is found.
+ * Operations that go on at the same time share a connection, which takes 1 ms to open and ends with the last of them: a monitor
+ * serves one client at a time and lets the next one wait. So several actors of a host can use one guest, and a QEMU started
+ * anew on the same socket is found.
  */
 export const QemuDriver: GuestDriver<QemuSpec> = {
   kind: "qemu",
-  open: (spec) => Effect.succeed(makeGuest(spec)),
+  open: (spec) =>
+    Effect.map(RcRef.make({ acquire: connectQmp(spec.qmp) }), (monitor) => makeGuest(spec, RcRef.get(monitor))),
 };
 
 const SAVE = "save the device state";
 const LOAD = "load the device state";
 const TRACK = "start dirty tracking";
 
-const makeGuest = (spec: QemuSpec): Guest => {
+const makeGuest = (spec: QemuSpec, monitor: Effect.Effect<Qmp, QmpError, Scope.Scope>): Guest => {
   const withMonitor = <A>(step: string, work: (qmp: Qmp) => Effect.Effect<A, GodwitError>) =>
-    connectQmp(spec.qmp).pipe(Effect.mapError(qmpFailure(step)), Effect.flatMap(work), Effect.scoped);
+    monitor.pipe(Effect.mapError(qmpFailure(step)), Effect.flatMap(work), Effect.scoped);
   const description = withMonitor("describe", (qmp) => describeQemu(qmp, spec.name));
   return {
     describe: Effect.map(description, publicDescription),
@@ -39,7 +45,7 @@ const makeGuest = (spec: QemuSpec): Guest => {
     resume: withMonitor("resume", resumeQemu),
     saveDeviceState: (path) => withMonitor(SAVE, (qmp) => save(qmp, path)),
     loadDeviceState: (path) => withMonitor(LOAD, (qmp) => load(spec, qmp, path)),
-    discard: connectQmp(spec.qmp).pipe(
+    discard: monitor.pipe(
       Effect.matchEffect({
         onSuccess: discardQemu,
         // It is gone already.
@@ -47,6 +53,7 @@ const makeGuest = (spec: QemuSpec): Guest => {
       }),
       Effect.scoped,
     ),
+    ending: endingOf(monitor, spec.qmp),
   };
 };
 

@@ -59,6 +59,10 @@ export const CATALOGUE: Readonly<Record<string, Entry>> = {
     summary: "the nodes that are up",
     load: async () => (await import("./nodes.ts")).nodesCommand,
   },
+  "setup-nats": {
+    summary: "make or correct the buckets in NATS, once, as its admin",
+    load: async () => (await import("./setup-nats.ts")).setupNats,
+  },
   doctor: {
     summary: "what this host's kernel, NATS and QEMU offer",
     load: async () => (await import("./doctor.ts")).doctor,

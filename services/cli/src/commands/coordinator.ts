@@ -1,7 +1,7 @@
 import { hostname } from "node:os";
 import { defaultRuntimeDirectory, randomId, type Settings } from "@godwit/actor";
 import { supervise } from "@godwit/node";
-import type { Incarnation } from "@godwit/protocol";
+import { type Incarnation, MIGRATIONS_BUCKET, OWNERSHIP_BUCKET } from "@godwit/protocol";
 import * as Telemetry from "@godwit/telemetry";
 import * as Effect from "effect/Effect";
 import { command, NO_OPERANDS } from "../arguments/command.ts";
@@ -29,7 +29,10 @@ export const coordinator = command({
       incarnation: randomId() as Incarnation,
     };
     return Effect.gen(function* () {
-      const fabric = yield* patientFabric(values, "godwit coordinator's supervisor");
+      const fabric = yield* patientFabric(values, "godwit coordinator's supervisor", [
+        OWNERSHIP_BUCKET,
+        MIGRATIONS_BUCKET,
+      ]);
       const ready = Effect.gen(function* () {
         yield* awaitMembers([{ role: "coordinator", node: label }]);
         report.answer({ coordinator: label, nats: values.nats }, "the coordinator is ready\n");

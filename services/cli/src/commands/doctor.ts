@@ -1,12 +1,13 @@
-import { GodwitError } from "@godwit/protocol";
-import * as Telemetry from "@godwit/telemetry";
+import { readBuckets } from "@godwit/fabric";
+import { BUCKETS, GodwitError } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
-import * as Layer from "effect/Layer";
 import { command, NO_OPERANDS } from "../arguments/command.ts";
-import { fabricLayer, natsOptions } from "../connection.ts";
+import { connectionOf, fromFabric, monitorOption, natsOptions } from "../connection.ts";
 import type { Finding } from "../doctor/finding.ts";
 import { hostFindings } from "../doctor/host-findings.ts";
-import { natsFinding, natsServerFinding, qemuFinding } from "../doctor/program-findings.ts";
+import { natsFindings } from "../doctor/nats-findings.ts";
+import { monitorsOf } from "../doctor/nats-monitor.ts";
+import { natsServerFinding, qemuFinding } from "../doctor/program-findings.ts";
 import { failureDocument } from "../reporting/failure.ts";
 import { table } from "../terminal/table.ts";
 
@@ -14,21 +15,19 @@ const MARKS = { works: "ok", absent: "-", missing: "MISSING" } as const;
 
 export const doctor = command({
   operands: NO_OPERANDS,
-  options: natsOptions,
+  options: { ...natsOptions, "nats-monitor": monitorOption },
   notes: () => "Exit code 0 when godwit can work on this host. What is marked with a dash can be done without.\n",
   run: ({ values }) => {
-    const named = values.nats !== natsOptions.nats.shownDefault;
-    const login = Layer.build(fabricLayer(values, "godwit doctor")).pipe(
-      Effect.scoped,
-      Effect.provide(Telemetry.layer({ actor: "cli", node: "-", level: "silent" })),
-      Effect.as(null),
-      Effect.catch((error) => Effect.succeed(error)),
-    );
     return Effect.gen(function* () {
       const found: ReadonlyArray<Finding> = [
         ...hostFindings(),
         yield* Effect.promise(natsServerFinding),
-        yield* Effect.promise(() => natsFinding(values.nats, named, () => Effect.runPromise(login))),
+        ...(yield* natsFindings({
+          servers: values.nats,
+          named: values.nats !== natsOptions.nats.shownDefault,
+          buckets: Effect.mapError(readBuckets(connectionOf(values, "godwit doctor"), BUCKETS), fromFabric),
+          monitors: monitorsOf(values),
+        })),
         qemuFinding(),
       ];
       const obstacles = found.filter(({ state }) => state === "missing");

@@ -1,7 +1,7 @@
 import { hostname } from "node:os";
 import { defaultRuntimeDirectory, randomId, type Settings } from "@godwit/actor";
 import { DEFAULT_WORKERS, runNode } from "@godwit/node";
-import { type Incarnation, isSafeName } from "@godwit/protocol";
+import { type Incarnation, isSafeName, OWNERSHIP_BUCKET } from "@godwit/protocol";
 import * as Telemetry from "@godwit/telemetry";
 import * as Effect from "effect/Effect";
 import { command, NO_OPERANDS } from "../arguments/command.ts";
@@ -52,7 +52,7 @@ migration stays, and is there again when the node of that name is started again.
     };
     const { workers } = values;
     return Effect.gen(function* () {
-      const fabric = yield* patientFabric(values, `godwit node ${name}`);
+      const fabric = yield* patientFabric(values, `godwit node ${name}`, [OWNERSHIP_BUCKET]);
       const specs = yield* Effect.provide(bringGuests(settings, guests), fabric);
       const ready = Effect.gen(function* () {
         yield* awaitMembers([

@@ -12,12 +12,16 @@ describe("the greeting of a NATS server", () => {
     ]);
   });
 
-  it("says the version, and whether there is JetStream", () => {
-    assert.deepStrictEqual(parseGreeting("h", 'INFO {"version":"2.12.0","jetstream":true} \r\n'), {
+  it("says the version, whether there is JetStream, and which cluster it is of", () => {
+    const line = 'INFO {"server_id":"N1","version":"2.12.0","jetstream":true,"cluster":"test"} \r\n';
+    assert.deepStrictEqual(parseGreeting("h", line), {
       server: "h",
       version: "2.12.0",
       jetStream: true,
+      serverId: "N1",
+      cluster: "test",
     });
+    assert.isNull(parseGreeting("h", 'INFO {"version":"2.12.0"} \r\n').cluster);
     assert.isFalse(parseGreeting("h", 'INFO {"version":"2.12.0"} \r\n').jetStream);
     assert.throws(() => parseGreeting("h", "HTTP/1.1 400 Bad Request\r\n"), "no NATS server");
   });

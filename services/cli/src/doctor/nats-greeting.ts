@@ -5,6 +5,9 @@ export interface NatsGreeting {
   readonly server: string;
   readonly version: string;
   readonly jetStream: boolean;
+  readonly serverId: string;
+  /** null: it is alone. */
+  readonly cluster: string | null;
 }
 
 /** How long a server may take to greet, ms. */
@@ -58,7 +61,14 @@ const greetOne = (server: string): Promise<NatsGreeting> => {
 /** Throws when the line is not a NATS server's. */
 export const parseGreeting = (server: string, text: string): NatsGreeting => {
   const json = /^INFO (\{.*\})/.exec(text)?.[1];
-  const info: { readonly version?: unknown; readonly jetstream?: unknown } = json === undefined ? {} : JSON.parse(json);
-  if (typeof info.version !== "string") throw new Error(`what answers at ${server} is no NATS server`);
-  return { server, version: info.version, jetStream: info.jetstream === true };
+  const info: Readonly<Record<string, unknown>> = json === undefined ? {} : JSON.parse(json);
+  const { version, jetstream, server_id: id, cluster } = info;
+  if (typeof version !== "string") throw new Error(`what answers at ${server} is no NATS server`);
+  return {
+    server,
+    version,
+    jetStream: jetstream === true,
+    serverId: typeof id === "string" ? id : "",
+    cluster: typeof cluster === "string" ? cluster : null,
+  };
 };

@@ -1,11 +1,9 @@
-/** Which programs are installed, and what answers where NATS should be. */
+/** Which programs are installed. */
 import { execFileSync } from "node:child_process";
 import { NATS_VERSION_MIN } from "@godwit/fabric";
 import { QEMU_PROGRAM } from "@godwit/guest";
-import type { GodwitError } from "@godwit/protocol";
 import { natsServerPath } from "../../../../scripts/setup-nats.mjs";
-import { absent, type Finding, missing, works } from "./finding.ts";
-import { greet } from "./nats-greeting.ts";
+import { absent, type Finding, works } from "./finding.ts";
 
 /** How long `--version` may take, ms; it is instant unless the machine is very busy. */
 const VERSION_MS = 10_000;
@@ -39,24 +37,4 @@ export const natsServerFinding = async (): Promise<Finding> => {
     const why = `no nats-server ${NATS_VERSION_MIN} or later in PATH or in the cache`;
     return absent("nats-server", `${why}; \`npm run setup\` fetches one, for \`godwit demo\` and \`godwit up\``);
   }
-};
-
-/** `named`: the operator asked for these servers, so that they are not there stands in the way. `login`: null when a connection succeeded. */
-export const natsFinding = async (
-  servers: string,
-  named: boolean,
-  login: () => Promise<GodwitError | null>,
-): Promise<Finding> => {
-  const what = `NATS at ${servers.replace(/\/\/[^@/]*@/g, "//***@")}`;
-  let greeting: Awaited<ReturnType<typeof greet>>;
-  try {
-    greeting = await greet(servers);
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    return named ? missing(what, reason) : absent(what, `${reason}; \`godwit up\` starts one, --nats names another`);
-  }
-  const refused = await login();
-  if (refused !== null) return missing(what, `${refused.code}: ${refused.reason}; ${refused.remedy}`);
-  if (!greeting.jetStream) return missing(what, `version ${greeting.version} without JetStream; start it with -js`);
-  return works(what, `version ${greeting.version} with JetStream`);
 };

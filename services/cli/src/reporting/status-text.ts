@@ -14,13 +14,18 @@ const lines = (name: string, value: unknown): ReadonlyArray<string> => {
   return [`${name}: ${typeof value === "number" ? number(value) : String(value)}`];
 };
 
-/** One field a line, `ram.remaining: 4096`; the error by its description alone. */
-export const fieldsText = (info: MigrationInfo): string =>
-  Object.entries(info)
-    .filter(([name]) => name !== "error")
+/** One field a line, `ram.remaining: 4096`; the error by its description alone, and first of all what needs attention. */
+export const fieldsText = ({ note, ...info }: MigrationInfo): string => {
+  const fields = Object.entries(info).filter(([name]) => name !== "error");
+  return [...(note === undefined ? [] : [["note", note] as const]), ...fields]
     .flatMap(([name, value]) => lines(name, value))
     .map((line) => `${line}\n`)
     .join("");
+};
+
+/** Whose notes a line of a table has no room for. */
+const notesText = (list: ReadonlyArray<MigrationInfo>): string =>
+  list.map(({ migration, note }) => (note === undefined ? "" : `${migration}: ${note}\n`)).join("");
 
 export const migrationsTable = (list: ReadonlyArray<MigrationInfo>): string =>
   list.length === 0
@@ -46,4 +51,4 @@ export const migrationsTable = (list: ReadonlyArray<MigrationInfo>): string =>
           info.downtime === undefined ? "" : formatMs(info.downtime),
           info.ram === undefined ? "" : formatBytes(info.ram.transferred),
         ]),
-      );
+      ) + notesText(list);

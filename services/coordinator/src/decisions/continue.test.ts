@@ -14,6 +14,8 @@ const waiting = (): Migration => {
     parameters: PARAMETER_DEFAULTS,
     capabilities: proposeCapabilities({ "pause-before-switchover": true }) as never,
     term: 1,
+    owner: "c".repeat(16),
+    revision: 1,
     attempt: 1,
     startedAt: 0,
     now: 0,

@@ -1,4 +1,6 @@
+export * from "./adoption.ts";
 export * from "./convergence.ts";
-export { infoOf, statusOf } from "./info.ts";
+export { infoOf, savedOf, statusOf } from "./info.ts";
 export { makeMigration, step } from "./migration.ts";
 export type * from "./migration-state.ts";
+export { isSaved } from "./tenure.ts";

@@ -1,6 +1,6 @@
 /** The answer of `query-migrate` from what a coordinator knows. */
 import { type MigrationId, type MigrationInfo, type MigrationStatus, type RamInfo, toError } from "@godwit/protocol";
-import type { Migration } from "./migration-state.ts";
+import type { Migration, SavedMigration } from "./migration-state.ts";
 
 export const statusOf = (migration: Migration): MigrationStatus => {
   const { phase } = migration;
@@ -19,6 +19,8 @@ export const statusOf = (migration: Migration): MigrationStatus => {
     case "Switching":
       return migration.sourceReport?.phase === "pre-switchover" ? "pre-switchover" : "device";
     case "Adopting":
+    case "Ending":
+    case "Replaced":
       return migration.status;
   }
 };
@@ -33,9 +35,18 @@ const withMeanRate = (ram: RamInfo, migration: Migration): RamInfo => {
   };
 };
 
-export const infoOf = (migration: Migration, now: number): MigrationInfo => {
+/** What an operator should know besides numbers: above all why a guest stands still (O8). */
+const noteOf = (migration: Migration): string | null => {
+  if (migration.endedAt !== null) return null;
+  const unknownMs = migration.sourceReport?.["record-unknown-for"] ?? 0;
+  if (unknownMs === 0) return null;
+  const seconds = Math.max(1, Math.round(unknownMs / 1000));
+  return `the ownership record cannot be reached since ${seconds} s: the guest stands still at both sides until it can; NATS JetStream needs attention`;
+};
+
+export const infoOf = (migration: Migration, now: number, status = statusOf(migration)): MigrationInfo => {
   const report = migration.sourceReport;
-  const status = statusOf(migration);
+  const note = noteOf(migration);
   const failure = status === "completed" ? null : migration.failure;
   return {
     migration: migration.migration as MigrationId,
@@ -45,6 +56,7 @@ export const infoOf = (migration: Migration, now: number): MigrationInfo => {
     status,
     "total-time": (migration.endedAt ?? now) - migration.startedAt,
     attempts: migration.attempt,
+    ...(note === null ? {} : { note }),
     ...(migration.setupMs === null ? {} : { "setup-time": migration.setupMs }),
     ...(migration.expectedDowntimeMs === null || migration.endedAt !== null
       ? {}
@@ -57,5 +69,23 @@ export const infoOf = (migration: Migration, now: number): MigrationInfo => {
     ...(report?.channels === undefined ? {} : { channels: report.channels }),
     ...(report?.["dirty-tracker"] === undefined ? {} : { "dirty-tracker": report["dirty-tracker"] }),
     ...(failure === null ? {} : { error: failure, "error-desc": toError(failure).message }),
+  };
+};
+
+/** What a successor needs. An ending is written before anybody hears of it. */
+export const savedOf = (migration: Migration, now: number): SavedMigration => {
+  const { phase } = migration;
+  return {
+    term: migration.term,
+    owner: migration.tenure.owner,
+    attempt: migration.attempt,
+    epoch: migration.epoch,
+    startedAt: migration.startedAt,
+    parameters: migration.parameters,
+    continuedAttempt: migration.continuedAttempt,
+    undoing: phase._tag === "Aborting" || phase._tag === "Reckoning" ? phase.next : null,
+    capabilities: migration.capabilities,
+    failure: migration.failure,
+    info: infoOf(migration, now, phase._tag === "Ending" ? phase.status : statusOf(migration)),
   };
 };

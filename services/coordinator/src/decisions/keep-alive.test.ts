@@ -17,6 +17,8 @@ describe("a migration that waits in pre-switchover", () => {
       parameters: PARAMETER_DEFAULTS,
       capabilities: proposeCapabilities({ "pause-before-switchover": true }) as never,
       term: 1,
+      owner: "c".repeat(16),
+      revision: 1,
       attempt: 1,
       startedAt: 0,
       now: 0,

@@ -1,12 +1,14 @@
 /**
  * A migration as its coordinator sees it.
  *
- *     Claiming -> Preparing -> Starting -> Active -> Switching -> Ended(completed)
+ *     Claiming -> Preparing -> Starting -> Active -> Switching --> Ending(completed) --> Ended
  *        ^            |            |          |          |
- *        |            +------------+----------+----------+--> Aborting --> Ended(failed | cancelled)
+ *        |            +------------+----------+----------+--> Aborting --> Ending(failed | cancelled) --> Ended
  *        +------------------- next attempt ----------------------+
  *     Reckoning: the source cannot say how it ended, so the ownership record does
  *     Adopting: another coordinator's migration, until its source has said how it stands
+ *     Ending: how it ended is known, and is being saved; nobody is told before, so that no successor tells it otherwise (R10)
+ *     Replaced: from any phase, when the migrations bucket shows that another coordinator has taken over (`tenure.ts`)
  */
 import type {
   Capabilities,
@@ -32,15 +34,37 @@ export type Phase =
   | { readonly _tag: "Starting"; readonly incarnation: string }
   | { readonly _tag: "Active" }
   | { readonly _tag: "Switching" }
-  | { readonly _tag: "Aborting"; readonly next: "retry" | "failed" | "cancelled" }
+  | { readonly _tag: "Aborting"; readonly next: Next }
   | {
       readonly _tag: "Reckoning";
-      readonly next: "retry" | "failed" | "cancelled";
+      readonly next: Next;
       /** Nobody answers at the source: it must be fenced off before an ending may be told. */
       readonly silent: boolean;
       readonly settlement: Settlement | null;
     }
-  | { readonly _tag: "Ended"; readonly status: "completed" | "failed" | "cancelled" };
+  | { readonly _tag: "Ending"; readonly status: EndStatus }
+  | { readonly _tag: "Ended"; readonly status: EndStatus }
+  | { readonly _tag: "Replaced" };
+
+export type EndStatus = "completed" | "failed" | "cancelled";
+/** What shall follow once an attempt has been undone. */
+export type Next = "retry" | "failed" | "cancelled";
+
+/** What this coordinator knows of its own ownership: a write of the migrations bucket that it wins is the only proof (`tenure.ts`). */
+export interface Tenure {
+  readonly owner: string;
+  /** Revision in the migrations bucket that the next save replaces. */
+  revision: number;
+  /** Something that a successor must know has changed since the last save. */
+  wanted: boolean;
+  /** Saves so far; each has its number. */
+  saves: number;
+  /** The save that is on its way; null: none. */
+  pending: number | null;
+  nextSaveAt: number;
+  /** Set while it is not known whether another coordinator has taken over: only a save with a higher number than `after` tells. */
+  doubt: { readonly since: number; readonly after: number } | null;
+}
 
 export interface Migration {
   readonly migration: string;
@@ -49,9 +73,12 @@ export interface Migration {
   readonly destination: string;
   readonly capabilities: Capabilities;
   readonly startedAt: number;
-  term: number;
+  readonly term: number;
+  readonly tenure: Tenure;
   attempt: number;
   parameters: Parameters;
+  /** Grows with each change of `parameters`: the source's report shows which one it has. */
+  parametersRevision: number;
   phase: Phase;
   epoch: number;
   sourceReport: SourceReport | null;
@@ -66,12 +93,16 @@ export interface Migration {
   passes: number;
   /** Writes of the ownership record so far: their operation ids must differ. */
   ops: number;
+  /** Only a save with a higher number than this one allows the next write of the ownership record. */
+  fencedAfter: number;
   /** The attempt that the operator let go on from pre-switchover; null: none yet. It is said again until the source has heard it. */
   continuedAttempt: number | null;
   sourceHeardAt: number;
   destinationHeardAt: number;
   destinationToldAt: number;
   nextCommandAt: number;
+  /** A gap between two steps is a time in which this coordinator itself stood still. */
+  lastStepAt: number;
 }
 
 export type MigrationEventIn =
@@ -83,6 +114,15 @@ export type MigrationEventIn =
       readonly op: string;
       readonly outcome: "Unknown" | "Lost" | { readonly revision: number };
     }
+  /** Answers the save of this number. */
+  | {
+      readonly _tag: "SaveAnswered";
+      readonly save: number;
+      readonly outcome: "Unknown" | "Lost" | { readonly revision: number };
+    }
+  | { readonly _tag: "SavedRead"; readonly stored: StoredTerm | null | "Unknown" }
+  /** This coordinator's own link broke, or is back: meanwhile it was deaf and dumb. */
+  | { readonly _tag: "LinkChanged" }
   | { readonly _tag: "Cancel" }
   | { readonly _tag: "Continue" }
   | { readonly _tag: "Tune"; readonly parameters: Parameters }
@@ -93,17 +133,32 @@ export type MigrationEffect =
   | { readonly _tag: "ToDestination"; readonly command: DestinationCommand }
   | { readonly _tag: "ReadRecord" }
   | { readonly _tag: "WriteRecord"; readonly record: OwnershipRecord; readonly revision: number }
-  | { readonly _tag: "Save" }
+  /** Write `savedOf(migration)` with a compare-and-set on this revision. */
+  | { readonly _tag: "Save"; readonly save: number; readonly revision: number }
+  /** Read what is stored: a save was refused. */
+  | { readonly _tag: "ReadSaved" }
   | { readonly _tag: "Publish"; readonly event: MigrationEvent["event"] }
-  | { readonly _tag: "WakeAt"; readonly at: number };
+  | { readonly _tag: "WakeAt"; readonly at: number }
+  /** It is another coordinator's: nothing more comes of this session, and requests go to the owner. */
+  | { readonly _tag: "Leave" };
+
+/** Whose the stored migration is: a take-over raises the term, so a term belongs to one coordinator. */
+export interface StoredTerm {
+  readonly term: number;
+  readonly revision: number;
+}
 
 /** What is kept in the migrations bucket: enough for another coordinator to take over. */
 export interface SavedMigration {
   readonly term: number;
   readonly owner: string;
   readonly attempt: number;
+  readonly epoch: number;
   readonly startedAt: number;
   readonly parameters: Parameters;
+  readonly continuedAttempt: number | null;
+  /** What shall follow the attempt that is being undone; null: none is. */
+  readonly undoing: Next | null;
   readonly capabilities: Record<string, boolean>;
   readonly failure: Failure | null;
   readonly info: MigrationInfo;

@@ -1,10 +1,9 @@
 /** Moves between phases that several events lead to. */
 import type { Failure, MigrationId } from "@godwit/protocol";
-import type { Migration, MigrationEffect } from "./migration-state.ts";
+import type { EndStatus, Migration, MigrationEffect, Next } from "./migration-state.ts";
+import { wantSave } from "./tenure.ts";
 
 export type Emit = (effect: MigrationEffect) => void;
-/** What shall follow once an attempt has been undone. */
-export type Next = "retry" | "failed" | "cancelled";
 
 /** Attempts of one migration: an actor that dies again and again shall not keep a guest in precopy for ever. */
 const ATTEMPTS_MAX = 5;
@@ -32,22 +31,18 @@ export const settleNext = (migration: Migration, why: Failure, wanted: Next): Ne
 /** Undoes the attempt at both sides, then `wanted`. */
 export const abort = (migration: Migration, why: Failure, wanted: Next): void => {
   migration.phase = { _tag: "Aborting", next: settleNext(migration, why, wanted) };
+  wantSave(migration);
 };
 
-export const end = (
-  migration: Migration,
-  status: "completed" | "failed" | "cancelled",
-  now: number,
-  emit: Emit,
-): void => {
+export const end = (migration: Migration, status: EndStatus, now: number): void => {
   migration.endedAt = now;
-  migration.phase = { _tag: "Ended", status };
-  emit({ _tag: "Save" });
+  migration.phase = { _tag: "Ending", status };
+  wantSave(migration);
 };
 
 /** The attempt is undone, the guest is at the source. */
-export const finish = (migration: Migration, next: Next, now: number, emit: Emit): void => {
-  if (next !== "retry") return end(migration, next, now, emit);
+export const finish = (migration: Migration, next: Next, now: number): void => {
+  if (next !== "retry") return end(migration, next, now);
   migration.attempt++;
   migration.phase = { _tag: "Claiming" };
   migration.sourceReport = null;
@@ -55,5 +50,5 @@ export const finish = (migration: Migration, next: Next, now: number, emit: Emit
   migration.sourceHeardAt = now;
   migration.destinationHeardAt = now;
   migration.epoch = 0;
-  emit({ _tag: "Save" });
+  wantSave(migration);
 };

@@ -2,6 +2,9 @@
  * How a migration ends whose source cannot say it: its process was restarted and has forgotten, or nobody answers. What happened
  * is in the ownership record. A source that only sleeps is fenced off by a higher epoch before its ending is told, so that it
  * cannot hand the guest over afterwards (O4).
+ *
+ * A fence takes a guest out of a switchover that may be all right, so only the owner of the migration may write it. Each write
+ * follows upon a save that was begun after the decision and was won: whoever slept, or was cut off, is refused there first.
  */
 import {
   type Failure,
@@ -11,11 +14,13 @@ import {
   type SettlementEvent,
   settle,
 } from "@godwit/protocol";
-import type { Migration } from "./migration-state.ts";
-import { type Emit, end, finish, type Next, settleNext } from "./moves.ts";
+import type { Migration, Next } from "./migration-state.ts";
+import { type Emit, end, finish, settleNext } from "./moves.ts";
+import { wantSave } from "./tenure.ts";
 
 export const reckon = (migration: Migration, why: Failure, wanted: Next, silent: boolean): void => {
   migration.phase = { _tag: "Reckoning", next: settleNext(migration, why, wanted), silent, settlement: null };
+  wantSave(migration);
 };
 
 /** What the record says is the truth, if it is of this attempt; an older one is stale, and is read again. */
@@ -31,17 +36,17 @@ export const recordRead = (
     return settlementEvent(migration, { _tag: "Read", op: phase.settlement.record.op, entry }, now, emit);
   }
   if (entry === "Unknown") return;
-  if (entry === null) return finish(migration, phase.next, now, emit);
+  if (entry === null) return finish(migration, phase.next, now);
   const { record } = entry;
   if (record.epoch < migration.epoch) return;
-  if (record.migration !== migration.migration) return finish(migration, phase.next, now, emit);
-  if (record.state === "destination") return end(migration, "completed", now, emit);
-  if (phase.silent) return fence(migration, entry, emit);
+  if (record.migration !== migration.migration) return finish(migration, phase.next, now);
+  if (record.state === "destination") return end(migration, "completed", now);
+  if (phase.silent) return fence(migration, entry);
   // A restarted sender takes its predecessor's switchover back; until then nothing is decided.
-  if (record.state === "source") finish(migration, phase.next, now, emit);
+  if (record.state === "source") finish(migration, phase.next, now);
 };
 
-const fence = (migration: Migration, entry: OwnershipEntry, emit: Emit): void => {
+const fence = (migration: Migration, entry: OwnershipEntry): void => {
   const { phase } = migration;
   if (phase._tag !== "Reckoning") return;
   const { record } = entry;
@@ -56,7 +61,16 @@ const fence = (migration: Migration, entry: OwnershipEntry, emit: Emit): void =>
     wasRunning: record.wasRunning,
   };
   migration.phase = { ...phase, settlement: { record: fenced, revision: entry.revision } };
-  emit({ _tag: "WriteRecord", record: fenced, revision: entry.revision });
+  migration.fencedAfter = migration.tenure.saves;
+  wantSave(migration);
+};
+
+/** The save of this number was won: still the owner, so the fence may be written. */
+export const fenceAllowed = (migration: Migration, save: number, emit: Emit): void => {
+  const { phase } = migration;
+  if (phase._tag !== "Reckoning" || phase.settlement === null || save <= migration.fencedAfter) return;
+  migration.fencedAfter = save;
+  emit({ _tag: "WriteRecord", record: phase.settlement.record, revision: phase.settlement.revision });
 };
 
 export const settlementEvent = (migration: Migration, event: SettlementEvent, now: number, emit: Emit): void => {
@@ -65,7 +79,7 @@ export const settlementEvent = (migration: Migration, event: SettlementEvent, no
   const next = settle(phase.settlement, event);
   switch (next._tag) {
     case "Won":
-      return finish(migration, phase.next, now, emit);
+      return finish(migration, phase.next, now);
     case "Lost":
       // Somebody was faster; what they wrote is looked at from the start.
       migration.phase = { ...phase, settlement: null };
@@ -77,10 +91,10 @@ export const settlementEvent = (migration: Migration, event: SettlementEvent, no
   }
 };
 
-/** Said at every command interval: ask again, or write again what is not known to have been written. */
+/** At every command interval: ask again, or write again, by the same way, what is not known to have been written. */
 export const reckonAgain = (migration: Migration, emit: Emit): void => {
   const { phase } = migration;
   if (phase._tag !== "Reckoning") return;
   if (phase.settlement === null) return emit({ _tag: "ReadRecord" });
-  emit({ _tag: "WriteRecord", record: phase.settlement.record, revision: phase.settlement.revision });
+  wantSave(migration);
 };

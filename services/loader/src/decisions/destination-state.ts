@@ -2,10 +2,11 @@
  * What the destination side of one migration is doing.
  *
  *     Preparing -> Ready (applies packets) -> Loading -> Committing -> Starting -> Closing -> Running
- *         |           |                         |            |
- *         +-----------+-------------------------+------------+--> Discarding -> Failed
+ *         |           |                         |            |                        |
+ *         +-----------+-------------------------+------------+--> Discarding -> Failed +-> Lost
  *
- * The guest runs here only after the settled write of `destination` was won (O3). After that there is no way to Failed.
+ * The guest runs here only after the settled write of `destination` was won (O3). After that there is no way to Failed: one whose
+ * process is gone before it ran is Lost, as it would be with its host.
  *
  * A loader that is restarted goes on with a session whose guest and fence survived: from Preparing to Ready again, as the same
  * incarnation (its file is locked, so the predecessor is gone, and what it acknowledged is in the guest's memory).
@@ -21,6 +22,7 @@ export type Phase =
   | { readonly _tag: "Starting" }
   | { readonly _tag: "Closing"; readonly settlement: Settlement }
   | { readonly _tag: "Running" }
+  | { readonly _tag: "Lost" }
   | { readonly _tag: "Discarding" }
   | { readonly _tag: "Failed" };
 
@@ -48,6 +50,8 @@ export interface Destination {
   revision: number;
   ops: number;
   failure: Failure | null;
+  /** Why the incoming guest itself has ended; null while it lives. */
+  guestEnded: Failure | null;
   heardAt: number;
   nextReportAt: number;
   nextStartAt: number;
@@ -71,10 +75,13 @@ export type DestinationEvent =
   | { readonly _tag: "DeviceStateLoaded" }
   | { readonly _tag: "Resumed" }
   | { readonly _tag: "Discarded" }
+  /** The guest has shut down or crashed, or its process is gone. */
+  | { readonly _tag: "GuestEnded"; readonly failure: Failure }
   | { readonly _tag: "LocalFailed"; readonly step: LocalStep | "apply"; readonly failure: Failure }
   | { readonly _tag: "Abandon"; readonly failure: Failure }
   | { readonly _tag: "Heard" }
-  | { readonly _tag: "Concluded" }
+  /** The migration has ended; `failure`: without the guest having arrived. */
+  | { readonly _tag: "Concluded"; readonly failure: Failure | null }
   | { readonly _tag: "Tick" };
 
 export type LocalStep = "prepare" | "load-device-state" | "resume" | "discard";

@@ -11,6 +11,13 @@ const INCARNATION = "b".repeat(16);
 const EPOCH = 5;
 const START = 1000;
 const FAILURE = { code: "cancelled", actor: "coordinator", step: "cancel", reason: "by request" } as const;
+const GUEST_ENDED = {
+  code: "guest-failed",
+  actor: "loader",
+  side: "destination",
+  step: "watch the guest",
+  reason: "its process is gone",
+} as const;
 const offer: Offer = {
   version: 1,
   driver: "builtin",
@@ -81,7 +88,8 @@ class Watch {
       if (this.commits.has(event.entry.record.op)) this.committed = true;
     const before = this.destination.phase._tag;
     this.effects(step(this.destination, event, this.now));
-    if (before === "Running" || before === "Failed") expect(this.destination.phase._tag).toBe(before);
+    if (before === "Running" || before === "Lost" || before === "Failed")
+      expect(this.destination.phase._tag).toBe(before);
     this.check();
   }
 
@@ -165,6 +173,7 @@ class Watch {
       );
     }
     if (phase._tag === "Ready") events.push({ _tag: "LocalFailed", step: "apply", failure: FAILURE });
+    events.push({ _tag: "GuestEnded", failure: GUEST_ENDED });
     return events;
   }
 
@@ -180,7 +189,8 @@ class Watch {
       { _tag: "Tick" },
       { _tag: "Heard" },
       { _tag: "Abandon", failure: FAILURE },
-      { _tag: "Concluded" },
+      { _tag: "Concluded", failure: null },
+      { _tag: "Concluded", failure: FAILURE },
       { _tag: "Prepared", words: new Uint32Array(Fence.wordsOf(1000)) },
       { _tag: "DeviceStateLoaded" },
       { _tag: "Resumed" },
@@ -244,7 +254,10 @@ describe("a destination, whatever comes in whatever order", () => {
     );
     // A property that never saw a phase said nothing about it.
     expect([...phases].sort()).toEqual(
-      ["Closing", "Committing", "Discarding", "Failed", "Loading", "Preparing", "Ready", "Running", "Starting"].sort(),
+      [
+        ...["Closing", "Committing", "Discarding", "Failed", "Loading", "Lost", "Preparing", "Ready", "Running"],
+        "Starting",
+      ].sort(),
     );
   });
 });
@@ -336,6 +349,55 @@ describe("a destination", () => {
       expect(watch.unanswered.has("discard")).toBe(true);
     },
   );
+
+  it("whose guest ends before it has everything discards what is left of it, with that reason", () => {
+    const watch = until(new Watch(), "Ready");
+    watch.happen({ _tag: "GuestEnded", failure: GUEST_ENDED });
+    expect(watch.unanswered.has("discard")).toBe(true);
+    watch.happen({ _tag: "Discarded" });
+    expect(reportOf(watch.destination)).toMatchObject({ phase: "failed", failure: GUEST_ENDED });
+  });
+
+  it("whose guest has ended never commits, though its device state was loaded", () => {
+    const watch = until(new Watch(), "Loading");
+    watch.happen({ _tag: "GuestEnded", failure: GUEST_ENDED });
+    watch.happen({ _tag: "DeviceStateLoaded" });
+    expect(watch.commits.size).toBe(0);
+    expect(watch.unanswered.has("discard")).toBe(true);
+  });
+
+  it.each(["Committing", "Starting"] as const)(
+    "whose guest ends in %s has lost it: it closes the record, says so, and asks it no more",
+    (phase) => {
+      const watch = until(new Watch(), phase);
+      watch.unanswered.delete("resume");
+      watch.happen({ _tag: "GuestEnded", failure: GUEST_ENDED });
+      while (watch.destination.phase._tag !== "Lost") watch.happen(watch.helpful()[0]!);
+      expect(watch.unanswered.size).toBe(0);
+      expect(reportOf(watch.destination)).toMatchObject({ phase: "failed", failure: GUEST_ENDED });
+      watch.now += 10_000;
+      const again = step(watch.destination, { _tag: "Tick" }, watch.now);
+      expect(again.filter(({ _tag }) => _tag === "Local")).toEqual([]);
+    },
+  );
+
+  it("whose guest ends once it has run has done its part", () => {
+    for (const phase of ["Closing", "Running"] as const) {
+      const watch = until(new Watch(), phase);
+      watch.happen({ _tag: "GuestEnded", failure: GUEST_ENDED });
+      expect(reportOf(watch.destination)).toMatchObject({ phase: "running" });
+    }
+  });
+
+  it("of a migration that ended without its guest waits no longer", () => {
+    const watch = until(new Watch(), "Ready");
+    watch.happen({ _tag: "Concluded", failure: FAILURE });
+    watch.happen({ _tag: "Discarded" });
+    expect(reportOf(watch.destination)).toMatchObject({ phase: "failed", failure: FAILURE });
+    const running = until(new Watch(), "Running");
+    running.happen({ _tag: "Concluded", failure: FAILURE });
+    expect(reportOf(running.destination).phase).toBe("running");
+  });
 
   it("leaves alone what it could not prepare: it may be somebody's running guest", () => {
     const watch = new Watch();

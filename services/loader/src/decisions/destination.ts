@@ -58,6 +58,7 @@ export const makeDestination = (options: {
   revision: 0,
   ops: 0,
   failure: null,
+  guestEnded: null,
   heardAt: options.now,
   nextReportAt: options.now + REPORT_MS,
   nextStartAt: 0,
@@ -115,8 +116,11 @@ const handle = (destination: Destination, event: DestinationEvent, now: number, 
       return localFailed(destination, event.step, event.failure, now, emit);
     case "Abandon":
       return abandon(destination, event.failure, emit);
+    case "GuestEnded":
+      return guestEnded(destination, event.failure, emit);
     case "Concluded":
       destination.concluded = true;
+      if (event.failure !== null) abandon(destination, event.failure, emit);
       return;
     case "PacketsApplied":
     case "Heard":
@@ -215,13 +219,9 @@ const settlementEvent = (destination: Destination, event: SettlementEvent, emit:
     case "Won":
       destination.revision = next.revision;
       if (phase._tag === "Committing") return committed(destination, emit);
-      destination.phase = { _tag: "Running" };
-      return;
+      return closed(destination);
     case "Lost":
-      if (phase._tag === "Closing") {
-        destination.phase = { _tag: "Running" };
-        return;
-      }
+      if (phase._tag === "Closing") return closed(destination);
       // A former life's write landed late: it said the same.
       if (next.to.record.state === "destination" && isOurs(destination, next.to.record)) {
         destination.revision = next.to.revision;
@@ -232,8 +232,13 @@ const settlementEvent = (destination: Destination, event: SettlementEvent, emit:
   }
 };
 
+const closed = (destination: Destination): void => {
+  destination.phase = { _tag: destination.failure === null ? "Running" : "Lost" };
+};
+
 /** The record says that the guest is ours. */
 const committed = (destination: Destination, emit: Emit): void => {
+  if (destination.guestEnded !== null) return lost(destination, destination.guestEnded, emit);
   // A guest that was paused at the source arrives paused.
   if (!destination.wasRunning) return started(destination, emit);
   destination.phase = { _tag: "Starting" };
@@ -243,6 +248,20 @@ const committed = (destination: Destination, emit: Emit): void => {
 const started = (destination: Destination, emit: Emit): void => {
   destination.phase = { _tag: "Closing", settlement: write(destination, record(destination, false), emit) };
   emit({ _tag: "Report" });
+};
+
+/** It was handed over, and nobody else may run it: the record is closed on it. */
+const lost = (destination: Destination, failure: Failure, emit: Emit): void => {
+  destination.failure = failure;
+  destination.nextStartAt = 0;
+  started(destination, emit);
+};
+
+const guestEnded = (destination: Destination, failure: Failure, emit: Emit): void => {
+  destination.guestEnded ??= failure;
+  if (destination.phase._tag === "Starting") return lost(destination, failure, emit);
+  // Before the commit this ends the attempt; while it is written, the record decides; a guest that has run has a life of its own.
+  abandon(destination, failure, emit);
 };
 
 const discard = (destination: Destination, emit: Emit): void => {
@@ -329,8 +348,9 @@ const tick = (destination: Destination, now: number, emit: Emit): void => {
 const mustLook = (destination: Destination): boolean =>
   destination.phase._tag === "Ready" && destination.life > 0 && destination.promise === null;
 
-const isOver = (destination: Destination): boolean =>
-  destination.phase._tag === "Running" || destination.phase._tag === "Failed";
+/** Nothing is left to be done but to tell how it ended. */
+export const isOver = (destination: Destination): boolean =>
+  destination.phase._tag === "Running" || destination.phase._tag === "Lost" || destination.phase._tag === "Failed";
 
 /** An ended session is forgotten when it was concluded, or when nobody was heard for long. */
 export const mayForget = (destination: Destination, now: number): boolean =>

@@ -55,6 +55,9 @@ export const make = (
   wireBytes: 0,
 });
 
+/** What it shows stays, and nothing is let in any more: its words, which may be a file's, are no longer needed. */
+export const close = (fence: Fence): Fence => ({ ...fence, itemsMax: 0, words: fence.words.slice(0, FIRST) });
+
 /** The newest round seen; packets of older ones are dropped. 0: none yet. */
 export const roundOf = (fence: Fence): number => fence.words[ROUND]!;
 

@@ -1,5 +1,5 @@
 export { differences, type Present } from "./agreement.ts";
-export { admit, begin, makeDestination, mayForget, pagesOf, step } from "./destination.ts";
+export { admit, begin, isOver, makeDestination, mayForget, pagesOf, step } from "./destination.ts";
 export type * from "./destination-state.ts";
 export * as Fence from "./fence.ts";
 export { infoOf, isIdle, type Loader, type Routed, reportOf, route } from "./loader.ts";

@@ -106,7 +106,26 @@ describe("a command to the loader", () => {
       { _tag: "Abandon", ...shared, failure: FAILURE },
       { _tag: "Abandon", failure: FAILURE },
     ],
-    [{ _tag: "Conclude", ...shared, info }, { _tag: "Concluded" }],
+    [
+      { _tag: "Conclude", ...shared, info: { ...info, status: "completed" } },
+      { _tag: "Concluded", failure: null },
+    ],
+    [
+      { _tag: "Conclude", ...shared, info: { ...info, status: "failed", error: FAILURE } },
+      { _tag: "Concluded", failure: FAILURE },
+    ],
+    [
+      { _tag: "Conclude", ...shared, info: { ...info, status: "cancelled" } },
+      {
+        _tag: "Concluded",
+        failure: {
+          code: "internal",
+          actor: "coordinator",
+          step: "conclude",
+          reason: "the migration ended as cancelled",
+        },
+      },
+    ],
   ] satisfies ReadonlyArray<readonly [DestinationCommand, object]>)(
     "$_tag goes to its destination",
     (command, event) => {

@@ -10,7 +10,7 @@ import {
   PAGE_BYTES,
   toError,
 } from "@godwit/protocol";
-import { makeDestination } from "./destination.ts";
+import { isOver, makeDestination } from "./destination.ts";
 import type { Destination, DestinationEvent } from "./destination-state.ts";
 import * as Fence from "./fence.ts";
 
@@ -33,9 +33,6 @@ export type Routed =
 export const isIdle = (loader: Loader, guest: string): boolean =>
   ![...loader.destinations.values()].some((destination) => destination.guest === guest && !isOver(destination));
 
-const isOver = (destination: Destination): boolean =>
-  destination.phase._tag === "Running" || destination.phase._tag === "Failed";
-
 const phaseOf = (destination: Destination): DestinationPhase => {
   switch (destination.phase._tag) {
     case "Preparing":
@@ -48,8 +45,10 @@ const phaseOf = (destination: Destination): DestinationPhase => {
     case "Starting":
       return "committing";
     case "Closing":
+      return destination.failure === null ? "running" : "failed";
     case "Running":
       return "running";
+    case "Lost":
     case "Discarding":
     case "Failed":
       return "failed";
@@ -124,9 +123,20 @@ export const route = (loader: Loader, command: DestinationCommand, now: number):
     case "Abandon":
       return { _tag: "Step", destination, event: { _tag: "Abandon", failure: command.failure } };
     case "Conclude":
-      return { _tag: "Step", destination, event: { _tag: "Concluded" } };
+      return { _tag: "Step", destination, event: { _tag: "Concluded", failure: failureOf(command.info) } };
   }
 };
+
+/** Why a migration has ended without its guest having arrived; null when it completed. */
+const failureOf = (info: MigrationInfo): Failure | null =>
+  info.status === "completed"
+    ? null
+    : (info.error ?? {
+        code: "internal",
+        actor: "coordinator",
+        step: "conclude",
+        reason: `the migration ended as ${info.status}`,
+      });
 
 const unknownReport = (loader: Loader, command: DestinationCommand): DestinationReport => ({
   migration: command.migration,

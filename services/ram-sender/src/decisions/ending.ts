@@ -50,7 +50,8 @@ export const fail = (source: Source, failure: Failure, emit: Emit): void => {
   const { phase } = source;
   // The guest is at the destination, or the ending was told: a reason that comes now is not this attempt's (R10).
   if (phase._tag === "Discarding" || phase._tag === "Ended") return;
-  source.failure ??= failure;
+  // What failed because the guest is gone is told as that.
+  source.failure ??= source.guestEnded ?? failure;
   switch (phase._tag) {
     case "Claiming":
       // Nothing was touched. A claim that lands late leaves an open record without a live attempt, which the next claim supersedes.
@@ -80,10 +81,24 @@ export const fail = (source: Source, failure: Failure, emit: Emit): void => {
   }
 };
 
-/** The guest was stopped and the record says `source`: let it go on, if it ran before. */
+/** The guest has shut down, crashed or is gone. What was promised to the destination before is all there: it may still arrive. */
+export const guestEnded = (source: Source, failure: Failure, emit: Emit): void => {
+  source.guestEnded ??= failure;
+  switch (source.phase._tag) {
+    case "Switching":
+    case "AwaitingCommit":
+      return;
+    case "Resuming":
+      return release(source, emit);
+    default:
+      return fail(source, failure, emit);
+  }
+};
+
+/** The guest was stopped and the record says `source`: let it go on, if it ran before and is still there. */
 export const resume = (source: Source, emit: Emit): void => {
   emit({ _tag: "CloseTracker" });
-  if (!source.wasRunning) return release(source, emit);
+  if (!source.wasRunning || source.guestEnded !== null) return release(source, emit);
   source.phase = { _tag: "Resuming" };
   // Asked again only when it was refused: an answer that comes late must not meet a guest that was stopped anew.
   source.nextCheckAt = Number.POSITIVE_INFINITY;

@@ -98,7 +98,7 @@ class Book {
       }
       case "wait":
         this.now += each.ms;
-        for (const item of Ledger.overdue(ledger, this.now, 150)) Ledger.sendAgain(ledger, item);
+        for (const item of Ledger.overdue(ledger, this.now, 150, 3000)) Ledger.sendAgain(ledger, item);
         return;
       case "next round":
         Ledger.beginRound(ledger);
@@ -270,12 +270,12 @@ describe("an item that is late", () => {
     let now = 1000;
     Ledger.take(ledger, LANE, now);
     for (const patience of [100, 200, 400, 800, 1600]) {
-      expect(Ledger.overdue(ledger, now + patience - 1, 100)).toEqual([]);
-      const late = Ledger.overdue(ledger, now + patience, 100);
+      expect(Ledger.overdue(ledger, now + patience - 1, 100, 1e6)).toEqual([]);
+      const late = Ledger.overdue(ledger, now + patience, 100, 1e6);
       expect(late).toHaveLength(1);
       Ledger.sendAgain(ledger, late[0]!);
       // While it waits for a channel nobody is late with it.
-      expect(Ledger.overdue(ledger, now + 1e9, 100)).toEqual([]);
+      expect(Ledger.overdue(ledger, now + 1e9, 100, 1e6)).toEqual([]);
       now += 5000;
       Ledger.take(ledger, LANE, now);
     }

@@ -279,11 +279,15 @@ export const sendAgain = (ledger: Ledger, entry: Item): void => {
   ledger.again.push(entry);
 };
 
-/** Items that a channel has and that were sent before `before` (scaled up with each attempt, so that a slow path is not flooded). */
-export const overdue = (ledger: Ledger, now: number, afterMs: number): Item[] => {
+/**
+ * Items that a channel has had for longer than `afterMs`; twice as long for each further copy, so that a slow path is not flooded, but
+ * never longer than `maxMs`: a path that was gone and is back must not wait for it.
+ */
+export const overdue = (ledger: Ledger, now: number, afterMs: number, maxMs: number): Item[] => {
   const late: Item[] = [];
   for (const entry of ledger.outstanding.values()) {
-    if (entry.channel !== null && now - entry.sentAt >= afterMs * 2 ** (entry.attempts - 1)) late.push(entry);
+    if (entry.channel !== null && now - entry.sentAt >= Math.min(maxMs, afterMs * 2 ** (entry.attempts - 1)))
+      late.push(entry);
   }
   return late;
 };

@@ -6,7 +6,7 @@ import * as Ledger from "./ledger.ts";
 import * as Pace from "./pace.ts";
 import type { Source } from "./source-state.ts";
 
-/** When an item is late: after so many usual delays, within limits, ms. */
+/** When an item is late: after so many usual delays, within limits, ms; twice as long for each further copy, up to the same limit. */
 interface Patience {
   readonly delays: number;
   readonly minMs: number;
@@ -15,7 +15,9 @@ interface Patience {
 /** While the guest runs: an event loop of a busy host stands still for 150 ms now and then, and a copy sent in vain costs bandwidth. */
 const RUNNING: Patience = { delays: 8, minMs: 150, maxMs: 3000 };
 /** While it stands still every millisecond is downtime, and a copy sent in vain costs little of what is left. */
-const STOPPED: Patience = { delays: 3, minMs: 10, maxMs: 3000 };
+const STOPPED: Patience = { delays: 3, minMs: 10, maxMs: 1000 };
+/** Rounds of a guest that hardly writes are no shorter, ms: looking more often gains nothing, and costs the guest and the log. */
+const ROUND_MIN_MS = 25;
 /** A check that differs is repaired and made again at most so often: memory that does not keep what it is given must not be run on. */
 const CHECK_ATTEMPTS_MAX = 8;
 /** A round must move this much before its rate says anything about the link, bytes. */
@@ -23,9 +25,11 @@ const MEASURE_BYTES_MIN = 1024 ** 2;
 /** Without a single worker for this long the migration gives up, ms: a supervisor restarts one in well under a second, and a host that was cut off from NATS for half a minute comes back. */
 export const WORKERS_LOST_MS = 60_000;
 
-/** How long after it was handed out an item is late, ms. */
+const patienceOf = (source: Source): Patience => (pumping(source) === "at full speed" ? STOPPED : RUNNING);
+
+/** How long after it was handed out first an item is late, ms. */
 export const resendAfterMs = (source: Source): number => {
-  const { delays, minMs, maxMs } = pumping(source) === "at full speed" ? STOPPED : RUNNING;
+  const { delays, minMs, maxMs } = patienceOf(source);
   return Math.min(maxMs, Math.max(minMs, delays * source.meter.ackMs));
 };
 
@@ -112,13 +116,18 @@ export const synced = (source: Source, dirtyPages: number, syncMs: number, now: 
   emit({ _tag: "Report" });
 };
 
+const isRoundDone = ({ phase, ledger }: Source): boolean =>
+  phase._tag === "Precopy" && !phase.scanning && phase.verdict === "iterate" && Ledger.isDone(ledger);
+
 /** A round ends when everything it found is applied and the coordinator wants another one. */
 export const maybeEndRound = (source: Source, now: number, emit: Emit): void => {
-  const { phase } = source;
-  if (phase._tag !== "Precopy" || phase.scanning || phase.verdict !== "iterate" || !Ledger.isDone(source.ledger))
-    return;
-  beginSync(source, now, emit);
+  if (isRoundDone(source) && now >= nextRoundAt(source)) beginSync(source, now, emit);
 };
+
+const nextRoundAt = ({ meter }: Source): number => meter.roundStartedAt + ROUND_MIN_MS;
+
+/** When the next round begins, ms; null while something else must happen first. */
+export const roundDueAt = (source: Source): number | null => (isRoundDone(source) ? nextRoundAt(source) : null);
 
 export const itemsApplied = (
   source: Source,
@@ -212,7 +221,7 @@ export const linkRestored = (source: Source): void => {
 
 /** Time has passed: late items go to other channels at once; without workers for too long the attempt ends. */
 export const checkChannels = (source: Source, now: number, emit: Emit): void => {
-  for (const item of Ledger.overdue(source.ledger, now, resendAfterMs(source))) {
+  for (const item of Ledger.overdue(source.ledger, now, resendAfterMs(source), patienceOf(source).maxMs)) {
     if (item.channel !== null) Channels.suspect(source.channels, item.channel, now);
     again(source, item);
   }

@@ -78,6 +78,13 @@ const verifyOf = (source: Source): Pick<SourceReport, "verify"> => {
   };
 };
 
+/** O8: while the guest stands still for it, for how long the record has been out of reach. */
+const recordOf = (source: Source, now: number): Pick<SourceReport, "record-unknown-for"> => {
+  const { phase, recordUnknownSince } = source;
+  const waits = phase._tag === "Switching" || phase._tag === "AwaitingCommit" || phase._tag === "TakingBack";
+  return waits && recordUnknownSince !== null ? { "record-unknown-for": now - recordUnknownSince } : {};
+};
+
 const downtimeOf = (source: Source): Pick<SourceReport, "downtime" | "downtime-parts"> => {
   const { marks } = source;
   if (marks.running === 0 || source.failure !== null) return {};
@@ -104,6 +111,7 @@ export const reportOf = (source: Source, now: number): SourceReport => ({
   incarnation: source.incarnation as Incarnation,
   phase: phaseOf(source),
   epoch: source.epoch as Epoch,
+  "parameters-revision": source.parametersRevision,
   ram: ramOf(source, now),
   channels: source.channels.lanes.map((lane) => ({
     channel: lane.channel,
@@ -115,7 +123,7 @@ export const reportOf = (source: Source, now: number): SourceReport => ({
   ...(source.verdictWanted === null ? {} : { verdict: source.verdictWanted }),
   ...(source.tracker === null ? {} : { "dirty-tracker": source.tracker }),
   ...(source.failure === null ? {} : { failure: source.failure }),
-  ...(source.recordUnknownSince === null ? {} : { "record-unknown-for": now - source.recordUnknownSince }),
+  ...recordOf(source, now),
   ...verifyOf(source),
   ...downtimeOf(source),
 });

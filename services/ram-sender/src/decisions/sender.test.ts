@@ -40,7 +40,7 @@ const shared = { migration: MIGRATION as never, term: 1 };
 const commands: ReadonlyArray<SourceCommand> = [
   { _tag: "Start", ...shared, epoch: 1 as never, destination: "b", incarnation: "d".repeat(16) as never },
   { _tag: "Verdict", ...shared, epoch: 1 as never, round: 1, verdict: "iterate" },
-  { _tag: "Tune", ...shared, epoch: 1 as never, parameters: PARAMETER_DEFAULTS },
+  { _tag: "Tune", ...shared, epoch: 1 as never, parameters: PARAMETER_DEFAULTS, "parameters-revision": 1 },
   { _tag: "Abort", ...shared, failure: FAILURE },
 ];
 const info = { migration: MIGRATION } as unknown as MigrationInfo;

@@ -63,7 +63,11 @@ export const route = (sender: Sender, command: SourceCommand, now: number): Rout
       if (command.epoch !== source.epoch) return { _tag: "Ignore" };
       return { _tag: "Step", source, event: { _tag: "Continue" } };
     case "Tune":
-      return { _tag: "Step", source, event: { _tag: "Tune", parameters: command.parameters } };
+      return {
+        _tag: "Step",
+        source,
+        event: { _tag: "Tune", parameters: command.parameters, revision: command["parameters-revision"] },
+      };
   }
 };
 
@@ -107,6 +111,7 @@ const claim = (
     term: command.term,
     attempt: command.attempt,
     parameters: command.parameters,
+    parametersRevision: command["parameters-revision"] ?? 0,
     capabilities: command.capabilities as Capabilities,
     itemPagesMax: sender.itemPagesMax,
     now,

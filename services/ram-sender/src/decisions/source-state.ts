@@ -7,7 +7,8 @@
  *     Ended(failed) <- Releasing <- Resuming <- TakingBack <-------- deadline, abort, loader's failure ---------+
  *
  * The guest runs in Claiming ... Precopy, and again after Resuming. In between it is stopped, and only a settled
- * compare-and-set of the ownership record lets it go on (O4, O5).
+ * compare-and-set of the ownership record lets it go on (O4, O5). A guest that ends by itself fails the attempt, until all of it
+ * is promised to the destination: from Switching on the commit or the deadline decides.
  */
 import type {
   Capabilities,
@@ -84,6 +85,8 @@ export interface Source {
   term: number;
   attempt: number;
   parameters: Parameters;
+  /** The coordinator's number for them; reports show it. */
+  parametersRevision: number;
   phase: Phase;
   /** 0 until the claim is won. */
   epoch: number;
@@ -105,6 +108,8 @@ export interface Source {
   verdictWanted: PassReport | null;
   /** Why the attempt is being ended; the first reason stays (R10). */
   failure: Failure | null;
+  /** Why the guest itself has ended at this side; null while it lives. There is nothing left to resume then. */
+  guestEnded: Failure | null;
   readonly marks: Marks;
   readonly meter: Meter;
   /** Since when the ownership record does not answer, ms since 1970; null: it does, or is not asked. */
@@ -174,12 +179,14 @@ export type SourceEvent =
       readonly verdict: "iterate" | "switch-over";
     }
   | { readonly _tag: "Continue" }
-  | { readonly _tag: "Tune"; readonly parameters: Parameters }
+  | { readonly _tag: "Tune"; readonly parameters: Parameters; readonly revision: number }
   | { readonly _tag: "Abort"; readonly failure: Failure }
   | { readonly _tag: "Paused" }
   | { readonly _tag: "DeviceStateSaved"; readonly bytes: number; readonly digest: number }
   | { readonly _tag: "Resumed" }
   | { readonly _tag: "Discarded" }
+  /** The guest has shut down or crashed, or its process is gone. */
+  | { readonly _tag: "GuestEnded"; readonly failure: Failure }
   | { readonly _tag: "DestinationRunning"; readonly epoch: number; readonly incarnation: string }
   | {
       readonly _tag: "DestinationFailed";

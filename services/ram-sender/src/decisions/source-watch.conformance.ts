@@ -20,6 +20,14 @@ export const DESTINATION = "d".repeat(16);
 const PAGES = 300;
 export const FAILURE = { code: "cancelled", actor: "coordinator", step: "cancel", reason: "by request" } as const;
 
+export const GUEST_ENDED = {
+  code: "guest-shutdown",
+  actor: "ram-sender",
+  side: "source",
+  step: "watch the guest",
+  reason: "it shut itself down",
+} as const;
+
 export const make = (capabilities: Record<string, boolean> = {}): Source =>
   makeSource({
     migration: MIGRATION,
@@ -68,6 +76,7 @@ export class Watch {
   /** Operation ids of `source` records written since. */
   takeBacks = new Set<string>();
   readonly unanswered = new Map<LocalStep, number>();
+  guestEnded = false;
   /** The record was seen to say that the destination has the guest. */
   seenHandedOver = false;
   outcome: string | null = null;
@@ -82,6 +91,7 @@ export class Watch {
   happen(event: SourceEvent): void {
     const { source } = this;
     this.answered(event);
+    if (event._tag === "GuestEnded") this.guestEnded = true;
     if (event._tag === "RecordRead" && event.entry !== null && event.entry !== "Unknown") this.read(event.entry);
     if (event._tag === "RecordWritten" && typeof event.outcome === "object" && this.takeBacks.has(event.op))
       this.mayBeSwitching = false;
@@ -123,6 +133,7 @@ export class Watch {
         }
         case "Local": {
           if (effect.step === "resume") {
+            if (this.guestEnded) throw new Error("a guest that has ended is asked to go on");
             if (this.mayBeSwitching) throw new Error("the guest goes on while the record may be `switching`");
             if (this.seenHandedOver) throw new Error("the guest goes on at the source after it was handed over");
           }
@@ -250,7 +261,7 @@ export class Watch {
     for (const local of this.unanswered.keys()) events.push({ _tag: "LocalFailed", step: local, failure: FAILURE });
     const items = Uint32Array.from(source.ledger.outstanding.keys());
     if (items.length > 0) events.push({ _tag: "Refused", epoch, round: source.ledger.round, items, reason: "gone" });
-    events.push({ _tag: "WorkerDown", worker: "w0" });
+    events.push({ _tag: "WorkerDown", worker: "w0" }, { _tag: "GuestEnded", failure: GUEST_ENDED });
     return events;
   }
 
@@ -271,7 +282,7 @@ export class Watch {
       { _tag: "LinkRestored" },
       { _tag: "Abort", failure: FAILURE },
       { _tag: "Continue" },
-      { _tag: "Tune", parameters: { ...source.parameters, "max-bandwidth": 1_000_000 } },
+      { _tag: "Tune", parameters: { ...source.parameters, "max-bandwidth": 1_000_000 }, revision: 1 },
       { _tag: "Paused" },
       { _tag: "Resumed" },
       { _tag: "Discarded" },

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { reportOf } from "./report.ts";
 import { step } from "./source.ts";
 import type { LocalStep, Source, SourceEffect, SourceEvent } from "./source-state.ts";
-import { FAILURE, make, offer, recordOf, Watch } from "./source-watch.conformance.ts";
+import { FAILURE, GUEST_ENDED, make, offer, recordOf, Watch } from "./source-watch.conformance.ts";
 
 /** Of ten events how many are helpful; which come next, and how many ms later. */
 const fate = fc.record({
@@ -175,6 +175,67 @@ describe("a source", () => {
     expect(watch.source.phase._tag).toBe("TakingBack");
     until(watch, "Ended");
     expect(reportOf(watch.source, watch.now)).toMatchObject({ phase: "failed", failure: FAILURE });
+  });
+
+  it.each(["Claimed", "OpeningTracker", "Precopy", "PreSwitchover"] as const)(
+    "whose guest ends in %s closes the record and ends, with that reason",
+    (phase) => {
+      const watch = until(new Watch(make({ "pause-before-switchover": true })), phase);
+      const effects = effectsOf(watch, { _tag: "GuestEnded", failure: GUEST_ENDED });
+      expect(stepsIn(effects)).toEqual([]);
+      expect(effects).toContainEqual(
+        expect.objectContaining({
+          _tag: "WriteRecord",
+          record: expect.objectContaining({ state: "source", open: false }),
+        }),
+      );
+      watch.happen(watch.helpful()[0]!);
+      expect(reportOf(watch.source, watch.now)).toMatchObject({ phase: "failed", failure: GUEST_ENDED });
+    },
+  );
+
+  it.each([
+    ["Stopping", "pause"],
+    ["SavingDeviceState", "save-device-state"],
+    ["FinalSync", "sync"],
+  ] as const)("whose guest ends in %s waits for the answer of that step, and then ends", (phase, local) => {
+    const watch = until(new Watch(make()), phase);
+    watch.happen({ _tag: "GuestEnded", failure: GUEST_ENDED });
+    expect(watch.source.phase._tag).toBe(phase);
+    expect(stepsIn(effectsOf(watch, { _tag: "LocalFailed", step: local, failure: FAILURE }))).toEqual([]);
+    expect(watch.source.phase._tag).toBe("Releasing");
+    expect(watch.source.failure).toEqual(GUEST_ENDED);
+  });
+
+  it("whose guest does not go on because it is gone does not ask for ever", () => {
+    const watch = until(new Watch(make()), "Stopping");
+    watch.happen({ _tag: "Abort", failure: FAILURE });
+    watch.happen({ _tag: "Paused" });
+    watch.happen({ _tag: "LocalFailed", step: "resume", failure: FAILURE });
+    expect(watch.source.phase._tag).toBe("Resuming");
+    watch.happen({ _tag: "GuestEnded", failure: GUEST_ENDED });
+    expect(watch.source.phase._tag).toBe("Releasing");
+    expect(watch.source.failure).toEqual(FAILURE);
+  });
+
+  it("whose guest ends once all of it is promised lets the destination have it", () => {
+    for (const phase of ["Switching", "AwaitingCommit"] as const) {
+      const watch = until(new Watch(make()), phase);
+      watch.happen({ _tag: "GuestEnded", failure: GUEST_ENDED });
+      expect(watch.source.phase._tag).toBe(phase);
+      until(watch, "Ended");
+      expect(reportOf(watch.source, watch.now).phase).toBe("completed");
+    }
+  });
+
+  it("whose guest has ended and whose destination does not take it in time says that the guest has ended", () => {
+    const watch = until(new Watch(make()), "AwaitingCommit");
+    watch.happen({ _tag: "GuestEnded", failure: GUEST_ENDED });
+    watch.now = watch.source.marks.save + watch.source.parameters["switchover-deadline"];
+    watch.happen({ _tag: "Tick" });
+    expect(watch.source.phase._tag).toBe("TakingBack");
+    until(watch, "Ended");
+    expect(reportOf(watch.source, watch.now)).toMatchObject({ phase: "failed", failure: GUEST_ENDED });
   });
 
   it("gives up when no worker was there for a minute", () => {

@@ -9,7 +9,7 @@ import {
   settle,
 } from "@godwit/protocol";
 import * as Channels from "./channels.ts";
-import { complete, type Emit, fail, release, released, resume, sourceRecord, write } from "./ending.ts";
+import { complete, type Emit, fail, guestEnded, release, released, resume, sourceRecord, write } from "./ending.ts";
 import * as Ledger from "./ledger.ts";
 import * as Pace from "./pace.ts";
 import * as Precopy from "./precopy.ts";
@@ -34,6 +34,8 @@ export const makeSource = (options: {
   readonly term: number;
   readonly attempt: number;
   readonly parameters: Parameters;
+  /** Default 0: never changed. */
+  readonly parametersRevision?: number;
   readonly capabilities: Capabilities;
   readonly itemPagesMax: number;
   readonly now: number;
@@ -47,6 +49,7 @@ export const makeSource = (options: {
   term: options.term,
   attempt: options.attempt,
   parameters: options.parameters,
+  parametersRevision: options.parametersRevision ?? 0,
   phase: { _tag: "Claiming", settlement: null },
   epoch: 0,
   revision: 0,
@@ -65,6 +68,7 @@ export const makeSource = (options: {
   deviceDigest: 0,
   verdictWanted: null,
   failure: null,
+  guestEnded: null,
   marks: { stop: 0, save: 0, sync: 0, finalRound: 0, applied: 0, verified: 0, running: 0 },
   meter: {
     wireBytes: 0,
@@ -176,6 +180,9 @@ const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): vo
       if (phase._tag === "PreSwitchover") Switchover.saveDeviceState(source, now, emit);
       return;
     case "Tune":
+      // Said before what is known already.
+      if (event.revision < source.parametersRevision) return;
+      source.parametersRevision = event.revision;
       source.parameters = event.parameters;
       source.pace.bytesPerSecond = event.parameters["max-bandwidth"];
       return;
@@ -203,6 +210,8 @@ const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): vo
     case "Discarded":
       if (phase._tag === "Discarding") ended(source, emit);
       return;
+    case "GuestEnded":
+      return guestEnded(source, event.failure, emit);
     case "LocalFailed":
       return localFailed(source, event.step, event.failure, now, emit);
     case "Tick":
@@ -406,6 +415,7 @@ const nextWake = (source: Source, now: number): number | null => {
   let at = Math.max(now, source.nextReportAt);
   if (phase._tag === "Precopy" && Ledger.hasWork(source.ledger) && source.pace.tokens < 0)
     at = Math.min(at, Pace.payday(source.pace));
+  at = Math.min(at, Math.max(now, Precopy.roundDueAt(source) ?? at));
   if (source.ledger.outstanding.size > 0) at = Math.min(at, now + Precopy.resendAfterMs(source) / 2);
   if (phase._tag === "AwaitingCommit") at = Math.min(at, Math.max(now, source.nextTellAt));
   if (phase._tag === "Resuming" && source.nextCheckAt > now) at = Math.min(at, source.nextCheckAt);

@@ -1,0 +1,55 @@
+import { describe, expect, it } from "vitest";
+import { infoOf, statusOf } from "./info.ts";
+import { sourceReport, until, verdict, Watch } from "./migration-watch.conformance.ts";
+
+describe("what is shown of a migration", () => {
+  it("has QEMU's status for every phase", () => {
+    const watch = new Watch();
+    const seen = new Map<string, string>();
+    for (const phase of ["Claiming", "Preparing", "Starting", "Active", "Switching", "Ended"] as const) {
+      until(watch, phase);
+      seen.set(phase, statusOf(watch.migration));
+    }
+    expect(Object.fromEntries(seen)).toEqual({
+      Claiming: "setup",
+      Preparing: "setup",
+      Starting: "setup",
+      Active: "active",
+      Switching: "device",
+      Ended: "completed",
+    });
+    const waiting = until(new Watch(), "Switching");
+    waiting.happen({ _tag: "SourceReported", report: sourceReport(waiting.migration, { phase: "pre-switchover" }) });
+    expect(statusOf(waiting.migration)).toBe("pre-switchover");
+  });
+
+  it("stands still when it has ended, and shows no prediction any more", () => {
+    const watch = until(new Watch(), "Ended");
+    const info = infoOf(watch.migration, watch.now);
+    expect(infoOf(watch.migration, watch.now + 1e6)).toEqual(info);
+    expect(info).not.toHaveProperty("expected-downtime");
+  });
+
+  it("fits JSON while no bandwidth was measured: the prediction is a number all the same", () => {
+    const watch = until(new Watch(), "Active");
+    const report = sourceReport(watch.migration, { phase: "precopy", verdict: { ...verdict(1e9)!, bandwidth: 0 } });
+    watch.happen({ _tag: "SourceReported", report });
+    const info = infoOf(watch.migration, watch.now);
+    expect(info["expected-downtime"]).toBe(Number.MAX_SAFE_INTEGER);
+    expect(watch.info.decode(watch.info.encode(info))).toEqual(info);
+  });
+
+  it("says in plain words why a guest stands still whose record cannot be reached, and only then", () => {
+    const watch = until(new Watch(), "Switching");
+    const report = (change: object): void =>
+      void watch.happen({ _tag: "SourceReported", report: sourceReport(watch.migration, change) });
+    report({ phase: "switching", "record-unknown-for": 7400 });
+    expect(infoOf(watch.migration, watch.now).note).toMatch(
+      /record cannot be reached since 7 s: the guest stands still/,
+    );
+    report({ phase: "switching" });
+    expect(infoOf(watch.migration, watch.now)).not.toHaveProperty("note");
+    report({ phase: "completed", "record-unknown-for": 7400 });
+    expect(infoOf(watch.migration, watch.now)).not.toHaveProperty("note");
+  });
+});

@@ -1,0 +1,36 @@
+/** What every actor of one run shares: the network, the guest beneath, the disks that outlive processes, and who watches. */
+import type { SimNetwork } from "@godwit/fabric/simulation";
+import type { Offer } from "@godwit/protocol";
+import type { Breakage } from "./breakage.ts";
+import type { GuestModel } from "./guest-model.ts";
+
+/** A loader's session as its file keeps it. */
+export interface KeptSession {
+  readonly migration: string;
+  readonly incarnation: string;
+  readonly source: string;
+  readonly epoch: number;
+  readonly term: number;
+  readonly offer: Offer;
+  life: number;
+  readonly words: Uint32Array;
+}
+
+export interface Scene {
+  readonly network: SimNetwork;
+  readonly guest: GuestModel;
+  readonly broken: ReadonlySet<Breakage>;
+  readonly verify: boolean;
+  readonly switchoverDeadlineMs: number;
+  /** How often a page changes on its way, of all that are sent; seen only with verification. */
+  readonly flipRate: number;
+  /** The session file of the loader's host. */
+  kept: KeptSession | null;
+  /** Pages that changed on their way so far. */
+  flips: number;
+  /** What watches over each guest's process tells the actor beside it; set by that actor. */
+  sourceEnded: () => void;
+  incomingEnded: () => void;
+  /** Told of each phase that a side of the migration is in, for whoever waits for it. */
+  saw: (side: "source" | "destination" | "coordinator", phase: string) => void;
+}
