@@ -5,6 +5,7 @@ import { type Outcome, runSchedule } from "./run.ts";
 
 /** What of a world's log a violation is shown with, characters. */
 const LOG_CHARACTERS_MAX = 200_000;
+const OPEN_ATTEMPTS = 3;
 
 /** A run, and what its world logged meanwhile if something was wrong; null: nothing was. */
 export interface Finding {
@@ -23,7 +24,29 @@ export interface Campaign {
   readonly isOver: () => boolean;
 }
 
+/** One after the other: two dozen processes that start at once on two cores are too late for each other. */
+const openInTurn = (): (() => Promise<Arena>) => {
+  let last: Promise<unknown> = Promise.resolve();
+  return () => {
+    const opened = last.then(() => openPatiently());
+    last = opened.catch(() => undefined);
+    return opened;
+  };
+};
+
+/** A machine that has much else to do is given another chance: a world that does not come up says nothing about a fault. */
+const openPatiently = async (): Promise<Arena> => {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await openArena();
+    } catch (error) {
+      if (attempt === OPEN_ATTEMPTS) throw error;
+    }
+  }
+};
+
 export const runCampaign = async (campaign: Campaign): Promise<void> => {
+  const open = openInTurn();
   const left = [...campaign.schedules];
   const world = async (): Promise<void> => {
     let arena: Arena | null = null;
@@ -34,7 +57,7 @@ export const runCampaign = async (campaign: Campaign): Promise<void> => {
         let logBegan = 0;
         try {
           if (arena === null) {
-            arena = await openArena();
+            arena = await open();
             former = new Set();
           }
           logBegan = arena.world.log().length;

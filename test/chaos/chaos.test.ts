@@ -65,7 +65,15 @@ describe("the judge", () => {
     const { source, migration } = outcome;
     at = otherNode(source);
     const end = await arena.world.run(queryMigrate({ migration }));
-    trial = { migration, source, destination: at, end, cancelled: false, ...incarnationsOf(arena, source, at) };
+    trial = {
+      migration,
+      source,
+      destination: at,
+      end,
+      cancelled: false,
+      before: incarnationsOf(arena),
+      killed: new Set(),
+    };
   });
   const verdict = async (of: Partial<Trial> = {}): Promise<string> =>
     (await judge(arena, { ...trial, ...of }, { settleMs: 200 })).join("\n");

@@ -3,9 +3,10 @@ import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { Fabric } from "@godwit/fabric";
 import { awaitVerified, type BuiltinSpec, checkMemory, openGuest, openRegistry, readStats } from "@godwit/guest";
-import { isEnded, json, type MigrationInfo, MigrationList, REMEDIES, subjects } from "@godwit/protocol";
+import { isEnded, isMalformed, json, type MigrationInfo, MigrationList, REMEDIES, subjects } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import { queryMigrate } from "../../services/cli/src/client.ts";
+import { childKey } from "../../services/cli/src/local-cluster.ts";
 import { loaderOf, runStateOf, senderOf } from "../integration/world.ts";
 import { type Arena, NODES, type NodeName } from "./arena.ts";
 import { runsTwice } from "./overlap.ts";
@@ -24,19 +25,15 @@ export interface Trial {
   /** The last word on it; null: it did not end in time. */
   readonly end: MigrationInfo | null;
   readonly cancelled: boolean;
-  /** Who moved the guest: only a process that was there all the time can know the ending. */
-  readonly sender: string;
-  readonly loader: string;
+  /** The incarnation of each actor when the migration began: only a process that was there all the time can know its ending. */
+  readonly before: ReadonlyMap<string, string>;
+  /** Those whose process a fault has killed. */
+  readonly killed: ReadonlySet<string>;
 }
 
-/** The incarnations that a trial needs, taken before its migration begins. */
-export const incarnationsOf = (arena: Arena, source: NodeName, destination: NodeName) => ({
-  sender: incarnationOf(arena, senderOf(source)),
-  loader: incarnationOf(arena, loaderOf(destination)),
-});
-
-const incarnationOf = ({ world }: Arena, [role, node, id]: readonly [string, string, string]): string =>
-  world.cluster.children.get(`${role}/${node}/${id}`)?.member.incarnation ?? "";
+/** Of every actor, by role, node and id. */
+export const incarnationsOf = ({ world }: Arena): ReadonlyMap<string, string> =>
+  new Map([...world.cluster.children].map(([actor, { member }]) => [actor, member.incarnation]));
 
 type Check = (arena: Arena, trial: Trial) => Promise<ReadonlyArray<string>>;
 
@@ -163,28 +160,35 @@ const sameEnding: Check = async (arena, trial) => {
   const { world } = arena;
   const word = await world.run(queryMigrate({ migration: end.migration }));
   const sides = [
-    { side: "source", subject: subjects.sourceQuery(source), was: trial.sender, is: senderOf(source) },
-    {
-      side: "destination",
-      subject: subjects.destinationQuery(destination),
-      was: trial.loader,
-      is: loaderOf(destination),
-    },
-  ];
+    ["source", subjects.sourceQuery(source), senderOf(source)],
+    ["destination", subjects.destinationQuery(destination), loaderOf(destination)],
+  ] as const;
   const wrong =
     shown(word) === shown(end) ? [] : [`the ending was ${shown(end)}, and is now said to be ${shown(word)}`];
-  for (const { side, subject, was, is } of sides) {
+  for (const [side, subject, actor] of sides) {
     const answer = await world.run(
       Effect.flatMap(Fabric, (fabric) => fabric.request(subject, new Uint8Array(), { timeoutMs: 2000 })),
     );
     const list = migrations.decode(answer);
-    const own = "malformed" in list ? undefined : list.find(({ migration }) => migration === end.migration);
-    if (own === undefined && was === incarnationOf(arena, is))
+    if (isMalformed(list)) {
+      wrong.push(`the ${side}'s answer cannot be read: ${list.malformed}`);
+      continue;
+    }
+    const own = list.find(({ migration }) => migration === end.migration);
+    if (own === undefined && !trial.killed.has(childKey(...actor)))
       wrong.push(`the ${side} knows no ending of the migration`);
     if (own !== undefined && shown(own) !== shown(word))
       wrong.push(`the ${side} shows ${shown(own)}, the coordinator ${shown(word)}`);
   }
   return wrong;
+};
+
+/** An actor that was put to sleep or cut off goes on as the process it was; only who was killed has a successor. */
+const nobodyDied: Check = async (arena, { before, killed }) => {
+  const now = incarnationsOf(arena);
+  return [...before]
+    .filter(([actor, incarnation]) => now.get(actor) !== incarnation && !killed.has(actor))
+    .map(([actor]) => `${actor} died, and no fault had killed it`);
 };
 
 const entriesOf = (directory: string): ReadonlyArray<string> => (existsSync(directory) ? readdirSync(directory) : []);
@@ -225,6 +229,7 @@ const CHECKS: ReadonlyArray<readonly [name: string, check: Check, withinMs: numb
   ["memory", memoryIsRight, 0],
   ["progress", makesProgress, 0],
   ["same ending", sameEnding, SETTLE_MS],
+  ["deaths", nobodyDied, 0],
   ["leftovers", nothingIsLeft, TIDY_MS],
 ];
 

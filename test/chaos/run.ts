@@ -73,7 +73,7 @@ export const runSchedule = async (
   const log = makeRunLog();
   log.note(`from node ${source} to node ${destination}, ${schedule.shape}`);
   const isOurs = (migration: string): boolean => !former.has(migration);
-  const incarnations = incarnationsOf(arena, source, destination);
+  const before = incarnationsOf(arena);
   const overlap = watchOverlap(arena);
   const stopLooking = arena.witness.onSign(({ _tag }) => {
     if (_tag === "Destination") overlap.look();
@@ -110,7 +110,7 @@ export const runSchedule = async (
     await arena.everybodyUp();
     log.note("every fault is over, and every actor is up");
     const twice = (await overlap.end()).map((line) => `overlap: ${line}`);
-    const trial = { migration: there.migration, source, destination, end, cancelled, ...incarnations };
+    const trial = { migration: there.migration, source, destination, end, cancelled, before, killed: strikes.killed() };
     const violations = [...twice, ...(await judge(arena, trial, { isKnown }))];
     log.note(`judged: ${violations.length} violations; ${overlap.looks()} looks for a second copy`);
     former.add(there.migration);

@@ -1,4 +1,5 @@
 /** The faults of one run, each waiting for its moment. */
+import { childKey } from "../../services/cli/src/local-cluster.ts";
 import { type ActorName, coordinatorOf, loaderOf, senderOf, workerOf } from "../integration/world.ts";
 import { type Arena, COORDINATORS, type NodeName, otherNode } from "./arena.ts";
 import type { Fault } from "./fault.ts";
@@ -9,6 +10,8 @@ import type { RunLog } from "./run-log.ts";
 export interface Strikes {
   /** Whether each fault has struck. */
   readonly struck: () => ReadonlyArray<boolean>;
+  /** The actors that were killed, by role, node and id. */
+  readonly killed: () => ReadonlySet<string>;
   /** Since when no fault is on, ms of the clock; null: one is, or is about to be. */
   readonly quietSince: () => number | null;
   /** Lets no further fault strike; resolves when those that have are over. */
@@ -52,6 +55,7 @@ export const armStrikes = (
   log: RunLog,
 ): Strikes => {
   const struck = faults.map(() => false);
+  const killed = new Set<string>();
   const injuries: Promise<void>[] = [];
   let active = 0;
   let quietSince: number | null = Date.now();
@@ -83,7 +87,9 @@ export const armStrikes = (
     if (isCoordinator) await ownerKnown;
     if (ended) return;
     struck[at] = true;
-    const injury = injure(arena, victimOf(fault, cast), fault);
+    const victim = victimOf(fault, cast);
+    if (victim !== null && fault.kind === "kill") killed.add(childKey(...victim));
+    const injury = injure(arena, victim, fault);
     log.note(`${fault.phase}: ${injury.what}`);
     await injury.over;
     log.note(`over: ${injury.what}`);
@@ -103,6 +109,7 @@ export const armStrikes = (
   );
   return {
     struck: () => struck,
+    killed: () => killed,
     quietSince: () => quietSince,
     end: async () => {
       ended = true;
