@@ -1,5 +1,5 @@
 /** A world that can be disturbed: every actor has a way of its own to NATS, and whoever is hit comes back before the next run. */
-import type { Fabric, Member } from "@godwit/fabric";
+import type { Fabric } from "@godwit/fabric";
 import { Fabric as FabricService } from "@godwit/fabric";
 import type { BuiltinSpec } from "@godwit/guest";
 import { isMalformed, json, MIGRATIONS_BUCKET } from "@godwit/protocol";
@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect";
 import * as Schema from "effect/Schema";
 import type * as Scope from "effect/Scope";
 import { childKey } from "../../services/cli/src/local-cluster.ts";
+import { isAlive } from "../integration/guest-process.ts";
 import { type ActorName, coordinatorOf, eventually, MIB, openWorld, type World } from "../integration/world.ts";
 import { WORKERS } from "./fault.ts";
 import { openProxy, type TcpProxy } from "./proxy.ts";
@@ -93,7 +94,6 @@ export const openArena = async (guest = "wanderer"): Promise<Arena> => {
     closing.push(witness.close);
     const present = new Set<string>();
     await world.run(watchPresence(present));
-    const members = (): ReadonlyArray<Member> => [...world.cluster.children.values()].map(({ member }) => member);
     const arena: Arena = {
       world,
       server,
@@ -101,7 +101,12 @@ export const openArena = async (guest = "wanderer"): Promise<Arena> => {
       guest,
       proxyOf: (actor) => proxies.get(childKey(...actor))!,
       everybodyUp: () =>
-        eventually("every actor is up", () => members().every(({ incarnation }) => present.has(incarnation))),
+        eventually("every actor is up", () =>
+          // One that was killed just now still counts as present.
+          [...world.cluster.children.values()].every(
+            ({ pid, member }) => isAlive(pid) && present.has(member.incarnation),
+          ),
+        ),
       ownerOf: async (migration) => {
         const stored = await world.run(
           Effect.gen(function* () {

@@ -1,4 +1,5 @@
 /** Does to an actor what a fault says: at once, and undone after its time. */
+import { setTimeout as after } from "node:timers/promises";
 import { isAlive } from "../integration/guest-process.ts";
 import type { ActorName } from "../integration/world.ts";
 import type { Arena } from "./arena.ts";
@@ -10,8 +11,6 @@ export interface Injury {
   /** Resolves when it is over; whoever was killed may still be coming up. */
   readonly over: Promise<void>;
 }
-
-const after = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** Stops the process, and lets it go on if it is still there: a sleeper may be killed meanwhile by a second fault. */
 const pause = async (pid: number, durationMs: number): Promise<void> => {

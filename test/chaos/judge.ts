@@ -1,6 +1,8 @@
 /** What must be true after a run, looked at from outside; every breach of it is one line. */
+
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as after } from "node:timers/promises";
 import { Fabric } from "@godwit/fabric";
 import { awaitVerified, type BuiltinSpec, checkMemory, openGuest, openRegistry, readStats } from "@godwit/guest";
 import { isEnded, isMalformed, json, type MigrationInfo, MigrationList, REMEDIES, subjects } from "@godwit/protocol";
@@ -46,7 +48,7 @@ const settled = async (
   while (true) {
     const wrong = await look().catch((error) => [`it could not be looked at: ${error}`]);
     if (wrong.length === 0 || Date.now() > deadline) return wrong;
-    await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS));
+    await after(LOOK_AGAIN_MS);
   }
 };
 

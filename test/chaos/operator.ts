@@ -1,4 +1,5 @@
 /** Who wants the guest moved: begins a migration, lets it go on, cancels it, and asks again where nobody answers. */
+import { setTimeout as after } from "node:timers/promises";
 import type { Fabric } from "@godwit/fabric";
 import { GodwitError, type MigrationId, type MigrationInfo } from "@godwit/protocol";
 import type * as Effect from "effect/Effect";
@@ -44,8 +45,6 @@ const stateOf = ({ status, attempts, ram, channels, ...info }: MigrationInfo): s
     ...(channels === undefined ? [] : [`in flight ${channels.map((channel) => channel["in-flight"]).join(" and ")}`]),
     ...(info["error-desc"] === undefined ? [] : [info["error-desc"]]),
   ].join(", ");
-
-const after = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** The answer to the request may be lost, and the migration be under way all the same. */
 const beginMigration = async (

@@ -1,4 +1,5 @@
 /** One migration under one schedule, and what became of it. */
+import { setTimeout as after } from "node:timers/promises";
 import type { MigrationId, MigrationInfo } from "@godwit/protocol";
 import { type Arena, type NodeName, otherNode } from "./arena.ts";
 import type { Schedule } from "./fault.ts";
@@ -38,25 +39,15 @@ export interface Outcome {
   readonly log: ReadonlyArray<string>;
 }
 
-const after = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-
-/** The ending, or null once nothing has been wrong for END_MS and there is none. */
+/** The ending, or null when no fault has been on for END_MS and there is none. */
 const endOf = async (operator: Operator, strikes: Strikes): Promise<MigrationInfo | null> => {
-  const ending: { info?: MigrationInfo; failed?: boolean } = {};
-  void operator.end.then(
-    (info) => {
-      ending.info = info;
-    },
-    () => {
-      ending.failed = true;
-    },
-  );
+  // When nobody says anything any more, it is stuck by and by.
+  const ending = operator.end.catch(() => new Promise<never>(() => undefined));
   while (true) {
-    if (ending.info !== undefined) return ending.info;
+    const end = await Promise.race([ending, after(LOOK_AGAIN_MS, null)]);
+    if (end !== null) return end;
     const quietSince = strikes.quietSince();
     if (quietSince !== null && Date.now() - quietSince > END_MS) return null;
-    await Promise.race([operator.end.catch(() => undefined), after(LOOK_AGAIN_MS)]);
-    if (ending.failed) await after(LOOK_AGAIN_MS);
   }
 };
 

@@ -1,4 +1,5 @@
 /** The faults of one run, each waiting for its moment. */
+import { setTimeout as after } from "node:timers/promises";
 import { childKey } from "../../services/cli/src/local-cluster.ts";
 import { type ActorName, coordinatorOf, loaderOf, senderOf, workerOf } from "../integration/world.ts";
 import { type Arena, COORDINATORS, type NodeName, otherNode } from "./arena.ts";
@@ -43,8 +44,6 @@ const victimOf = ({ actor, worker }: Fault, { source, owner, busyWorkers }: Cast
       return null;
   }
 };
-
-const after = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** `isOurs` tells the signs of this run's migration from those of earlier ones. */
 export const armStrikes = (
