@@ -89,10 +89,11 @@ const memoryIsRight: Check = async (arena) => {
   const { world } = arena;
   const swept = await world.run(
     awaitVerified(only.spec).pipe(
+      Effect.timeout(SETTLE_MS),
       Effect.map(({ badCount, bad }) => ({ badCount, bad })),
       // A guest that was started here has had no load, and so no sweep.
       Effect.catchIf(
-        ({ code }) => code === "wrong-state",
+        (error) => error._tag === "GodwitError" && error.code === "wrong-state",
         () => Effect.succeed({ badCount: 0, bad: [] }),
       ),
     ),

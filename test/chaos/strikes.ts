@@ -15,7 +15,7 @@ export interface Strikes {
   readonly killed: () => ReadonlySet<string>;
   /** Since when no fault is on, ms of the clock; null: one is, or is about to be. */
   readonly quietSince: () => number | null;
-  /** Lets no further fault strike; resolves when those that have are over. */
+  /** Waits for no further moment; resolves when the faults whose moment has come are over. */
   readonly end: () => Promise<void>;
 }
 
@@ -58,7 +58,6 @@ export const armStrikes = (
   const injuries: Promise<void>[] = [];
   let active = 0;
   let quietSince: number | null = Date.now();
-  let ended = false;
 
   const cast: Cast = { source, owner: coordinatorOf(0), busyWorkers: [] };
   const stopCasting = arena.witness.onSign((sign) => {
@@ -84,7 +83,6 @@ export const armStrikes = (
     // No pause where none is needed: what is done at once is done in the turn of its sign.
     if (fault.delayMs > 0) await after(fault.delayMs);
     if (isCoordinator) await ownerKnown;
-    if (ended) return;
     struck[at] = true;
     const victim = victimOf(fault, cast);
     if (victim !== null && fault.kind === "kill") killed.add(childKey(...victim));
@@ -111,7 +109,6 @@ export const armStrikes = (
     killed: () => killed,
     quietSince: () => quietSince,
     end: async () => {
-      ended = true;
       stopCasting();
       for (const giveUp of giveUps) giveUp();
       await Promise.all(injuries);
