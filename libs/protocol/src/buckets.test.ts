@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { BUCKETS, bucketOf, MIGRATIONS_BUCKET, OWNERSHIP_BUCKET } from "./buckets.ts";
 import { json } from "./json.ts";
-import { CHANNELS_MAX, DEVICE_STATE_BYTES_MAX } from "./limits.ts";
+import { CHANNELS_MAX, DEVICE_STATE_BYTES_MAX, VERIFY_BLOCKS_SHOWN } from "./limits.ts";
 import { FailureSchema, MigrationInfo } from "./migration-info.ts";
 import { FENCE_OP_PREFIX, OwnershipRecord } from "./ownership.ts";
 
@@ -33,7 +33,12 @@ describe("a bucket", () => {
       wasRunning: false,
       destination: NAME,
       incarnation: ID,
-      manifest: { round: 0xffff_ffff, items: Number.MAX_SAFE_INTEGER, deviceBytes: DEVICE_STATE_BYTES_MAX },
+      manifest: {
+        round: 0xffff_ffff,
+        items: Number.MAX_SAFE_INTEGER,
+        deviceBytes: DEVICE_STATE_BYTES_MAX,
+        deviceDigest: 0xffff_ffff,
+      },
     } as unknown as OwnershipRecord;
     const bytes = json(OwnershipRecord).encode(record);
     expect(bytes.length + HEADERS_BYTES_MAX).toBeLessThanOrEqual(bucketOf(OWNERSHIP_BUCKET).writeBytesMax);
@@ -53,6 +58,11 @@ describe("a bucket", () => {
         worker: NAME,
         epoch: 0xffff_ffff,
         "in-flight": 64 * 1024 ** 2,
+      })),
+      verify: Array.from({ length: VERIFY_BLOCKS_SHOWN }, () => ({
+        block: "b".repeat(255),
+        "pages-checked": Number.MAX_SAFE_INTEGER,
+        "pages-damaged": Number.MAX_SAFE_INTEGER,
       })),
       error: {
         code: "incompatible",

@@ -41,6 +41,12 @@ describe("the table of capabilities", () => {
     expect(proposeCapabilities({})).toEqual(defaults);
     for (const [name, c] of table) if (c.default) expect(c.supported, name).toBe(true);
   });
+  it("compares pages by default for guests that are there to be tried, and for others when it is asked for", () => {
+    expect(proposeCapabilities({}, "builtin")).toMatchObject({ verify: true });
+    expect(proposeCapabilities({}, "qemu")).toMatchObject({ verify: false });
+    expect(proposeCapabilities({ verify: false }, "builtin")).toMatchObject({ verify: false });
+    expect(proposeCapabilities({ verify: true }, "qemu")).toMatchObject({ verify: true });
+  });
 });
 
 describe("proposed capabilities", () => {

@@ -3,6 +3,8 @@ import type { Failure } from "./failure.ts";
 
 interface Capability {
   readonly default: boolean;
+  /** The guest drivers for which it is on unless it is switched off. */
+  readonly defaultFor?: ReadonlyArray<string>;
   /** False: known from QEMU, refused with that word instead of "unknown". */
   readonly supported: boolean;
   readonly requires?: ReadonlyArray<string>;
@@ -30,6 +32,8 @@ export const CAPABILITIES = {
   },
   verify: {
     default: false,
+    // Guests for trying and testing show what it does; it costs a guest that is meant for work 0.3 s of a core for each GiB.
+    defaultFor: ["builtin"],
     supported: true,
     what: "compare every page with the destination before the guest may run there, and send damaged ones again",
   },
@@ -89,10 +93,22 @@ export type Capabilities = Readonly<Record<CapabilityName, boolean>>;
 const table: Readonly<Record<string, Capability>> = CAPABILITIES;
 const isName = (name: string): name is CapabilityName => Object.hasOwn(table, name);
 
-const defaults = Object.fromEntries(Object.entries(table).map(([name, c]) => [name, c.default])) as Capabilities;
+const defaultsOf = (driver: string | null): Capabilities =>
+  Object.fromEntries(
+    Object.entries(table).map(([name, c]) => [
+      name,
+      c.default || (driver !== null && c.defaultFor?.includes(driver) === true),
+    ]),
+  ) as Capabilities;
 
-/** Checks the whole proposed set at once, as QEMU does: one conflict refuses everything. */
-export const proposeCapabilities = (asked: Readonly<Record<string, boolean>>): Capabilities | Failure => {
+/**
+ * Checks the whole proposed set at once, as QEMU does: one conflict refuses everything. `driver`: the guest's, once it is known; some
+ * defaults depend on it.
+ */
+export const proposeCapabilities = (
+  asked: Readonly<Record<string, boolean>>,
+  driver: string | null = null,
+): Capabilities | Failure => {
   const refuse = (code: Failure["code"], reason: string): Failure => ({
     code,
     actor: "coordinator",
@@ -101,7 +117,7 @@ export const proposeCapabilities = (asked: Readonly<Record<string, boolean>>): C
   });
   const unknown = Object.keys(asked).find((name) => !isName(name));
   if (unknown !== undefined) return refuse("unknown-capability", `Invalid capability '${unknown}'`);
-  const proposed: Capabilities = { ...defaults, ...asked };
+  const proposed: Capabilities = { ...defaultsOf(driver), ...asked };
   for (const [name, capability] of Object.entries(table)) {
     if (!proposed[name as CapabilityName]) continue;
     const missing = capability.requires?.find((other) => !proposed[other as CapabilityName]);

@@ -17,6 +17,8 @@ export const CHANNELS_MAX = 255;
 export const DEVICE_STATE_BYTES_MAX = 256 * 1024 ** 2;
 /** A control message, bytes: an offer with BLOCKS_MAX blocks fits; more is an attack. */
 export const CONTROL_BYTES_MAX = 256 * 1024;
+/** RAMBlocks whose comparison a report shows, the damaged ones first: the few that a guest has, and no message too long with five hundred. */
+export const VERIFY_BLOCKS_SHOWN = 16;
 /** Items acknowledged by one message: a burst of one event-loop turn. */
 export const ACK_ITEMS_MAX = 1024;
 

@@ -14,8 +14,8 @@ export interface Inventory {
   readonly nodes: () => ReadonlyArray<string>;
   /** What each of them has; one that does not answer is left out. */
   readonly ask: Effect.Effect<ReadonlyArray<NodeInfo>>;
-  /** The node that has the guest as a source. Fails with `no-such-guest`. */
-  readonly sourceOf: (guest: string) => Effect.Effect<string, GodwitError>;
+  /** The node that has the guest as a source, and the guest's driver. Fails with `no-such-guest`. */
+  readonly sourceOf: (guest: string) => Effect.Effect<{ readonly node: string; readonly driver: string }, GodwitError>;
 }
 
 /** States in which a guest can be moved away; elsewhere it is a destination, or dead. */
@@ -56,7 +56,7 @@ export const openInventory = Effect.gen(function* () {
     );
     const movable = found.filter((one) => MOVABLE.has(one.state));
     const first = movable[0] ?? found[0];
-    if (first !== undefined) return first.node;
+    if (first !== undefined) return { node: first.node, driver: first.driver };
     const reason = `none of the nodes ${nodes().join(", ") || "(there are none)"} has a guest ${guest}`;
     return yield* new GodwitError({ code: "no-such-guest", actor: "coordinator", step: "find the guest", reason });
   });

@@ -70,14 +70,16 @@ export const runCoordinator = Effect.fnUntraced(function* (
   const migrate = Effect.fnUntraced(function* (request: MigrateRequest) {
     const parameters = proposeParameters(request.parameters);
     if (isFailure(parameters)) return yield* toError(parameters);
-    const capabilities = proposeCapabilities(request.capabilities);
-    if (isFailure(capabilities)) return yield* toError(capabilities);
+    const asked = proposeCapabilities(request.capabilities);
+    if (isFailure(asked)) return yield* toError(asked);
     const step = "begin a migration";
     if (!inventory.nodes().includes(request.destination)) {
       const known = inventory.nodes().join(", ") || "none";
       return yield* refuse("no-such-node", step, `node ${request.destination} is not up; up are: ${known}`);
     }
-    const source = yield* inventory.sourceOf(request.guest);
+    const { node: source, driver } = yield* inventory.sourceOf(request.guest);
+    const capabilities = proposeCapabilities(request.capabilities, driver);
+    if (isFailure(capabilities)) return yield* toError(capabilities);
     if (source === request.destination) {
       return yield* refuse("guest-exists", step, `guest ${request.guest} is at node ${source} already`);
     }

@@ -17,9 +17,9 @@ export const parametersHelp = (only: "all" | "live"): string =>
 
 /** Parameters by QEMU's names; those that are live may change while a migration runs. */
 export const settingsHelp = (): string => {
-  const capabilities = Object.entries(CAPABILITIES).map(([name, { what, default: usual, supported }]) => [
+  const capabilities = Object.entries(CAPABILITIES).map(([name, { what, default: usual, supported, ...more }]) => [
     `  ${name}`,
-    usual ? "on" : "off",
+    "defaultFor" in more ? `on for ${more.defaultFor.join(", ")}` : usual ? "on" : "off",
     `${what}${supported ? "" : " (not supported by this version)"}`,
   ]);
   return [

@@ -67,6 +67,7 @@ export const infoOf = (migration: Migration, now: number, status = statusOf(migr
       ? {}
       : { ram: status === "completed" ? withMeanRate(report.ram, migration) : report.ram }),
     ...(report?.channels === undefined ? {} : { channels: report.channels }),
+    ...(report?.verify === undefined ? {} : { verify: report.verify }),
     ...(report?.["dirty-tracker"] === undefined ? {} : { "dirty-tracker": report["dirty-tracker"] }),
     ...(failure === null ? {} : { error: failure, "error-desc": toError(failure).message }),
   };

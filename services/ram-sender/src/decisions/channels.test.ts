@@ -151,4 +151,21 @@ describe("channels", () => {
     expect(Channels.workerDown(channels, "stranger")).toEqual([]);
     expect(channels.lanes.every((lane) => lane.worker === "w" && lane.epoch === 1)).toBe(true);
   });
+
+  it("under suspicion are passed over while another has room, though a dead worker's channel is always empty", () => {
+    const channels = Channels.make(3);
+    for (const worker of ["w0", "w1", "w2"]) Channels.workerUp(channels, worker);
+    Channels.suspect(channels, 1, 1000);
+    for (let item = 0; item < 6; item++) Channels.roomiest(channels, 1500)!.inFlightBytes += 1000;
+    expect(channels.lanes.map((lane) => lane.inFlightBytes)).toEqual([3000, 0, 3000]);
+    // Not for ever: who was only slow is tried again.
+    expect(Channels.roomiest(channels, 2000)?.channel).toBe(1);
+  });
+
+  it("all of them under suspicion are better than none", () => {
+    const channels = Channels.make(2);
+    Channels.workerUp(channels, "w0");
+    for (const channel of [0, 1]) Channels.suspect(channels, channel, 1000);
+    expect(Channels.roomiest(channels, 1500)).not.toBeNull();
+  });
 });

@@ -11,6 +11,7 @@ import {
   type SourcePhase,
   type SourceReport,
   toError,
+  VERIFY_BLOCKS_SHOWN,
 } from "@godwit/protocol";
 import * as Ledger from "./ledger.ts";
 import type { Source } from "./source-state.ts";
@@ -70,11 +71,14 @@ const verifyOf = (source: Source): Pick<SourceReport, "verify"> => {
   const { verification } = source.ledger;
   if (verification === null) return {};
   return {
-    verify: verification.blocks.map(({ pagesChecked, pagesDamaged }, index) => ({
-      block: source.offer?.blocks[index]?.name ?? String(index),
-      "pages-checked": pagesChecked,
-      "pages-damaged": pagesDamaged,
-    })),
+    verify: verification.blocks
+      .map(({ pagesChecked, pagesDamaged }, index) => ({
+        block: source.offer?.blocks[index]?.name ?? String(index),
+        "pages-checked": pagesChecked,
+        "pages-damaged": pagesDamaged,
+      }))
+      .sort((a, b) => b["pages-damaged"] - a["pages-damaged"])
+      .slice(0, VERIFY_BLOCKS_SHOWN),
   };
 };
 
