@@ -86,6 +86,8 @@ export interface World {
 }
 
 export interface WorldOptions extends Pick<LocalClusterOptions, "coordinators" | "natsOf" | "natsUrl"> {
+  /** Workers of each node; default 2. */
+  readonly workers?: number;
   /** Called before anything is started, with the directory in which each node's guests will lie in one of its own. */
   readonly prepare?: (guestDirectory: string) => void;
   /** Called once every guest has ended. */
@@ -117,7 +119,7 @@ export const openWorld = async (options: WorldOptions = {}): Promise<World> => {
       openLocalCluster({
         directory,
         guestDirectory,
-        nodes: ["a", "b"].map((name) => ({ name, workers: WORKERS, guests: [] })),
+        nodes: ["a", "b"].map((name) => ({ name, workers: options.workers ?? WORKERS, guests: [] })),
         ...(options.coordinators === undefined ? {} : { coordinators: options.coordinators }),
         ...(options.natsUrl === undefined ? {} : { natsUrl: options.natsUrl }),
         ...(options.natsOf === undefined ? {} : { natsOf: options.natsOf }),

@@ -1,0 +1,133 @@
+/** A world that can be disturbed: every actor has a way of its own to NATS, and whoever is hit comes back before the next run. */
+import type { Fabric } from "@godwit/fabric";
+import { Fabric as FabricService } from "@godwit/fabric";
+import type { BuiltinSpec } from "@godwit/guest";
+import { isMalformed, json, MIGRATIONS_BUCKET } from "@godwit/protocol";
+import * as Effect from "effect/Effect";
+import * as Schema from "effect/Schema";
+import type * as Scope from "effect/Scope";
+import { childKey } from "../../services/cli/src/local-cluster.ts";
+import { isAlive } from "../integration/guest-process.ts";
+import { type ActorName, coordinatorOf, eventually, MIB, openWorld, type World } from "../integration/world.ts";
+import { WORKERS } from "./fault.ts";
+import { openProxy, type TcpProxy } from "./proxy.ts";
+import { type Server, serverOf } from "./server.ts";
+import { openWitness, type Witness } from "./witness.ts";
+
+export const NODES = ["a", "b"] as const;
+export type NodeName = (typeof NODES)[number];
+export const otherNode = (node: NodeName): NodeName => (node === "a" ? "b" : "a");
+
+export const COORDINATORS = 2;
+/** Small, so that a run takes seconds; it writes enough for several passes, and not so much that no pass is smaller than the last. */
+const GUEST = { memoryBytes: 24 * MIB, dirtyRateBytesPerSecond: 2 * MIB, workingSetBytes: 4 * MIB };
+
+export interface Arena {
+  readonly world: World;
+  readonly server: Server;
+  readonly witness: Witness;
+  /** The guest that goes to and fro. */
+  readonly guest: string;
+  readonly proxyOf: (actor: ActorName) => TcpProxy;
+  /** Resolves when every actor's present process has been heard. */
+  readonly everybodyUp: () => Promise<void>;
+  /** The coordinator that a migration belongs to; null: nobody that lives. */
+  readonly ownerOf: (migration: string) => Promise<ActorName | null>;
+  readonly startGuest: (node: NodeName) => Promise<BuiltinSpec>;
+  readonly close: () => Promise<void>;
+}
+
+const Owned = json(Schema.Struct({ owner: Schema.String }));
+
+/** Keeps the incarnations of those who are present. */
+const watchPresence = (present: Set<string>): Effect.Effect<void, unknown, Fabric | Scope.Scope> =>
+  Effect.gen(function* () {
+    const fabric = yield* FabricService;
+    const news = yield* fabric.watch({});
+    yield* Effect.forkScoped(
+      Effect.forever(
+        Effect.map(news.takeAll, (events) => {
+          for (const { _tag, member } of events) {
+            if (_tag === "Up") present.add(member.incarnation);
+            else present.delete(member.incarnation);
+          }
+        }),
+      ),
+    );
+  });
+
+const actorsOf = (): ReadonlyArray<ActorName> => [
+  ...Array.from({ length: COORDINATORS }, (_, replica) => coordinatorOf(replica)),
+  ...NODES.flatMap(
+    (node): ReadonlyArray<ActorName> => [
+      ["ram-sender", node, "0"],
+      ["loader", node, "0"],
+      ...Array.from({ length: WORKERS }, (_, worker): ActorName => ["multifd-worker", node, String(worker)]),
+    ],
+  ),
+];
+
+/** Opens the world and starts its guest at node a. */
+export const openArena = async (guest = "wanderer"): Promise<Arena> => {
+  const proxies = new Map<string, TcpProxy>();
+  for (const actor of actorsOf()) proxies.set(childKey(...actor), await openProxy());
+  const closing: Array<() => Promise<void>> = [...proxies.values()].map((proxy) => proxy.close);
+  const close = async (): Promise<void> => {
+    for (const one of closing.reverse()) await one();
+    closing.length = 0;
+  };
+  try {
+    const world = await openWorld({
+      coordinators: COORDINATORS,
+      workers: WORKERS,
+      natsOf: ({ role, node, id }, url) => {
+        const proxy = proxies.get(childKey(role, node, id))!;
+        proxy.leadTo(Number(new URL(url).port));
+        return `nats://127.0.0.1:${proxy.port}`;
+      },
+    });
+    closing.push(world.close);
+    const server = serverOf(world);
+    // A world ends more orderly with its server than without.
+    closing.splice(-1, 0, server.close);
+    const witness = await openWitness(world.cluster.url);
+    closing.push(witness.close);
+    const present = new Set<string>();
+    await world.run(watchPresence(present));
+    const arena: Arena = {
+      world,
+      server,
+      witness,
+      guest,
+      proxyOf: (actor) => proxies.get(childKey(...actor))!,
+      everybodyUp: () =>
+        eventually("every actor is up", () =>
+          // One that was killed just now still counts as present.
+          [...world.cluster.children.values()].every(
+            ({ pid, member }) => isAlive(pid) && present.has(member.incarnation),
+          ),
+        ),
+      ownerOf: async (migration) => {
+        const stored = await world.run(
+          Effect.gen(function* () {
+            const bucket = yield* (yield* FabricService).bucket(MIGRATIONS_BUCKET);
+            return yield* bucket.get(migration);
+          }),
+        );
+        const saved = stored === null ? null : Owned.decode(stored.value);
+        if (saved === null || isMalformed(saved)) return null;
+        const children = [...world.cluster.children.values()];
+        const owner = children.find(({ member }) => member.incarnation === saved.owner);
+        return owner === undefined ? null : coordinatorOf(Number(owner.spec.id));
+      },
+      startGuest: (node) => world.startGuest({ ...GUEST, name: guest }, node),
+      close,
+    };
+    await arena.everybodyUp();
+    await arena.startGuest("a");
+    return arena;
+  } catch (error) {
+    await close();
+    throw error;
+  }
+};

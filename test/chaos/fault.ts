@@ -1,0 +1,84 @@
+/** The words of this test: whom a fault hits, what it does, and when. */
+
+/** `owner` is the coordinator that the migration belongs to, `other` its idle replica; all others are those of this migration. */
+export const ACTORS = [
+  "coordinator (owner)",
+  "coordinator (other)",
+  "RAM sender",
+  "loader",
+  "multifd worker",
+  "NATS",
+] as const;
+export type Actor = (typeof ACTORS)[number];
+
+/** Multifd workers of each node. */
+export const WORKERS = 3;
+
+/** `pause` is SIGSTOP and, later, SIGCONT; `cut` and `blackhole` are done to the actor's connections alone. */
+export const KINDS = ["kill", "pause", "cut", "blackhole"] as const;
+export type Kind = (typeof KINDS)[number];
+
+/** How far the migration is when the fault comes, in the order in which it gets there; `cancelling` can come at any time before `switching`. */
+export const PHASES = [
+  "setup",
+  "first pass",
+  "later pass",
+  "pre-switchover",
+  "stopping",
+  "switching",
+  "loading",
+  "committing",
+  "running",
+  "cancelling",
+] as const;
+export type Phase = (typeof PHASES)[number];
+
+export interface Combination {
+  readonly actor: Actor;
+  readonly kind: Kind;
+  readonly phase: Phase;
+}
+
+/** The server is not cut off from itself: cuts of all its clients are what its death and its pause are. */
+export const COMBINATIONS: ReadonlyArray<Combination> = ACTORS.flatMap((actor) =>
+  KINDS.filter((kind) => actor !== "NATS" || kind === "kill" || kind === "pause").flatMap((kind) =>
+    PHASES.map((phase) => ({ actor, kind, phase })),
+  ),
+);
+
+export const nameOf = ({ actor, kind, phase }: Combination): string => `${actor}, ${kind}, ${phase}`;
+
+/** When something is done to a migration: at the nth sign of a phase, 1 being the first; in a pass a sign is a work item, else a report. */
+export interface Moment {
+  readonly phase: Exclude<Phase, "cancelling">;
+  readonly sign: number;
+}
+
+export interface Fault extends Combination {
+  readonly at: Moment;
+  /** And then so long, ms; 0 acts within the turn in which the sign came. */
+  readonly delayMs: number;
+  /** How long it lasts, ms; a killed actor is started again by its supervisor at once, a killed server after this. */
+  readonly durationMs: number;
+  /** Which of the workers, if it is one. */
+  readonly worker: number;
+}
+
+/**
+ * How the migration is driven. `held` goes on in precopy until it is let go, `swift` is not held back, `pausing` stops in
+ * pre-switchover until it is told to go on.
+ */
+export type Shape = "held" | "swift" | "pausing";
+
+export interface Schedule {
+  readonly seed: number;
+  readonly shape: Shape;
+  /** When the first fault comes, and what it would be if there is none. */
+  readonly moment: Moment;
+  /** From then until a held or pausing migration may go on, ms. */
+  readonly goOnAfterMs: number;
+  /** Whether it is cancelled at that moment. */
+  readonly cancels: boolean;
+  /** None: a run without a fault, for comparison. */
+  readonly faults: ReadonlyArray<Fault>;
+}

@@ -1,0 +1,85 @@
+/** Hears what the actors say to each other, as it comes: by this a run knows how far its migration is, and what was sent twice. */
+
+import { DestinationReport, decodePacket, decodeWorkItem, isMalformed, json, SourceReport } from "@godwit/protocol";
+import { connect, type Msg } from "@nats-io/transport-node";
+
+/** What tells how far a migration is. */
+export type Sign =
+  | { readonly _tag: "Source"; readonly report: SourceReport }
+  | { readonly _tag: "Destination"; readonly report: DestinationReport }
+  | { readonly _tag: "Work"; readonly migration: string; readonly round: number };
+
+export interface Resent {
+  readonly packets: number;
+  readonly bytes: number;
+}
+
+export interface Witness {
+  /** Calls back within the turn in which the sign came, until the returned function is called. */
+  readonly onSign: (listener: (sign: Sign) => void) => () => void;
+  /** Packets of the migration whose work item had been sent before in the same round, whole packets counted. */
+  readonly resentOf: (migration: string) => Resent;
+  readonly close: () => Promise<void>;
+}
+
+const sourceReports = json(SourceReport);
+const destinationReports = json(DestinationReport);
+
+const signOf = (message: Msg): Sign | null => {
+  if (message.subject.endsWith(".work")) {
+    const item = decodeWorkItem(message.data);
+    return item.kind === "malformed" ? null : { _tag: "Work", migration: item.migration, round: item.round };
+  }
+  if (message.subject.endsWith(".source")) {
+    const report = sourceReports.decode(message.data);
+    return isMalformed(report) ? null : { _tag: "Source", report };
+  }
+  const report = destinationReports.decode(message.data);
+  return isMalformed(report) ? null : { _tag: "Destination", report };
+};
+
+export const openWitness = async (url: string): Promise<Witness> => {
+  // The server is killed now and then; whoever comes back late misses the next moment.
+  const nc = await connect({ servers: url, name: "witness", maxReconnectAttempts: -1, reconnectTimeWait: 50 });
+  const listeners = new Set<(sign: Sign) => void>();
+  const hear = (error: Error | null, message: Msg): void => {
+    if (error !== null) return;
+    const sign = signOf(message);
+    if (sign !== null) for (const listener of listeners) listener(sign);
+  };
+  for (const subject of ["godwit.m.*.report.*", "godwit.node.*.worker.*.work"])
+    nc.subscribe(subject, { callback: hear });
+
+  const sent = new Map<string, { readonly items: Set<string>; packets: number; bytes: number }>();
+  nc.subscribe("godwit.m.*.ch.*", {
+    callback: (error, { data }) => {
+      if (error !== null) return;
+      const packet = decodePacket(data);
+      if (packet.kind === "malformed") return;
+      const { migration, epoch, round, item } = packet;
+      let tally = sent.get(migration);
+      if (tally === undefined) {
+        tally = { items: new Set(), packets: 0, bytes: 0 };
+        sent.set(migration, tally);
+      }
+      const key = `${epoch}/${round}/${item}`;
+      if (tally.items.has(key)) {
+        tally.packets++;
+        tally.bytes += data.length;
+      } else tally.items.add(key);
+    },
+  });
+  await nc.flush();
+  return {
+    onSign: (listener) => {
+      listeners.add(listener);
+      return () => void listeners.delete(listener);
+    },
+    resentOf: (migration) => {
+      const { packets, bytes } = sent.get(migration) ?? { packets: 0, bytes: 0 };
+      sent.delete(migration);
+      return { packets, bytes };
+    },
+    close: () => nc.close(),
+  };
+};
