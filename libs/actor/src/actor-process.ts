@@ -5,11 +5,16 @@ import { GodwitError } from "@godwit/protocol";
 import * as Telemetry from "@godwit/telemetry";
 import * as Cause from "effect/Cause";
 import * as Effect from "effect/Effect";
+import * as Layer from "effect/Layer";
+import * as Schedule from "effect/Schedule";
 import type * as Scope from "effect/Scope";
 import { readSettings, type Settings } from "./settings.ts";
 
 /** The version that services show; the workspace's own. */
 export const GODWIT_VERSION = "0.1.0";
+
+/** A first connection that fails is tried again, so often: a way to NATS that is cut now is whole again some time. */
+const CONNECT_AGAIN = Schedule.spaced("500 millis");
 
 /** What an actor runs: it is present on the fabric from `ready` on, until its scope ends. */
 export type ActorProgram = (settings: Settings) => Effect.Effect<never, unknown, Fabric | Scope.Scope>;
@@ -26,8 +31,12 @@ export const runActor = (role: string, id: string, program: ActorProgram): void 
       name: `godwit ${role} ${settings.node} ${id}`,
       ...(settings.creds === undefined ? {} : { creds: settings.creds }),
     });
+    const patient = Layer.build(fabric).pipe(
+      Effect.tapError(({ message, retryable }) => (retryable ? Effect.logWarning(message) : Effect.void)),
+      Effect.retry({ schedule: CONNECT_AGAIN, while: ({ retryable }) => retryable }),
+    );
     yield* Effect.scoped(program(settings)).pipe(
-      Effect.provide(fabric),
+      Effect.provide(Layer.effectContext(patient)),
       Effect.annotateLogs({ incarnation: settings.incarnation }),
       Effect.tapCause((cause) =>
         Cause.hasInterruptsOnly(cause) ? Effect.void : Effect.logError("the actor ended", cause),

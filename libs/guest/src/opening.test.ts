@@ -2,9 +2,11 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { assert, describe, it } from "@effect/vitest";
 import { GodwitError } from "@godwit/protocol";
+import * as Deferred from "effect/Deferred";
 import * as Effect from "effect/Effect";
+import * as Schedule from "effect/Schedule";
 import { BuiltinDriver } from "./builtin/driver.ts";
-import { type BuiltinSpec, startBuiltin } from "./builtin/launch.ts";
+import { type BuiltinSpec, startBuiltin, startBuiltinIncoming } from "./builtin/launch.ts";
 import { openDestination, openRegistered } from "./opening.ts";
 import { openRegistry } from "./registry.ts";
 
@@ -49,6 +51,15 @@ const makeNode = Effect.gen(function* () {
   });
   return { registry, directory, start, offer, receive, guestDirectory };
 });
+const hasEnded = (pid: number): Effect.Effect<void, "it lives"> =>
+  Effect.suspend(() => {
+    try {
+      process.kill(pid, 0);
+      return Effect.fail("it lives" as const);
+    } catch {
+      return Effect.void;
+    }
+  });
 const pidOf = (opened: { readonly spec: object }): number => (opened.spec as BuiltinSpec).pid;
 const isRefusedWith = (error: unknown, code: string): GodwitError => {
   if (!(error instanceof GodwitError)) throw new Error(`failed with ${String(error)}`);
@@ -182,5 +193,27 @@ describe("a guest that shall receive a migration", () => {
       yield* receive;
       assert.isTrue(readFileSync(join(guestDirectory, "vm1.ram0")).every((byte) => byte === 0));
     }),
+  );
+
+  it.live("that a loader had started, and did not live to see ready, leaves one process for its successor", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { registry, offer, receive, guestDirectory } = yield* makeNode;
+        const spawned = yield* Deferred.make<BuiltinSpec>();
+        // As the first loader does it: registered when there is a process, long before it is ready.
+        yield* Effect.forkScoped(
+          startBuiltinIncoming(offer.name, offer.blocks, guestDirectory, (spec) => {
+            registry.put({ ...spec, moving: "arriving" });
+            Deferred.doneUnsafe(spawned, Effect.succeed(spec));
+          }),
+        );
+        const first = yield* Deferred.await(spawned);
+        const opened = yield* receive;
+        // Whichever of the two was first to hold the name: it is the one that is registered, and the other has ended.
+        assert.strictEqual((yield* opened.guest.describe).runState, "incoming");
+        assert.strictEqual((registry.find("vm1") as BuiltinSpec).pid, pidOf(opened));
+        if (pidOf(opened) !== first.pid) yield* Effect.retry(hasEnded(first.pid), Schedule.spaced("20 millis"));
+      }),
+    ),
   );
 });

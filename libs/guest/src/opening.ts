@@ -69,9 +69,21 @@ export const openDestination = Effect.fnUntraced(function* (
       reason,
     });
   }
-  const spec = yield* startBuiltinIncoming(offer.name, offer.blocks, guestDirectory);
+  const spec = yield* startBuiltinIncoming(offer.name, offer.blocks, guestDirectory, (spawned) =>
+    markArriving(registry, spawned),
+  ).pipe(
+    Effect.tapError(() => Effect.sync(() => (present === null ? registry.remove(offer.name) : registry.put(present)))),
+    Effect.catchIf(
+      ({ code }) => code === "guest-exists" && present?.moving === "arriving",
+      (error) => lateComer(present!, error),
+    ),
+  );
   return { spec: markArriving(registry, spec), guest: yield* openGuest(spec) };
 });
+
+/** The name is held by a process that an earlier life of this actor had started, and that was not ready when it was looked for. */
+const lateComer = (present: GuestSpec, error: GodwitError): Effect.Effect<GuestSpec, GodwitError, Scope.Scope> =>
+  Effect.flatMap(openWaiting(present), (waiting) => (waiting === null ? Effect.fail(error) : Effect.succeed(present)));
 
 const markArriving = (registry: Registry, spec: GuestSpec): GuestSpec => {
   const marked: GuestSpec = { ...spec, moving: "arriving" };

@@ -51,23 +51,29 @@ const explain =
   };
 
 const ask =
-  <A, B>(verb: string, input: JsonCodec<A>, output: JsonCodec<B>) =>
+  <A, B>(verb: string, input: JsonCodec<A>, output: JsonCodec<B>, again: ReadonlyArray<number>) =>
   (request: A): Effect.Effect<B, GodwitError, Fabric> =>
     Effect.gen(function* () {
       const fabric = yield* Fabric;
-      const reply = yield* fabric
-        .request(subjects.coordinator(verb), input.encode(request), { timeoutMs: REQUEST_TIMEOUT_MS })
-        .pipe(Effect.mapError(explain(verb)));
+      const once = fabric.request(subjects.coordinator(verb), input.encode(request), { timeoutMs: REQUEST_TIMEOUT_MS });
+      const tries = [0, ...again].map((afterMs) => Effect.delay(once, afterMs));
+      // The first answer counts, a refusal as well.
+      const reply = yield* Effect.raceAllFirst(tries).pipe(Effect.mapError(explain(verb)));
       return yield* output.decodeEffect(reply, "cli");
     });
 
-export const migrate = ask("migrate", migrateRequest, migrationInfo);
-export const queryMigrate = ask("query-migrate", migrationRequest, migrationInfo);
-export const listMigrations = ask("list", migrationRequest, migrationList);
-export const cancel = ask("cancel", migrationRequest, migrationInfo);
-export const resumePaused = ask("continue", migrationRequest, migrationInfo);
-export const setParameters = ask("set-parameters", tuneRequest, migrationInfo);
-export const nodes = ask("nodes", migrationRequest, nodeList);
+/** A second migration of a guest would be refused, and the first one's answer be lost. */
+const ONCE: ReadonlyArray<number> = [];
+/** NATS hands a request to one replica: when that one is asleep or cut off, another may answer the same question, ms later. */
+const AGAIN: ReadonlyArray<number> = [1000, 2500];
+
+export const migrate = ask("migrate", migrateRequest, migrationInfo, ONCE);
+export const queryMigrate = ask("query-migrate", migrationRequest, migrationInfo, AGAIN);
+export const listMigrations = ask("list", migrationRequest, migrationList, AGAIN);
+export const cancel = ask("cancel", migrationRequest, migrationInfo, AGAIN);
+export const resumePaused = ask("continue", migrationRequest, migrationInfo, AGAIN);
+export const setParameters = ask("set-parameters", tuneRequest, migrationInfo, AGAIN);
+export const nodes = ask("nodes", migrationRequest, nodeList, AGAIN);
 
 /** The migration of this id; without one the newest of all, whichever coordinator it belongs to. Fails with `no-such-migration`. */
 export const findMigration = Effect.fnUntraced(function* (

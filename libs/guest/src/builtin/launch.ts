@@ -80,7 +80,9 @@ export const startBuiltinIncoming: (
   name: string,
   blocks: ReadonlyArray<RamBlock>,
   directory?: string,
-) => Effect.Effect<BuiltinSpec, GodwitError> = Effect.fnUntraced(function* (name, blocks, directory) {
+  /** Told of the process before it is ready: whoever starts it may not live to see that. */
+  spawned?: (spec: BuiltinSpec) => void,
+) => Effect.Effect<BuiltinSpec, GodwitError> = Effect.fnUntraced(function* (name, blocks, directory, spawned) {
   const [block, ...others] = blocks;
   if (block === undefined || others.length > 0 || block.name !== "ram0" || block.hostPageBytes !== PAGE_BYTES) {
     const shown = blocks.map(({ name: block, hostPageBytes }) => `${block} (pages of ${hostPageBytes})`).join(", ");
@@ -89,11 +91,12 @@ export const startBuiltinIncoming: (
   }
   const prepared = yield* prepareDirectory(directory);
   const pages = Math.max(1, Math.floor(block.lengthBytes / PAGE_BYTES));
-  return yield* launch(prepared, {
+  const spec: ProcessSpec = {
     ...frameOf(prepared, name, block.lengthBytes),
     role: "incoming",
     vcpus: Math.min(DEFAULT_VCPUS, pages),
-  });
+  };
+  return yield* launch(prepared, spec, spawned);
 });
 
 const frameOf = (directory: string, name: string, memoryBytes: number) => {
@@ -128,15 +131,23 @@ const StartReport = Schema.fromJsonString(
 const LAST_BREATH = { schedule: Schedule.spaced("200 millis"), times: 20 };
 
 /** Starts the process, once more when the name is held by one that nobody can reach: a guest that was killed a moment ago. */
-const launch = (directory: string, spec: ProcessSpec): Effect.Effect<BuiltinSpec, GodwitError> =>
-  launchOnce(directory, spec).pipe(
+const launch = (
+  directory: string,
+  spec: ProcessSpec,
+  spawned: (spec: BuiltinSpec) => void = () => {},
+): Effect.Effect<BuiltinSpec, GodwitError> =>
+  launchOnce(directory, spec, spawned).pipe(
     Effect.retry({
       ...LAST_BREATH,
       while: (error) => (error.code === "guest-exists" ? isDeserted(spec.socket) : Effect.succeed(false)),
     }),
   );
 
-const launchOnce = Effect.fnUntraced(function* (directory: string, spec: ProcessSpec) {
+const launchOnce = Effect.fnUntraced(function* (
+  directory: string,
+  spec: ProcessSpec,
+  spawned: (spec: BuiltinSpec) => void,
+) {
   const json = JSON.stringify(spec);
   // The same check that the process makes, before there is a process or a file of that name.
   yield* Effect.try({
@@ -145,7 +156,12 @@ const launchOnce = Effect.fnUntraced(function* (directory: string, spec: Process
   });
   const { log } = filesOf(directory, spec.name);
   const child = yield* Effect.try({
-    try: () => spawnDetached(json, log),
+    try: () => {
+      const started = spawnDetached(json, log);
+      if (started.pid !== undefined)
+        spawned({ driver: "builtin", name: spec.name, socket: spec.socket, pid: started.pid });
+      return started;
+    },
     catch: (cause) => guestError("guest-failed", STEP, refusalOf(cause).message),
   });
   const timeoutMs = START_TIMEOUT_MS + spec.memoryBytes / FILL_BYTES_PER_MS_MIN;
