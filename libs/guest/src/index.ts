@@ -1,5 +1,6 @@
 export * from "./builtin/index.ts";
 export * from "./guest.ts";
+export { type GuestLook, lookAt } from "./look.ts";
 export { openDestination, openGuest, openRegistered } from "./opening.ts";
 export * from "./qemu/index.ts";
 export { openRegistry, type Registry } from "./registry.ts";

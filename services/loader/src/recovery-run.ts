@@ -1,6 +1,6 @@
 /** Settles what an earlier life of this loader left behind: starts guests whose hand-over it had committed, ends those that never came. */
 import { type OwnershipRegister, randomId, type Settings } from "@godwit/actor";
-import { type GuestSpec, openGuest, type Registry, type RunState } from "@godwit/guest";
+import { type GuestLook, type GuestSpec, lookAt, openGuest, type Registry } from "@godwit/guest";
 import * as Effect from "effect/Effect";
 import { isIdle, type Loader, recover } from "./decisions/index.ts";
 
@@ -10,8 +10,6 @@ const QUICK_LOOKS = 10;
 /** A commit of the dead may land seconds after its author's successor has looked first, ms between two looks; half a minute in all. */
 const LOOK_SLOWLY_MS = 2000;
 const LOOKS_MAX = 25;
-/** What does not answer and is not known to be gone by then is taken to be there, ms. */
-const GONE_WITHIN_MS = 1000;
 
 /** Ends when the guest runs, or is gone, or nothing can be on its way any more; never fails. */
 export const recoverGuest = Effect.fnUntraced(function* (
@@ -24,8 +22,7 @@ export const recoverGuest = Effect.fnUntraced(function* (
   for (let look = 1; look <= LOOKS_MAX; look++) {
     // A session that goes on, or a new one, has the guest in hand.
     if (!isIdle(loader, spec.name)) return;
-    const state = yield* stateOf(spec);
-    if (state === null) return;
+    const state = yield* lookAt(spec);
     const entry = yield* register.read(spec.name);
     const op = `${settings.incarnation}-${randomId()}`;
     const recovery = entry === "Unknown" ? null : recover(entry, settings.node, op, spec.moving === "arriving");
@@ -37,7 +34,7 @@ export const recoverGuest = Effect.fnUntraced(function* (
       // Nothing is left to be done; whether the record says so is for the next reader's peace of mind.
       return void (yield* register.write(spec.name, recovery.closed, recovery.revision));
     }
-    if (recovery?._tag === "Discard" && state !== "running") {
+    if (recovery?._tag === "Discard" && state !== "running" && state !== null) {
       // A session of our own has taken it over, or takes it when we are done.
       if (!isIdle(loader, spec.name)) return;
       loader.discarding.add(spec.name);
@@ -57,24 +54,8 @@ export const recoverGuest = Effect.fnUntraced(function* (
   }
 });
 
-type State = RunState | "gone";
-
 /** A guest that will not run any more, whoever asks it to. */
-const isOver = (state: State): boolean => state === "gone" || state === "shutdown" || state === "failed";
-
-/** Null: it cannot be reached. */
-const stateOf = (spec: GuestSpec): Effect.Effect<State | null> =>
-  Effect.scoped(
-    Effect.flatMap(openGuest(spec), (guest) =>
-      Effect.catch(
-        Effect.map(guest.describe, ({ runState }): State | null => runState),
-        () =>
-          Effect.map(Effect.timeoutOption(guest.ending, GONE_WITHIN_MS), (ended) =>
-            ended._tag === "Some" ? "gone" : null,
-          ),
-      ),
-    ),
-  ).pipe(Effect.catch(() => Effect.succeed(null)));
+const isOver = (state: GuestLook): boolean => state === "gone" || state === "shutdown" || state === "failed";
 
 const tellLost = (spec: GuestSpec): Effect.Effect<void> =>
   Effect.logError(`guest ${spec.name} was handed over and has ended since: it is lost, no other one is started`);

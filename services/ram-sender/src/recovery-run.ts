@@ -1,6 +1,6 @@
 /** Settles what an earlier life of this sender left behind, guest by guest, before anything new is begun (O7). */
 import { type OwnershipRegister, randomId, type Settings } from "@godwit/actor";
-import { type Guest, type GuestSpec, openGuest, type Registry } from "@godwit/guest";
+import { type Guest, type GuestSpec, lookAt, openGuest, type Registry } from "@godwit/guest";
 import type { OwnershipEntry } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Schedule from "effect/Schedule";
@@ -13,12 +13,6 @@ const LOOKS = 10;
 /** A guest that does not go on is asked again, for a minute. */
 const RESUME_AGAIN = { schedule: Schedule.spaced("500 millis"), times: 120 };
 
-const isPaused = (spec: GuestSpec): Effect.Effect<boolean> =>
-  Effect.scoped(Effect.flatMap(openGuest(spec), (guest) => guest.describe)).pipe(
-    Effect.map((description) => description.runState === "paused"),
-    Effect.catch(() => Effect.succeed(false)),
-  );
-
 /** Ends when the guest's record is settled; never fails. */
 export const recoverGuest = Effect.fnUntraced(function* (
   spec: GuestSpec,
@@ -29,19 +23,22 @@ export const recoverGuest = Effect.fnUntraced(function* (
   for (let look = 1; look <= LOOKS; look++) {
     const entry = yield* known(register, spec.name);
     const recovery = recover(entry, settings.node, `${settings.incarnation}-${randomId()}`);
-    if (recovery._tag === "Nothing") {
-      if (!(yield* isPaused(spec))) return;
+    const state = yield* lookAt(spec);
+    // One that cannot be reached at the moment may stand still, too.
+    const mayStandStill = state === "paused" || state === null;
+    // What does not stand still for its switchover is no leftover of a hand-over.
+    if (recovery._tag !== "TakeBack" && (!mayStandStill || (recovery._tag === "Discard" && spec.moving !== "leaving")))
+      return;
+    if (recovery._tag === "Nothing" || (recovery._tag === "Discard" && state === null)) {
       yield* Effect.sleep(LOOK_AGAIN_MS);
       continue;
     }
-    // What does not stand still for its switchover is no leftover of a hand-over.
-    if (recovery._tag === "Discard" && (spec.moving !== "leaving" || !(yield* isPaused(spec)))) return;
     const outcome = yield* register.write(spec.name, recovery.record, recovery.revision);
     const revision =
       typeof outcome === "object" ? outcome.revision : yield* ownRevision(register, spec.name, recovery.record.op);
     if (revision !== null) {
       if (recovery._tag === "Discard") return yield* discard(spec, recovery.record.node, registry);
-      if (recovery.resume && (yield* isPaused(spec))) yield* goOn(spec, registry);
+      if (recovery.resume && mayStandStill) yield* goOn(spec, registry);
       // Not written: the next life finds it open, and finds nothing to do.
       return void (yield* register.write(
         spec.name,
