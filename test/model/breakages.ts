@@ -41,6 +41,7 @@ export const BREAKAGES: ReadonlyArray<Breakage> = [
   { flag: "START_WITHOUT_WRITE", breaks: "one_guest_at_most" },
   { flag: "RESUME_WITHOUT_WRITE", breaks: "one_guest_at_most" },
   { flag: "TRUST_STALE_READ", breaks: "one_guest_at_most", bounds: { SENDER_DEATHS: 1 } },
+  { flag: "TWO_SENDERS", breaks: "one_guest_at_most", bounds: { ATTEMPTS: 2, SENDER_DEATHS: 1 } },
   { flag: "NO_TAKE_BACK", breaks: "there_is_a_way_out" },
   { flag: "NO_GOING_ON", breaks: "there_is_a_way_out", bounds: { FENCINGS: 1 } },
   { flag: "NO_INCARNATION_CHECK", breaks: "memory_is_equal", bounds: LOADER_DIES },

@@ -12,8 +12,7 @@
  *   epoch      Number of the attempt, and whether the guest was only taken back under it: each attempt is claimed under a new number, what
  *              a recovery or a coordinator writes (epoch + 1) never has packets of its own.
  *
- *   spin -a handoff.pml && gcc -O2 -DSAFETY -DCOLLAPSE -DVECTORSZ=512 -o pan pan.c && ./pan -m100000
- *   one protection left out: spin -DNO_ROUND_FENCE -a handoff.pml; all flags of that kind stand in README.md
+ *   spin -a handoff.pml && gcc -O2 -DSAFETY -DVECTORSZ=512 -o pan pan.c && ./pan -m100000     (-DNO_ROUND_FENCE: without that)
  */
 #ifndef ATTEMPTS
 #define ATTEMPTS 2 /* at most */
@@ -192,9 +191,7 @@ inline sync(owed) {
   hand_out(s_items)
 }
 inline begin(incarnation) {
-  s_inc = incarnation; s_round = 0; dirty = PAGES; s_items = 0;
-  sync(0);
-  s = precopy
+  s_inc = incarnation; s_round = 0; dirty = PAGES; s_items = 0; sync(0); s = precopy
 }
 inline request(phase) { s_live = s_current; s_landed = 0; s = phase }
 inline end_attempt() {
@@ -211,6 +208,12 @@ inline give_up_request() { if :: s_live -> wanted = WANTED; let_go(wanted) :: el
 #define WON (s_landed)
 #define LOST (!s_live && (!s_landed || !s_current))
 
+#ifdef TWO_SENDERS
+bool s_sleeps; /* a predecessor that was taken for dead holds the guest stopped */
+#define SLEEP s_sleeps = (s == stopped);
+#else
+#define SLEEP
+#endif
 #ifdef NO_GOING_ON
 #define GOES_ON false
 #else
@@ -249,8 +252,7 @@ end:
       :: (acks & 2) -> sync(s_items & ~(acks & 1))
       :: (acks == PAGES) -> sync(s_items)
       fi;
-      sliced[s_attempt] = s_round;
-      request(switching) }
+      sliced[s_attempt] = s_round; request(switching) }
   :: atomic { s == stopped -> run_at_source(); request(releasing) }
   :: atomic { s == switching && WON -> s = awaiting }
 #ifdef GUESS_LOST_REPLY
@@ -274,7 +276,7 @@ end:
   :: atomic { sender_deaths < SENDER_DEATHS && s != done && s != fenced_off && (s != idle || claimed > 0) ->
       sender_deaths++; SAW(A_SENDER_DEATH);
       give_up_request();
-      end_attempt(); s = recovering }
+      SLEEP end_attempt(); s = recovering }
   :: atomic { s == recovering && STATE(record) == DESTINATION -> s = done }
   :: atomic { s == recovering && STATE(record) == SOURCE && !(record & OPEN) && s_runs -> s = idle }
   :: atomic { s == recovering && STATE(record) != DESTINATION && (record & OPEN) -> s = recovery; s_live = 1; s_landed = 0 }
@@ -283,6 +285,9 @@ end:
       :: s = recovery; s_live = 0; s_landed = 0
       :: s_runs -> s = idle /* an old record was closed: nothing to do */
       fi }
+#ifdef TWO_SENDERS
+  :: atomic { s_sleeps -> s_sleeps = 0; run_at_source() } /* ending.ts resume: what it waited for has failed */
+#endif
 #ifdef TRUST_STALE_READ
   :: atomic { s == recovering && !s_runs -> run_at_source(); s = idle }
 #endif
@@ -467,8 +472,7 @@ end:
   /* death: the session goes on in the successor, or is lost, or the host dies with the guest's copy */
   :: atomic { MAY_DIE && (l == receiving || l == committing) ->
       if :: l == committing && l_live -> let_go(AT_DESTINATION(l_attempt, l_inc)) :: else fi;
-      l_live = 0; l_landed = 0;
-      resume_session() }
+      l_live = 0; l_landed = 0; resume_session() }
   :: atomic { MAY_DIE && l != none ->
       if :: l == committing && l_live -> let_go(AT_DESTINATION(l_attempt, l_inc)) :: else fi;
       l_live = 0; l_landed = 0; l_unnoted = 0; l_failed = 0; loader_deaths++;
