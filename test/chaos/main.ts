@@ -121,10 +121,13 @@ const main = async (): Promise<void> => {
   const outcomes: Outcome[] = [];
   let brokenWorlds = 0;
   let stopped = false;
-  process.once("SIGINT", () => {
-    stopped = true;
-    process.stderr.write("ending after the runs that are under way\n");
-  });
+  // Guests outlive their starter: who ends this must let it tidy.
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    process.once(signal, () => {
+      stopped = true;
+      process.stderr.write("ending after the runs that are under way\n");
+    });
+  }
   await runCampaign({
     schedules,
     worlds,
