@@ -121,16 +121,16 @@ describe("a stranger on the subjects of a migration", () => {
     const old = { migration: journey.id, term: 0 };
     const info = journey.seen.at(-1)!;
     const toSource: ReadonlyArray<SourceCommand> = [
-      { _tag: "Abort", ...old, failure },
+      { _tag: "Abort", ...old, attempt: 9, failure },
       { _tag: "Conclude", ...old, info },
       { _tag: "Verdict", ...old, epoch, round: 1, verdict: "switch-over" },
-      { _tag: "Abort", term: 9, migration: STRANGER as never, failure },
+      { _tag: "Abort", term: 9, migration: STRANGER as never, attempt: 9, failure },
     ];
     await sayAll(subjects.source("a"), toSource.map(json));
     const toDestination: ReadonlyArray<DestinationCommand> = [
-      { _tag: "Abandon", ...old, failure },
+      { _tag: "Abandon", ...old, epoch, failure },
       { _tag: "Conclude", ...old, info },
-      { _tag: "Abandon", term: 9, migration: STRANGER as never, failure },
+      { _tag: "Abandon", term: 9, migration: STRANGER as never, epoch, failure },
     ];
     await sayAll(subjects.destination("b"), toDestination.map(json));
     const report = { migration: journey.id, term: 1, incarnation: STRANGER as never };

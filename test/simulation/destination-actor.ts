@@ -45,8 +45,14 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
       (entry) => {
         if (!Loader.isIdle(loader, GUEST)) return;
         if (entry === "Unknown") return recoverAfterStart(looks);
-        const recovery = Loader.recover(entry, NODE_B, `${incarnation}-recovery`, false);
-        if (recovery._tag === "Start") return local(between(network, 0.1, 2), runGuest, () => {});
+        const recovery = Loader.recover(entry, NODE_B, `${incarnation}-recovery-${network.now()}`, false);
+        if (recovery._tag === "Start") {
+          writeOwnership(network, NAME, { ...recovery, afterMs: 0 }, (outcome) => {
+            if (typeof outcome !== "object") return recoverAfterStart(looks);
+            local(between(network, 0.1, 2), runGuest, () => {});
+          });
+          return;
+        }
         if (!guest.destinationRuns) recoverAfterStart(Math.max(1, looks - 1));
       },
     );

@@ -1,6 +1,8 @@
+import { constants } from "node:os";
 import { inspect } from "node:util";
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime";
 import { type Fabric, NatsFabric } from "@godwit/fabric";
+import { signalOnParentDeath } from "@godwit/host";
 import { GodwitError } from "@godwit/protocol";
 import * as Telemetry from "@godwit/telemetry";
 import * as Cause from "effect/Cause";
@@ -24,6 +26,9 @@ export type ActorProgram = (settings: Settings) => Effect.Effect<never, unknown,
  * NATS can be reached it keeps trying, so that the order in which things start does not matter.
  */
 export const runActor = (role: string, id: string, program: ActorProgram): void => {
+  const supervisor = Number(process.env["GODWIT_SUPERVISOR"] ?? 0);
+  // A supervisor that was killed can stop nobody: its actors go with it, and its successor starts others.
+  if (supervisor > 0 && !signalOnParentDeath(constants.signals.SIGTERM, supervisor)) return;
   const main = Effect.gen(function* () {
     const settings = yield* readSettings(role, process.env);
     const fabric = NatsFabric.layer({

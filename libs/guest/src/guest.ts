@@ -54,7 +54,7 @@ export interface Guest {
 /**
  * How a node finds a guest: one JSON file for each in `<runtime directory>/guests/`. `moving`: a migration has it in hand, and it stands
  * still for no other reason. `arriving` was not handed over yet, so a later attempt may end it; `leaving` was stopped for its
- * switchover, so it may be ended once the record says that it runs elsewhere.
+ * switchover, so it may be ended once the record says that it runs elsewhere. `epoch`: of the attempt by which it arrives.
  */
 export type GuestSpec =
   | {
@@ -63,6 +63,7 @@ export type GuestSpec =
       readonly socket: string;
       readonly pid: number;
       readonly moving?: "arriving" | "leaving";
+      readonly epoch?: number;
     }
   | {
       readonly driver: "qemu";
@@ -71,6 +72,7 @@ export type GuestSpec =
       /** A command line that starts this guest as a destination (`-incoming defer`), when godwit is to start it. */
       readonly launch?: ReadonlyArray<string>;
       readonly moving?: "arriving" | "leaving";
+      readonly epoch?: number;
     };
 
 /** Opens guests of one kind. */

@@ -47,18 +47,25 @@ export const openRegistered = Effect.fnUntraced(function* (registry: Registry, n
  */
 export const openDestination = Effect.fnUntraced(function* (
   registry: Registry,
-  offer: { readonly name: string; readonly driver: GuestSpec["driver"]; readonly blocks: ReadonlyArray<RamBlock> },
+  offer: {
+    readonly name: string;
+    readonly driver: GuestSpec["driver"];
+    readonly blocks: ReadonlyArray<RamBlock>;
+    /** Of the attempt: what one of a lower epoch has loaded was not handed over, since this one's claim was won. */
+    readonly epoch: number;
+  },
   guestDirectory: string,
 ): Effect.fn.Return<{ readonly spec: GuestSpec; readonly guest: Guest }, GodwitError, Scope.Scope> {
+  const arriving = (spec: GuestSpec): GuestSpec => markArriving(registry, spec, offer.epoch);
   const present = yield* find(registry, offer.name);
   if (present !== null) {
-    const waiting = yield* openWaiting(present);
-    if (waiting !== null) return { spec: markArriving(registry, present), guest: waiting };
+    const waiting = yield* openWaiting(present, offer.epoch);
+    if (waiting !== null) return { spec: arriving(present), guest: waiting };
   }
   if (offer.driver === "qemu") {
     if (present?.driver === "qemu" && present.launch !== undefined) {
       yield* launchQemu(present, present.launch);
-      return { spec: markArriving(registry, present), guest: yield* openGuest(present) };
+      return { spec: arriving(present), guest: yield* openGuest(present) };
     }
     const reason = `this node has no QEMU for guest ${offer.name}; start one with -incoming defer and give its monitor to godwit node --guest ${offer.name}=qemu:SOCKET`;
     return yield* new GodwitError({
@@ -69,30 +76,34 @@ export const openDestination = Effect.fnUntraced(function* (
       reason,
     });
   }
-  const spec = yield* startBuiltinIncoming(offer.name, offer.blocks, guestDirectory, (spawned) =>
-    markArriving(registry, spawned),
-  ).pipe(
+  const spec = yield* startBuiltinIncoming(offer.name, offer.blocks, guestDirectory, arriving).pipe(
     Effect.tapError(() => Effect.sync(() => (present === null ? registry.remove(offer.name) : registry.put(present)))),
     Effect.catchIf(
       ({ code }) => code === "guest-exists" && present?.moving === "arriving",
-      (error) => lateComer(present!, error),
+      (error) => lateComer(present!, offer.epoch, error),
     ),
   );
-  return { spec: markArriving(registry, spec), guest: yield* openGuest(spec) };
+  return { spec: arriving(spec), guest: yield* openGuest(spec) };
 });
 
 /** The name is held by a process that an earlier life of this actor had started, and that was not ready when it was looked for. */
-const lateComer = (present: GuestSpec, error: GodwitError): Effect.Effect<GuestSpec, GodwitError, Scope.Scope> =>
-  Effect.flatMap(openWaiting(present), (waiting) => (waiting === null ? Effect.fail(error) : Effect.succeed(present)));
+const lateComer = (
+  present: GuestSpec,
+  epoch: number,
+  error: GodwitError,
+): Effect.Effect<GuestSpec, GodwitError, Scope.Scope> =>
+  Effect.flatMap(openWaiting(present, epoch), (waiting) =>
+    waiting === null ? Effect.fail(error) : Effect.succeed(present),
+  );
 
-const markArriving = (registry: Registry, spec: GuestSpec): GuestSpec => {
-  const marked: GuestSpec = { ...spec, moving: "arriving" };
+const markArriving = (registry: Registry, spec: GuestSpec, epoch: number): GuestSpec => {
+  const marked: GuestSpec = { ...spec, moving: "arriving", epoch };
   registry.put(marked);
   return marked;
 };
 
 /** The registered guest if it waits for a migration, null if it is gone or was never handed over; anything else is somebody's guest. */
-const openWaiting = Effect.fnUntraced(function* (spec: GuestSpec) {
+const openWaiting = Effect.fnUntraced(function* (spec: GuestSpec, epoch: number) {
   const opened = yield* openGuest(spec).pipe(
     Effect.flatMap((guest) => Effect.map(guest.describe, (description) => ({ guest, description }))),
     Effect.catchIf(
@@ -103,7 +114,8 @@ const openWaiting = Effect.fnUntraced(function* (spec: GuestSpec) {
   if (opened === null) return null;
   const { runState } = opened.description;
   if (runState === "incoming") return opened.guest;
-  if (runState === "paused" && spec.moving === "arriving") {
+  // One that is loaded may have been handed over, unless it belongs to an attempt that this one has fenced off.
+  if (runState === "paused" && spec.moving === "arriving" && (spec.epoch ?? 0) < epoch) {
     yield* opened.guest.discard;
     return null;
   }

@@ -6,6 +6,7 @@ import * as Schema from "effect/Schema";
 import type { GuestSpec } from "./guest.ts";
 
 const moving = Schema.optionalKey(Schema.Literals(["arriving", "leaving"]));
+const epoch = Schema.optionalKey(Schema.Natural);
 const Spec = Schema.Union([
   Schema.Struct({
     driver: Schema.Literal("builtin"),
@@ -13,6 +14,7 @@ const Spec = Schema.Union([
     socket: Schema.String,
     pid: Schema.Int,
     moving,
+    epoch,
   }),
   Schema.Struct({
     driver: Schema.Literal("qemu"),
@@ -20,6 +22,7 @@ const Spec = Schema.Union([
     qmp: Schema.String,
     launch: Schema.optionalKey(Schema.Array(Schema.String)),
     moving,
+    epoch,
   }),
 ]);
 const decode = Schema.decodeUnknownSync(Schema.fromJsonString(Spec));
@@ -82,7 +85,7 @@ export const openRegistry = (runtimeDirectory: string): Registry => {
     settle: (name) => {
       const spec = read(name);
       if (spec?.moving === undefined) return;
-      const { moving: _, ...settled } = spec;
+      const { moving: _moving, epoch: _epoch, ...settled } = spec;
       put(settled);
     },
   };

@@ -38,6 +38,7 @@ export const REMEDIES = {
   "tracker-failed": "choose another dirty tracker; `godwit doctor` shows which this host offers",
   "source-lost": "look at the log of the source's RAM sender; the guest keeps running at the source",
   "destination-lost": "look at the log of the destination loader; the guest keeps running at the source",
+  "coordinator-lost": "start a coordinator (`godwit coordinator`), and ask for the migration again",
   "workers-lost": "start multifd workers on the source host (`godwit node` does)",
   "bad-packet": "a packet broke the protocol; look for a stranger on the NATS subjects or a mix of versions",
   "device-state-failed": "look at the guest's own log, at the side that is named",

@@ -76,7 +76,8 @@ export const SourceCommand = Schema.Union([
     parameters: Parameters,
     "parameters-revision": ParametersRevision,
   }),
-  Schema.TaggedStruct("Abort", { ...command, failure: FailureSchema }),
+  /** Of this attempt, or an earlier one: a word that is late must not end the next. */
+  Schema.TaggedStruct("Abort", { ...command, attempt: Schema.Natural, failure: FailureSchema }),
   Schema.TaggedStruct("Inspect", { ...command }),
   Schema.TaggedStruct("Conclude", { ...command, info: MigrationInfo }),
 ]);
@@ -92,7 +93,7 @@ export const DestinationCommand = Schema.Union([
     parameters: Parameters,
     capabilities: CapabilitySet,
   }),
-  Schema.TaggedStruct("Abandon", { ...command, failure: FailureSchema }),
+  Schema.TaggedStruct("Abandon", { ...command, epoch: Epoch, failure: FailureSchema }),
   Schema.TaggedStruct("Inspect", { ...command }),
   Schema.TaggedStruct("Conclude", { ...command, info: MigrationInfo }),
 ]);

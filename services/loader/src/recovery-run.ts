@@ -2,7 +2,7 @@
 import { type OwnershipRegister, randomId, type Settings } from "@godwit/actor";
 import { type GuestLook, type GuestSpec, lookAt, openGuest, type Registry } from "@godwit/guest";
 import * as Effect from "effect/Effect";
-import { isIdle, type Loader, recover } from "./decisions/index.ts";
+import { isIdle, type Loader, type Recovery, recover } from "./decisions/index.ts";
 
 /** Between two looks at a record that cannot be reached or may be stale, ms; so many looks, then slowly. */
 const LOOK_AGAIN_MS = 300;
@@ -19,20 +19,18 @@ export const recoverGuest = Effect.fnUntraced(function* (
   registry: Registry,
   loader: Loader,
 ): Effect.fn.Return<void> {
-  for (let look = 1; look <= LOOKS_MAX; look++) {
+  // While the record cannot be read nothing is known, and nothing is given up.
+  for (let looks = 0; looks < LOOKS_MAX; ) {
     // A session that goes on, or a new one, has the guest in hand.
     if (!isIdle(loader, spec.name)) return;
     const state = yield* lookAt(spec);
     const entry = yield* register.read(spec.name);
+    if (entry !== "Unknown") looks++;
     const op = `${settings.incarnation}-${randomId()}`;
     const recovery = entry === "Unknown" ? null : recover(entry, settings.node, op, spec.moving === "arriving");
-    if (
-      recovery?._tag === "Start" &&
-      (yield* isOver(state) ? Effect.as(tellLost(spec), true) : start(spec, recovery.resume))
-    ) {
+    if (recovery?._tag === "Start" && (yield* startHandedOver(spec, state, recovery, register))) {
       registry.settle(spec.name);
-      // Nothing is left to be done; whether the record says so is for the next reader's peace of mind.
-      return void (yield* register.write(spec.name, recovery.closed, recovery.revision));
+      return;
     }
     if (recovery?._tag === "Discard" && state !== "running" && state !== null) {
       // A session of our own has taken it over, or takes it when we are done.
@@ -50,8 +48,22 @@ export const recoverGuest = Effect.fnUntraced(function* (
       if (spec.moving === "arriving") registry.settle(spec.name);
       return;
     }
-    yield* Effect.sleep(look < QUICK_LOOKS ? LOOK_AGAIN_MS : LOOK_SLOWLY_MS);
+    yield* Effect.sleep(looks < QUICK_LOOKS ? LOOK_AGAIN_MS : LOOK_SLOWLY_MS);
   }
+});
+
+/** True once nothing is left to be done; whether the record says so is for the next reader's peace of mind. */
+const startHandedOver = Effect.fnUntraced(function* (
+  spec: GuestSpec,
+  state: GuestLook,
+  recovery: Extract<Recovery, { _tag: "Start" }>,
+  register: OwnershipRegister,
+): Effect.fn.Return<boolean> {
+  const outcome = yield* register.write(spec.name, recovery.record, recovery.revision);
+  if (typeof outcome !== "object") return false;
+  const done = isOver(state) ? yield* Effect.as(tellLost(spec), true) : yield* start(spec, recovery.resume);
+  if (done) yield* register.write(spec.name, recovery.closed, outcome.revision);
+  return done;
 });
 
 /** A guest that will not run any more, whoever asks it to. */

@@ -1,5 +1,5 @@
 /** The destination loader of one host: hears a coordinator's commands and keeps a session for each migration that arrives here. */
-import { GODWIT_VERSION, makeEndings, openOwnershipRegister, type Settings } from "@godwit/actor";
+import { GODWIT_VERSION, holdHost, makeEndings, openOwnershipRegister, type Settings } from "@godwit/actor";
 import { Fabric } from "@godwit/fabric";
 import { openRegistry } from "@godwit/guest";
 import { DestinationCommand, DestinationReport, json, MigrationList, subjects } from "@godwit/protocol";
@@ -22,6 +22,7 @@ export const runLoader = Effect.fnUntraced(function* (
   settings: Settings,
 ): Effect.fn.Return<never, unknown, Fabric | Scope.Scope> {
   const fabric = yield* Fabric;
+  yield* holdHost(settings, ACTOR);
   const tools: SessionTools = {
     settings,
     register: yield* openOwnershipRegister,

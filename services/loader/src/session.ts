@@ -211,7 +211,7 @@ export const startSession = Effect.fnUntraced(function* (
       path: "",
       fileOffset: 0,
     }));
-    const wanted = { name: destination.guest, driver: offer.driver, blocks };
+    const wanted = { name: destination.guest, driver: offer.driver, blocks, epoch: destination.epoch };
     return openDestination(registry, wanted, settings.guestDirectory);
   });
   const openFile = (): SessionFile => {

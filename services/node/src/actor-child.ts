@@ -46,6 +46,7 @@ export const startChild = (spec: ChildSpec, settings: Settings, log: LogTarget):
       GODWIT_RUNTIME_DIR: settings.runtimeDirectory,
       GODWIT_GUEST_DIR: settings.guestDirectory,
       GODWIT_INCARNATION: incarnation,
+      GODWIT_SUPERVISOR: String(process.pid),
       GODWIT_WORKER: spec.id,
       ...(settings.creds === undefined ? {} : { GODWIT_CREDS: settings.creds }),
     },

@@ -1,5 +1,5 @@
 /** The RAM sender of one host: hears a coordinator's commands and keeps a session for each migration that leaves this host. */
-import { GODWIT_VERSION, makeEndings, openOwnershipRegister, type Settings } from "@godwit/actor";
+import { GODWIT_VERSION, holdHost, makeEndings, openOwnershipRegister, type Settings } from "@godwit/actor";
 import { Fabric } from "@godwit/fabric";
 import { openRegistry } from "@godwit/guest";
 import { withdrawAllExports } from "@godwit/memory";
@@ -30,6 +30,7 @@ export const runSender = Effect.fnUntraced(function* (
   settings: Settings,
 ): Effect.fn.Return<never, unknown, Fabric | Scope.Scope> {
   const fabric = yield* Fabric;
+  yield* holdHost(settings, ACTOR);
   const tools: SessionTools = {
     settings,
     register: yield* openOwnershipRegister,

@@ -55,9 +55,10 @@ export const sayCommand = (migration: Migration, emit: Emit): void => {
       return emit({ _tag: "ToSource", command: { _tag: "Inspect", ...shared } });
     case "Aborting": {
       const why = migration.failure ?? failure("internal", "retry", "another attempt begins");
-      emit({ _tag: "ToSource", command: { _tag: "Abort", ...shared, failure: why } });
-      if (migration.epoch !== 0) emit({ _tag: "ToDestination", command: { _tag: "Abandon", ...shared, failure: why } });
-      return;
+      emit({ _tag: "ToSource", command: { _tag: "Abort", ...shared, attempt: migration.attempt, failure: why } });
+      if (migration.epoch === 0) return;
+      const epoch = migration.epoch as Epoch;
+      return emit({ _tag: "ToDestination", command: { _tag: "Abandon", ...shared, epoch, failure: why } });
     }
     case "Reckoning":
       return reckonAgain(migration, emit);

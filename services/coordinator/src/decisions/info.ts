@@ -37,6 +37,9 @@ const withMeanRate = (ram: RamInfo, migration: Migration): RamInfo => {
 
 /** What an operator should know besides numbers: above all why a guest stands still (O8). */
 const noteOf = (migration: Migration): string | null => {
+  const lost = migration.destinationReport?.phase === "failed" ? migration.destinationReport.failure : undefined;
+  if (migration.phase._tag === "Ended" && migration.phase.status === "completed" && lost !== undefined)
+    return `the guest was handed over and has ended at node ${migration.destination} before it ran: ${lost.reason}`;
   if (migration.endedAt !== null) return null;
   const unknownMs = migration.sourceReport?.["record-unknown-for"] ?? 0;
   if (unknownMs === 0) return null;

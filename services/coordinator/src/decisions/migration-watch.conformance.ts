@@ -234,9 +234,7 @@ export class Watch {
       case "Reckoning": {
         const { settlement } = migration.phase;
         if (settlement === null)
-          return [
-            { _tag: "RecordRead", entry: entryOf({ state: "source", epoch: Math.max(1, migration.epoch) as never }) },
-          ];
+          return [{ _tag: "RecordRead", entry: entryOf({ state: "source", epoch: (migration.epoch + 1) as never }) }];
         return [{ _tag: "RecordWritten", op: settlement.record.op, outcome: { revision: settlement.revision + 1 } }];
       }
       case "Ended":

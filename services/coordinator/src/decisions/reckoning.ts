@@ -42,8 +42,9 @@ export const recordRead = (
   if (record.migration !== migration.migration) return finish(migration, phase.next, now);
   if (record.state === "destination") return end(migration, "completed", now);
   if (phase.silent) return fence(migration, entry);
-  // A restarted sender takes its predecessor's switchover back; until then nothing is decided.
-  if (record.state === "source") finish(migration, phase.next, now);
+  // A restarted sender takes its predecessor's switchover back, under a higher epoch; until then, and by an answer from before,
+  // nothing is decided.
+  if (record.state === "source" && (record.epoch > migration.epoch || !record.open)) finish(migration, phase.next, now);
 };
 
 const fence = (migration: Migration, entry: OwnershipEntry): void => {

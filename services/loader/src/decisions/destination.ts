@@ -187,7 +187,8 @@ const maybeLoad = (destination: Destination, emit: Emit): void => {
 const record = (destination: Destination, open: boolean): OwnershipRecord => ({
   state: "destination",
   epoch: destination.epoch as Epoch,
-  op: `${destination.incarnation}-${destination.migration}-${destination.epoch}-${++destination.ops}`,
+  // A later life must not take its predecessor's write for its own (O5).
+  op: `${destination.incarnation}.${destination.life}-${destination.migration}-${destination.epoch}-${++destination.ops}`,
   migration: destination.migration as MigrationId,
   node: destination.node,
   open,

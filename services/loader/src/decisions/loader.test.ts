@@ -103,7 +103,7 @@ describe("a command to the loader", () => {
 
   it.each([
     [
-      { _tag: "Abandon", ...shared, failure: FAILURE },
+      { _tag: "Abandon", ...shared, epoch: 99 as never, failure: FAILURE },
       { _tag: "Abandon", failure: FAILURE },
     ],
     [
@@ -145,10 +145,20 @@ describe("a command to the loader", () => {
     expect(route(loader, inspect, 0)).toEqual({ _tag: "Show", destination });
   });
 
+  it("to abandon an earlier attempt does not end the next", () => {
+    const destination = begun({ epoch: 5 });
+    const abandon = (epoch: number) =>
+      route(loader, { _tag: "Abandon", ...shared, epoch: epoch as never, failure: FAILURE }, 0);
+    expect(abandon(4)).toEqual({ _tag: "Ignore" });
+    expect(abandon(5)).toMatchObject({ _tag: "Step", destination });
+  });
+
   it("of an old coordinator is not heard, and the newest term is kept", () => {
     const destination = begun({ term: 3 });
     expect(route(loader, prepare({ term: 2, epoch: 9 }), 0)._tag).toBe("Ignore");
-    expect(route(loader, { _tag: "Abandon", ...shared, term: 2, failure: FAILURE }, 0)._tag).toBe("Ignore");
+    expect(route(loader, { _tag: "Abandon", ...shared, term: 2, epoch: 99 as never, failure: FAILURE }, 0)._tag).toBe(
+      "Ignore",
+    );
     route(loader, { _tag: "Inspect", ...shared, term: 8 }, 0);
     expect(destination.term).toBe(8);
   });

@@ -122,6 +122,8 @@ export const route = (loader: Loader, command: DestinationCommand, now: number):
     case "Inspect":
       return { _tag: "Show", destination };
     case "Abandon":
+      // Said to an earlier attempt.
+      if (command.epoch < destination.epoch) return { _tag: "Ignore" };
       return { _tag: "Step", destination, event: { _tag: "Abandon", failure: command.failure } };
     case "Conclude":
       return { _tag: "Step", destination, event: { _tag: "Concluded", failure: failureOf(command.info) } };

@@ -33,7 +33,8 @@ describe("a loader that starts anew", () => {
         expect(recovery).toEqual({
           _tag: "Start",
           resume: record.wasRunning,
-          closed: { ...record, op: "mine", open: false },
+          record: { ...record, op: "mine" },
+          closed: { ...record, op: "mine-closed", open: false },
           revision,
         });
       }),

@@ -6,8 +6,17 @@ import type { OwnershipEntry, OwnershipRecord } from "@godwit/protocol";
 
 export type Recovery =
   | { readonly _tag: "Nothing" }
-  /** Start the guest, then close the record. */
-  | { readonly _tag: "Start"; readonly resume: boolean; readonly closed: OwnershipRecord; readonly revision: number }
+  /**
+   * Write `record`, which is what was read, under an operation id of its own: winning that proves that the guest is still ours to
+   * start (O5). Then start it, and close the record with `closed`.
+   */
+  | {
+      readonly _tag: "Start";
+      readonly resume: boolean;
+      readonly record: OwnershipRecord;
+      readonly closed: OwnershipRecord;
+      readonly revision: number;
+    }
   /** `record` is what was read, under an operation id of its own: winning the write proves that the read was not stale (O5). */
   | { readonly _tag: "Discard"; readonly record: OwnershipRecord; readonly revision: number };
 
@@ -25,7 +34,8 @@ export const recover = (entry: OwnershipEntry | null, node: string, op: string, 
   return {
     _tag: "Start",
     resume: record.wasRunning,
-    closed: { ...record, op, open: false },
+    record: { ...record, op },
+    closed: { ...record, op: `${op}-closed`, open: false },
     revision: entry.revision,
   };
 };

@@ -41,7 +41,7 @@ const commands: ReadonlyArray<SourceCommand> = [
   { _tag: "Start", ...shared, epoch: 1 as never, destination: "b", incarnation: "d".repeat(16) as never },
   { _tag: "Verdict", ...shared, epoch: 1 as never, round: 1, verdict: "iterate" },
   { _tag: "Tune", ...shared, epoch: 1 as never, parameters: PARAMETER_DEFAULTS, "parameters-revision": 1 },
-  { _tag: "Abort", ...shared, failure: FAILURE },
+  { _tag: "Abort", ...shared, attempt: 1, failure: FAILURE },
 ];
 const info = { migration: MIGRATION } as unknown as MigrationInfo;
 
@@ -116,10 +116,20 @@ describe("a command to the RAM sender", () => {
     },
   );
 
+  it("to abort an earlier attempt does not end the next", () => {
+    const source = begun();
+    source.attempt = 2;
+    expect(route(sender, { _tag: "Abort", ...shared, attempt: 1, failure: FAILURE }, 0)).toEqual({ _tag: "Ignore" });
+    expect(route(sender, { _tag: "Abort", ...shared, attempt: 2, failure: FAILURE }, 0)._tag).toBe("Step");
+  });
+
   it("to abort what has ended shows how it ended", () => {
     const source = begun();
     source.phase = ENDED;
-    expect(route(sender, { _tag: "Abort", ...shared, failure: FAILURE }, 0)).toEqual({ _tag: "Show", source });
+    expect(route(sender, { _tag: "Abort", ...shared, attempt: 1, failure: FAILURE }, 0)).toEqual({
+      _tag: "Show",
+      source,
+    });
   });
 
   it("to conclude forgets what has ended, and nothing that has not", () => {

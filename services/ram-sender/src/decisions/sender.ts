@@ -36,6 +36,8 @@ export const route = (sender: Sender, command: SourceCommand, now: number): Rout
     case "Inspect":
       return { _tag: "Show", source };
     case "Abort":
+      // Said to an earlier attempt.
+      if (command.attempt < source.attempt) return { _tag: "Ignore" };
       if (isOver(source)) return { _tag: "Show", source };
       return { _tag: "Step", source, event: { _tag: "Abort", failure: command.failure } };
     case "Conclude":

@@ -25,6 +25,8 @@ export const REPORT_MS = 200;
 const TELL_MS = 100;
 /** Guests that do not resume are asked again, ms. */
 const RESUME_AGAIN_MS = 500;
+/** A guest that was claimed and is not begun with for this long is let go, ms: whoever claimed it is gone, and it blocks others. */
+const CLAIM_IDLE_MS = 180_000;
 
 export const makeSource = (options: {
   readonly migration: string;
@@ -378,6 +380,14 @@ const tick = (source: Source, now: number, emit: Emit): void => {
   const { phase } = source;
   if (phase._tag === "Precopy" || phase._tag === "Switching" || phase._tag === "AwaitingCommit") {
     Precopy.checkChannels(source, now, emit);
+  }
+  if (phase._tag === "Claimed" && now - source.startedAt >= CLAIM_IDLE_MS) {
+    const reason = `no coordinator has begun with guest ${source.guest} within ${CLAIM_IDLE_MS} ms`;
+    fail(
+      source,
+      { code: "coordinator-lost", actor: "ram-sender", side: "source", step: "wait to begin", reason },
+      emit,
+    );
   }
   if (phase._tag === "Resuming" && now >= source.nextCheckAt) {
     source.nextCheckAt = Number.POSITIVE_INFINITY;
