@@ -17,8 +17,9 @@ export const sourceReported = (migration: Migration, report: SourceReport, now: 
     if (report.incarnation !== migration.sourceReport?.incarnation) sourceForgot(migration);
     return;
   }
-  // Begun by a predecessor that could not save it any more.
   if (report.attempt > migration.attempt) {
+    // Begun by a predecessor that could not save it any more: only a successor that has heard nothing yet can learn of it so.
+    if (migration.term === 1 || migration.sourceReport !== null) return;
     migration.attempt = report.attempt;
     wantSave(migration);
   }
