@@ -31,7 +31,7 @@ export const bootSource = (scene: Scene, incarnation: string): void => {
     sender.recovering.add(GUEST);
     readOwnership(network, NAME, looks === RECOVERY_LOOKS ? 0 : RECOVERY_LOOK_MS, (entry) => {
       if (entry === "Unknown") return recoverAfterStart(looks);
-      const recovery = Source.recover(entry, NODE_A, `${incarnation}-recovery-${looks}`);
+      const recovery = Source.recover(entry, NODE_A, `${incarnation}-recovery-${looks}-${network.now()}`);
       if (recovery._tag === "TakeBack") return takeBack(recovery);
       if (recovery._tag === "Discard" && !guest.sourceRuns && !guest.sourceDiscarded) return discard(recovery);
       if (looks > 1 && !guest.sourceRuns && !guest.sourceDiscarded) return recoverAfterStart(looks - 1);
