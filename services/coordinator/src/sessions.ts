@@ -1,6 +1,7 @@
 /** The migrations that this coordinator owns: begun here, or taken over. */
 import type { OwnershipRegister } from "@godwit/actor";
 import { Fabric } from "@godwit/fabric";
+import { DestinationCommand, json, SourceCommand, subjects } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Exit from "effect/Exit";
 import * as Scope from "effect/Scope";
@@ -11,10 +12,14 @@ import {
   type SavedMigration,
   type StoredMigration,
   takenOver,
+  untoldOf,
 } from "./decisions/index.ts";
 import { ACTOR } from "./replicas.ts";
 import { type Session, startSession } from "./session.ts";
 import type { Store } from "./store.ts";
+
+const sourceCommands = json(SourceCommand);
+const destinationCommands = json(DestinationCommand);
 
 export interface Sessions {
   readonly find: (migration: string) => Session | undefined;
@@ -71,6 +76,13 @@ export const makeSessions = Effect.fnUntraced(function* (
     return "complete" as const;
   });
 
+  /** Whoever heard it already hears it again; a word that is lost is said again in the next round. */
+  const tellEnding = ({ info, term }: SavedMigration): void => {
+    const conclusion = { _tag: "Conclude", migration: info.migration, term, info } as const;
+    fabric.publish(subjects.source(info.source), sourceCommands.encode(conclusion));
+    fabric.publish(subjects.destination(info.destination), destinationCommands.encode(conclusion));
+  };
+
   return {
     find: (migration) => sessions.get(migration),
     begin: (migration, firstSave) =>
@@ -84,6 +96,7 @@ export const makeSessions = Effect.fnUntraced(function* (
       ),
     takeOver: (isAlive) =>
       store.list.pipe(
+        Effect.tap((stored) => Effect.sync(() => untoldOf(stored, isAlive, Date.now()).forEach(tellEnding))),
         Effect.map((stored) => orphansOf(stored, self, isAlive, isMine)),
         Effect.flatMap((orphans) => Effect.forEach(orphans, adoptOne, { concurrency: 8 })),
         Effect.map((outcomes) => (outcomes.includes("incomplete") ? ("incomplete" as const) : ("complete" as const))),

@@ -1,6 +1,6 @@
 import { PARAMETER_DEFAULTS, type SourceReport } from "@godwit/protocol";
 import { describe, expect, it } from "vitest";
-import { adopt, orphansOf, takenOver } from "./adoption.ts";
+import { adopt, orphansOf, takenOver, untoldOf } from "./adoption.ts";
 import { savedOf, statusOf } from "./info.ts";
 import { step } from "./migration.ts";
 import type { Migration, MigrationEffect, SavedMigration } from "./migration-state.ts";
@@ -42,6 +42,15 @@ describe("migrations that a coordinator takes over", () => {
       (migration) => migration === "4",
     );
     expect(orphans.map((orphan) => orphan.saved.info.migration)).toEqual(["2", "5", "6"]);
+  });
+
+  it("have their ending told by others when their coordinator may not have lived to tell it, for a minute", () => {
+    const all = [stored("living", "1", "completed"), stored("gone", "2", "failed"), stored("gone", "3")];
+    const endedAt = saved.startedAt + saved.info["total-time"];
+    const told = (now: number): string[] =>
+      untoldOf(all, (owner) => owner === "living", now).map(({ info }) => info.migration);
+    expect(told(endedAt)).toEqual(["2"]);
+    expect(told(endedAt + 60_000)).toEqual([]);
   });
 
   it("get a higher term, and with it an owner", () => {

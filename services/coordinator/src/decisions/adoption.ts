@@ -26,6 +26,20 @@ export const orphansOf = (
       !isEnded(info.status) && !isMine(info.migration) && (owner === self || !isAlive(owner)),
   );
 
+/** How long an ending is told again for its coordinator, ms: several rounds, and longer than a side that was cut off takes to come back. */
+const TELL_ENDING_MS = 60_000;
+
+/** Migrations whose coordinator has saved how they ended and may not have lived to tell it (R10). */
+export const untoldOf = (
+  stored: ReadonlyArray<StoredMigration>,
+  isAlive: (owner: string) => boolean,
+  now: number,
+): ReadonlyArray<SavedMigration> =>
+  stored.flatMap(({ saved }) => {
+    const endedAt = saved.startedAt + saved.info["total-time"];
+    return isEnded(saved.info.status) && !isAlive(saved.owner) && now - endedAt < TELL_ENDING_MS ? [saved] : [];
+  });
+
 /** What a take-over writes on the revision of the orphan it saw: of two successors one wins. */
 export const takenOver = (saved: SavedMigration, owner: string): SavedMigration => ({
   ...saved,
