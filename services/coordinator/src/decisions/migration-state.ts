@@ -40,6 +40,8 @@ export type Phase =
       readonly next: Next;
       /** Nobody answers at the source: it must be fenced off before an ending may be told. */
       readonly silent: boolean;
+      /** Reads of the record so far that decided nothing. */
+      readonly looks: number;
       readonly settlement: Settlement | null;
     }
   | { readonly _tag: "Ending"; readonly status: EndStatus }

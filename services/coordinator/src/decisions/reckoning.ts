@@ -18,8 +18,11 @@ import type { Migration, Next } from "./migration-state.ts";
 import { type Emit, end, finish, settleNext } from "./moves.ts";
 import { wantSave } from "./tenure.ts";
 
+/** A restarted sender settles its record within a second or two, and a record is read every 250 ms: ten seconds. */
+const LOOKS_MAX = 40;
+
 export const reckon = (migration: Migration, why: Failure, wanted: Next, silent: boolean): void => {
-  migration.phase = { _tag: "Reckoning", next: settleNext(migration, why, wanted), silent, settlement: null };
+  migration.phase = { _tag: "Reckoning", next: settleNext(migration, why, wanted), silent, looks: 0, settlement: null };
   wantSave(migration);
 };
 
@@ -44,7 +47,11 @@ export const recordRead = (
   if (phase.silent) return fence(migration, entry);
   // A restarted sender takes its predecessor's switchover back, under a higher epoch; until then, and by an answer from before,
   // nothing is decided.
-  if (record.state === "source" && (record.epoch > migration.epoch || !record.open)) finish(migration, phase.next, now);
+  if (record.state === "source" && (record.epoch > migration.epoch || !record.open))
+    return finish(migration, phase.next, now);
+  // A sender that read an old record at its start found nothing to take back, and says no more: then it is done for it.
+  if (phase.looks >= LOOKS_MAX) return fence(migration, entry);
+  migration.phase = { ...phase, looks: phase.looks + 1 };
 };
 
 const fence = (migration: Migration, entry: OwnershipEntry): void => {
