@@ -13,21 +13,29 @@ const LOOKS_MAX = 25;
 
 /** Ends when the guest runs, or is gone, or nothing can be on its way any more; never fails. */
 export const recoverGuest = Effect.fnUntraced(function* (
-  spec: GuestSpec,
+  found: GuestSpec,
   settings: Settings,
   register: OwnershipRegister,
   registry: Registry,
   loader: Loader,
 ): Effect.fn.Return<void> {
+  let spec = found;
   // While the record cannot be read nothing is known, and nothing is given up.
   for (let looks = 0; looks < LOOKS_MAX; ) {
-    // A session that goes on, or a new one, has the guest in hand.
-    if (!isIdle(loader, spec.name)) return;
+    // A session that goes on, or a new one, has the guest in hand; should it fail, the guest may still be one to start.
+    if (!isIdle(loader, spec.name)) {
+      yield* Effect.sleep(LOOK_SLOWLY_MS);
+      const left = registry.find(spec.name);
+      if (left === null) return;
+      spec = left;
+      continue;
+    }
     const state = yield* lookAt(spec);
     const entry = yield* register.read(spec.name);
-    if (entry !== "Unknown") looks++;
     const op = `${settings.incarnation}-${randomId()}`;
     const recovery = entry === "Unknown" ? null : recover(entry, settings.node, op, spec.moving === "arriving");
+    // A guest that was handed over is not given up.
+    if (entry !== "Unknown" && recovery?._tag !== "Start") looks++;
     if (recovery?._tag === "Start" && (yield* startHandedOver(spec, state, recovery, register))) {
       registry.settle(spec.name);
       return;
