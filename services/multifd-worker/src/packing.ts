@@ -93,9 +93,15 @@ const squeeze = (
   return { compression: item.compression, payloadBytes: packed.length };
 };
 
-const packPages = (item: PagesItem, reader: RamReader, buffer: Uint8Array): Uint8Array => {
+/** Pages of runs, pairs (first page, pages). */
+const pagesIn = (runs: Uint32Array): number => {
   let pages = 0;
-  for (let r = 1; r < item.runs.length; r += 2) pages += item.runs[r]!;
+  for (let r = 1; r < runs.length; r += 2) pages += runs[r]!;
+  return pages;
+};
+
+const packPages = (item: PagesItem, reader: RamReader, buffer: Uint8Array): Uint8Array => {
+  const pages = pagesIn(item.runs);
   const start = payloadOffset(item.runs.length / 2, pages);
   const gathered = gatherPages(reader, item.runs, pages, item.zeroPages, buffer, start);
   const rawBytes = gathered.normalPages * PAGE_BYTES;
@@ -103,8 +109,7 @@ const packPages = (item: PagesItem, reader: RamReader, buffer: Uint8Array): Uint
 };
 
 const packCheck = (item: CheckItem, reader: RamReader, buffer: Uint8Array): Uint8Array => {
-  let pages = 0;
-  for (let r = 1; r < item.runs.length; r += 2) pages += item.runs[r]!;
+  const pages = pagesIn(item.runs);
   // The pages are read to where the packet will be: it is shorter than any of them.
   const digests = digestPages(reader, item.runs, pages, buffer);
   return sealCheck(buffer, { ...item, pages, digests });
