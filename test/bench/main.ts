@@ -9,15 +9,29 @@ import * as Effect from "effect/Effect";
 import * as References from "effect/References";
 import { markdownTable } from "./markdown.ts";
 import { failed, type Part, type Result } from "./part.ts";
+import { checkpoint } from "./parts/checkpoint.ts";
 import { coordinatorKill } from "./parts/coordinator-kill.ts";
 import { cpu } from "./parts/cpu.ts";
 import { engine } from "./parts/engine.ts";
 import { lane } from "./parts/lane.ts";
 import { memory } from "./parts/memory.ts";
+import { postcopy } from "./parts/postcopy.ts";
 import { scan } from "./parts/scan.ts";
+import { vfio } from "./parts/vfio.ts";
 import { workerKill } from "./parts/worker-kill.ts";
 
-const PARTS: ReadonlyArray<Part> = [lane, engine, cpu, memory, scan, workerKill, coordinatorKill];
+const PARTS: ReadonlyArray<Part> = [
+  lane,
+  engine,
+  cpu,
+  memory,
+  scan,
+  workerKill,
+  coordinatorKill,
+  vfio,
+  checkpoint,
+  postcopy,
+];
 const RESULTS = fileURLToPath(new URL("../../bench-results", import.meta.url));
 const GIB = 1024 ** 3;
 

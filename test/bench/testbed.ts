@@ -25,6 +25,7 @@ export interface Testbed {
   readonly directory: string;
   /** Makes a guest known to a node. */
   readonly register: (node: NodeName, guest: GuestSpec) => void;
+  readonly forget: (node: NodeName, guest: string) => void;
   /**
    * Moves a guest to the other node; fails when the migration does. Unless told otherwise, it waits until a builtin guest has
    * checked its memory, and fails when that finds a bad page.
@@ -35,6 +36,7 @@ export interface Testbed {
     parameters: Readonly<Record<string, unknown>>,
     seen?: (info: MigrationInfo) => void,
     after?: "verified" | "unverified",
+    capabilities?: Readonly<Record<string, boolean>>,
   ) => Effect.Effect<MigrationInfo, unknown>;
   /** The check of a guest that was moved "unverified". */
   readonly verified: (guest: string, at: NodeName) => Effect.Effect<void, unknown>;
@@ -96,9 +98,10 @@ export const openTestbed = Effect.fnUntraced(function* (
     memoryDirectory,
     directory,
     register: (node, guest) => registries[node].put(guest),
-    move: (guest, to, parameters, seen = () => {}, after = "verified") =>
+    forget: (node, guest) => registries[node].remove(guest),
+    move: (guest, to, parameters, seen = () => {}, after = "verified", capabilities = {}) =>
       Effect.gen(function* () {
-        const { migration } = yield* migrate({ guest, destination: to, parameters, capabilities: {} } as never).pipe(
+        const { migration } = yield* migrate({ guest, destination: to, parameters, capabilities } as never).pipe(
           // A coordinator answers before it has heard of both nodes.
           Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 50, while: isTooEarly }),
         );
@@ -128,7 +131,7 @@ const awaitMembers = Effect.fnUntraced(function* (
 ) {
   const missing = new Set<string>();
   for (const node of NODES) {
-    for (const role of ["node", "ram-sender", "loader"]) missing.add(childKey(role, node, "0"));
+    for (const role of ["node", "ram-sender", "loader", "vfio-agent"]) missing.add(childKey(role, node, "0"));
     for (let worker = 0; worker < workers; worker++) missing.add(childKey("multifd-worker", node, String(worker)));
   }
   // They are told apart by their incarnations alone.

@@ -1,8 +1,9 @@
 /** A world that can be disturbed: every actor has a way of its own to NATS, and whoever is hit comes back before the next run. */
 import type { Fabric } from "@godwit/fabric";
 import { Fabric as FabricService } from "@godwit/fabric";
-import type { BuiltinSpec } from "@godwit/guest";
+import type { BuiltinDevice, BuiltinSpec } from "@godwit/guest";
 import { isMalformed, json, MIGRATIONS_BUCKET } from "@godwit/protocol";
+import { STOP_COPY_ONLY } from "@godwit/vfio";
 import * as Effect from "effect/Effect";
 import * as Schema from "effect/Schema";
 import type * as Scope from "effect/Scope";
@@ -21,14 +22,32 @@ export const otherNode = (node: NodeName): NodeName => (node === "a" ? "b" : "a"
 export const COORDINATORS = 2;
 /** Small, so that a run takes seconds; it writes enough for several passes, and not so much that no pass is smaller than the last. */
 const GUEST = { memoryBytes: 24 * MIB, dirtyRateBytesPerSecond: 2 * MIB, workingSetBytes: 4 * MIB };
+/** One device that is moved while it works, and one that gives nothing before it is stopped. */
+const DEVICES: ReadonlyArray<BuiltinDevice> = [
+  {
+    options: {
+      name: "vfio0",
+      stateBytes: 3 * MIB,
+      initialBytes: MIB / 4,
+      dirtyBytesPerSecond: MIB / 4,
+      allocationMs: 20,
+    },
+  },
+  { options: { name: "vfio1", stateBytes: MIB, ...STOP_COPY_ONLY, seed: 2 } },
+];
 
 export interface Arena {
   readonly world: World;
   readonly server: Server;
   readonly witness: Witness;
-  /** The guest that goes to and fro. */
+  /** The guest that goes to and fro, and its VFIO devices. */
   readonly guest: string;
+  readonly devices: ReadonlyArray<BuiltinDevice>;
+  /** The one that does not move at the moment: its files are no leftovers. */
+  readonly otherGuest: string;
   readonly proxyOf: (actor: ActorName) => TcpProxy;
+  /** How often each device had changed when it was judged last: what it has forgotten since would show. */
+  readonly generations: Map<string, number>;
   /** Resolves when every actor's present process has been heard. */
   readonly everybodyUp: () => Promise<void>;
   /** The coordinator that a migration belongs to; null: nobody that lives. */
@@ -36,6 +55,20 @@ export interface Arena {
   readonly startGuest: (node: NodeName) => Promise<BuiltinSpec>;
   readonly close: () => Promise<void>;
 }
+
+const bareOf = (guest: string): string => `${guest}-bare`;
+
+/** The same world with the guest that is moved by postcopy: it has no devices. */
+export const forPostcopy = (arena: Arena): Arena => {
+  const guest = bareOf(arena.guest);
+  return {
+    ...arena,
+    guest,
+    otherGuest: arena.guest,
+    devices: [],
+    startGuest: (node) => arena.world.startGuest({ ...GUEST, name: guest }, node),
+  };
+};
 
 const Owned = json(Schema.Struct({ owner: Schema.String }));
 
@@ -62,6 +95,7 @@ const actorsOf = (): ReadonlyArray<ActorName> => [
     (node): ReadonlyArray<ActorName> => [
       ["ram-sender", node, "0"],
       ["loader", node, "0"],
+      ["vfio-agent", node, "0"],
       ...Array.from({ length: WORKERS }, (_, worker): ActorName => ["multifd-worker", node, String(worker)]),
     ],
   ),
@@ -99,6 +133,9 @@ export const openArena = async (guest = "wanderer"): Promise<Arena> => {
       server,
       witness,
       guest,
+      devices: DEVICES,
+      otherGuest: bareOf(guest),
+      generations: new Map(),
       proxyOf: (actor) => proxies.get(childKey(...actor))!,
       everybodyUp: () =>
         eventually("every actor is up", () =>
@@ -120,11 +157,12 @@ export const openArena = async (guest = "wanderer"): Promise<Arena> => {
         const owner = children.find(({ member }) => member.incarnation === saved.owner);
         return owner === undefined ? null : coordinatorOf(Number(owner.spec.id));
       },
-      startGuest: (node) => world.startGuest({ ...GUEST, name: guest }, node),
+      startGuest: (node) => world.startGuest({ ...GUEST, name: guest, devices: DEVICES }, node),
       close,
     };
     await arena.everybodyUp();
     await arena.startGuest("a");
+    await forPostcopy(arena).startGuest("a");
     return arena;
   } catch (error) {
     await close();

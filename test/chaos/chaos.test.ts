@@ -26,7 +26,7 @@ const UNDISTURBED: Schedule = {
 const fault = (of: Pick<Fault, "actor" | "kind" | "phase" | "durationMs">, sign = 1): Schedule => {
   const phase = of.phase === "cancelling" ? "first pass" : of.phase;
   const at = { phase, sign };
-  const shape = phase === "first pass" || phase === "later pass" ? "held" : "swift";
+  const shape = phase === "postcopy" ? "postcopy" : phase === "first pass" || phase === "later pass" ? "held" : "swift";
   return { ...UNDISTURBED, shape, moment: at, faults: [{ ...of, at, delayMs: 0, worker: 0 }] };
 };
 
@@ -41,6 +41,11 @@ const SCHEDULES: ReadonlyArray<readonly [string, Schedule]> = [
   [
     "the coordinator is in a black hole",
     fault({ actor: "coordinator (owner)", kind: "blackhole", phase: "loading", durationMs: 500 }),
+  ],
+  ["the loader is killed in postcopy", fault({ actor: "loader", kind: "kill", phase: "postcopy", durationMs: 0 }, 3)],
+  [
+    "a multifd worker is paused in postcopy",
+    fault({ actor: "multifd worker", kind: "pause", phase: "postcopy", durationMs: 700 }, 2),
   ],
   ["NATS is killed", fault({ actor: "NATS", kind: "kill", phase: "stopping", durationMs: 100 })],
 ];

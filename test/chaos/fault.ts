@@ -7,6 +7,8 @@ export const ACTORS = [
   "RAM sender",
   "loader",
   "multifd worker",
+  "VFIO agent (source)",
+  "VFIO agent (destination)",
   "NATS",
 ] as const;
 export type Actor = (typeof ACTORS)[number];
@@ -28,6 +30,7 @@ export const PHASES = [
   "switching",
   "loading",
   "committing",
+  "postcopy",
   "running",
   "cancelling",
 ] as const;
@@ -66,9 +69,9 @@ export interface Fault extends Combination {
 
 /**
  * How the migration is driven. `held` goes on in precopy until it is let go, `swift` is not held back, `pausing` stops in
- * pre-switchover until it is told to go on.
+ * pre-switchover until it is told to go on. `postcopy` is of a guest without VFIO devices, which is told to start it at once.
  */
-export type Shape = "held" | "swift" | "pausing";
+export type Shape = "held" | "swift" | "pausing" | "postcopy";
 
 export interface Schedule {
   readonly seed: number;

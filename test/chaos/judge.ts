@@ -1,14 +1,16 @@
 /** What must be true after a run, looked at from outside; every breach of it is one line. */
 
 import { existsSync, readdirSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { setTimeout as after } from "node:timers/promises";
 import { Fabric } from "@godwit/fabric";
 import { awaitVerified, type BuiltinSpec, checkMemory, openGuest, openRegistry, readStats } from "@godwit/guest";
 import { isEnded, isMalformed, json, type MigrationInfo, MigrationList, REMEDIES, subjects } from "@godwit/protocol";
+import { diagnose } from "@godwit/vfio";
 import * as Effect from "effect/Effect";
 import { queryMigrate } from "../../services/cli/src/client.ts";
 import { childKey } from "../../services/cli/src/local-cluster.ts";
+import { deviceSockets } from "../integration/guest-process.ts";
 import { loaderOf, runStateOf, senderOf } from "../integration/world.ts";
 import { type Arena, NODES, type NodeName } from "./arena.ts";
 import { runsTwice } from "./overlap.ts";
@@ -126,6 +128,29 @@ const makesProgress: Check = async (arena) => {
   }, SETTLE_MS);
 };
 
+/** Each device of the guest works at the guest's node, with all that it knew, and no other copy of it is left. */
+const devicesAreRight: Check = async (arena) => {
+  const only = onlyProcess(arena);
+  if (only === null) return [];
+  const { guestDirectory, runtimeDirectory } = arena.world.cluster.settingsOf(only.node);
+  const wrong = deviceSockets(dirname(guestDirectory))
+    .filter((socket) => !socket.startsWith(`${guestDirectory}/`) && !socket.includes(`/${arena.otherGuest}.`))
+    .map((socket) => `a device of the guest is left at ${socket}`);
+  const devices = openRegistry(runtimeDirectory).find(arena.guest)?.devices ?? [];
+  if (devices.length !== arena.devices.length) wrong.push(`the guest has ${devices.length} devices`);
+  for (const device of devices) {
+    if (device.provider !== "simulated") continue;
+    const { state, generation, dma } = await arena.world.run(diagnose(device));
+    if (state !== "RUNNING") wrong.push(`device ${device.name} is ${state}`);
+    if ((dma?.stalePages ?? 0) > 0) wrong.push(`device ${device.name} finds ${dma?.stalePages} stale pages`);
+    const before = arena.generations.get(device.name) ?? 0;
+    if (generation < before)
+      wrong.push(`device ${device.name} has gone back from generation ${before} to ${generation}`);
+    arena.generations.set(device.name, generation);
+  }
+  return wrong;
+};
+
 const recordIsClosed: Check = async ({ world, guest }, trial) => {
   const record = await world.record(guest);
   const node = belongsAt(trial);
@@ -203,13 +228,14 @@ const nothingIsLeft: Check = async (arena, trial) => {
   const at = belongsAt(trial) ?? onlyProcess(arena)?.node;
   return NODES.flatMap((node) => {
     const { runtimeDirectory, guestDirectory } = arena.world.cluster.settingsOf(node);
-    const left = ["incoming", "ram"].flatMap((part) =>
+    const left = ["incoming", "ram", "vfio"].flatMap((part) =>
       entriesOf(join(runtimeDirectory, part))
         .filter((file) => file.startsWith(migration))
         .map((file) => `${part}/${file}`),
     );
-    const files = entriesOf(guestDirectory).filter((file) =>
-      node === at ? file.includes("shadow") : !file.endsWith(".log"),
+    const own = entriesOf(guestDirectory).filter((file) => !file.startsWith(`${arena.otherGuest}.`));
+    const files = own.filter((file) =>
+      node === at ? file.includes("shadow") : !file.endsWith(".log") && !file.endsWith(".vfio"),
     );
     const spec = openRegistry(runtimeDirectory).find(arena.guest);
     const registered =
@@ -231,6 +257,7 @@ const CHECKS: ReadonlyArray<readonly [name: string, check: Check, withinMs: numb
   ["ending", endedPlainly, 0],
   ["runs once", runsOnce, SETTLE_MS],
   ["record", recordIsClosed, SETTLE_MS],
+  ["devices", devicesAreRight, SETTLE_MS],
   ["memory", memoryIsRight, 0],
   ["progress", makesProgress, 0],
   ["same ending", sameEnding, SETTLE_MS],

@@ -22,6 +22,7 @@ const SHOWS: Record<Moment["phase"], (sign: Sign, progress: Progress) => boolean
     (sign._tag === "Source" && sign.report.phase === "switching") || (sign._tag === "Work" && stopped),
   loading: (sign) => sign._tag === "Destination" && sign.report.phase === "loading",
   committing: (sign) => sign._tag === "Destination" && sign.report.phase === "committing",
+  postcopy: (sign) => sign._tag === "Destination" && sign.report.phase === "postcopy",
   running: (sign) => sign._tag === "Destination" && sign.report.phase === "running",
 };
 

@@ -28,6 +28,19 @@ const loader = ({ kind, phase }: Combination): Promised => {
   return either("goes on when it is back, at the deadline back at the source");
 };
 
+const agent =
+  (side: "source" | "destination") =>
+  ({ kind, phase }: Combination): Promised => {
+    if (phase === "running") return completes(side === "source" ? "completes; the source is tidied late" : "completes");
+    if (phase === "committing") return either("the record decides; a successor starts the devices if it was won");
+    if (phase === "first pass" || phase === "later pass")
+      return kind === "kill"
+        ? completes("another attempt, the devices are sent again")
+        : either("goes on when it is back");
+    if (phase === "setup") return either("goes on when it is back, or by another attempt");
+    return either("the switchover is undone, devices run again, then another attempt");
+  };
+
 const nats = ({ phase }: Combination): Promised => {
   if (phase === "switching" || phase === "loading" || phase === "committing")
     return either("nobody may run the guest until the record can be reached; then it completes or is taken back");
@@ -47,11 +60,23 @@ const PROMISES: Record<Actor, (combination: Combination) => Promised> = {
   "coordinator (other)": () => completes("unnoticed"),
   "RAM sender": sender,
   loader,
+  "VFIO agent (source)": agent("source"),
+  "VFIO agent (destination)": agent("destination"),
   "multifd worker": () => completes("unnoticed, within the same attempt: its items go to other workers"),
   NATS: nats,
 };
 
-export const promiseOf = (combination: Combination): Promised =>
-  combination.phase === "cancelling"
-    ? either("cancelled, the guest runs on at the source; or completed, where the hand-over was first")
-    : PROMISES[combination.actor](combination);
+const inPostcopy = ({ actor }: Combination): Promised =>
+  completes(
+    actor.startsWith("VFIO") || actor === "coordinator (other)"
+      ? "unnoticed"
+      : actor === "coordinator (owner)"
+        ? "the other replica takes over; the pages move on meanwhile"
+        : "the guest waits for what it touches, and goes on by itself; nothing can be undone, and nothing is lost",
+  );
+
+export const promiseOf = (combination: Combination): Promised => {
+  if (combination.phase === "cancelling")
+    return either("cancelled, the guest runs on at the source; or completed, where the hand-over was first");
+  return combination.phase === "postcopy" ? inPostcopy(combination) : PROMISES[combination.actor](combination);
+};

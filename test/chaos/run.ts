@@ -1,7 +1,7 @@
 /** One migration under one schedule, and what became of it. */
 import { setTimeout as after } from "node:timers/promises";
 import type { MigrationId, MigrationInfo } from "@godwit/protocol";
-import { type Arena, type NodeName, otherNode } from "./arena.ts";
+import { type Arena, forPostcopy, type NodeName, otherNode } from "./arena.ts";
 import type { Schedule } from "./fault.ts";
 import { incarnationsOf, judge } from "./judge.ts";
 import { atSign } from "./moment.ts";
@@ -53,11 +53,12 @@ const endOf = async (operator: Operator, strikes: Strikes): Promise<MigrationInf
 
 /** `former` are the migrations of earlier runs. Rejects when the arena itself is broken. */
 export const runSchedule = async (
-  arena: Arena,
+  world: Arena,
   schedule: Schedule,
   former: Set<string>,
   isKnown: (violation: string) => boolean = () => false,
 ): Promise<Outcome> => {
+  const arena: Arena = schedule.shape === "postcopy" ? forPostcopy(world) : world;
   const source = arena.world.processesOf(arena.guest)[0]?.node as NodeName | undefined;
   if (source === undefined) throw new Error(`guest ${arena.guest} is gone`);
   const destination = otherNode(source);
@@ -82,7 +83,7 @@ export const runSchedule = async (
         cancelled = true;
         return there.cancel();
       }
-      if (schedule.shape === "swift") return;
+      if (schedule.shape === "swift" || schedule.shape === "postcopy") return;
       await after(schedule.goOnAfterMs);
       freeAt = Date.now();
       there.goOn();

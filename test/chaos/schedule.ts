@@ -22,7 +22,13 @@ const LONG = { chance: 0.08, pauseMs: { min: 8000, max: 20_000 }, cutMs: { min: 
 /** How late after its sign a fault may come, ms; half of them come at once. */
 const DELAY_MS_MAX = 30;
 /** Signs in a pass are work items, of which a first pass has some dozens. */
-const SIGN_MAX: Partial<Record<Phase, number>> = { setup: 3, "first pass": 40, "later pass": 12, switching: 2 };
+const SIGN_MAX: Partial<Record<Phase, number>> = {
+  postcopy: 6,
+  setup: 3,
+  "first pass": 40,
+  "later pass": 12,
+  switching: 2,
+};
 const GO_ON_MS_MAX = 600;
 /** How long a killed server stays away, ms. */
 const AWAY_MS = { min: 1, max: 2000 };
@@ -32,10 +38,11 @@ const SHAPES: Record<Phase, ReadonlyArray<Shape>> = {
   "first pass": ["held"],
   "later pass": ["held"],
   "pre-switchover": ["pausing"],
-  stopping: ["swift"],
-  switching: ["swift"],
-  loading: ["swift"],
-  committing: ["swift"],
+  stopping: ["swift", "swift", "postcopy"],
+  switching: ["swift", "swift", "postcopy"],
+  loading: ["swift", "swift", "postcopy"],
+  committing: ["swift", "swift", "postcopy"],
+  postcopy: ["postcopy"],
   running: ["swift"],
   cancelling: ["held", "pausing"],
 };
@@ -54,6 +61,7 @@ const combinationOf = (seed: number, allowed: ReadonlyArray<Combination>): Combi
 const CANCELLED_IN: Record<Shape, ReadonlyArray<Moment["phase"]>> = {
   held: ["first pass", "later pass"],
   swift: ["setup"],
+  postcopy: ["setup"],
   pausing: ["pre-switchover"],
 };
 
@@ -77,9 +85,14 @@ export const scheduleOf = (seed: number, filter: Filter = () => true): Schedule 
   if (allowed.length === 0) throw new Error("no fault is left to draw");
   const dice = makeDice(seed);
   const combination = combinationOf(seed, allowed);
-  const shape = dice.pick(SHAPES[combination.phase]);
+  const drawn = dice.pick(SHAPES[combination.phase]);
+  // The guest of a postcopy has no VFIO devices: agents have nothing to do with it but in that phase itself.
+  const isOfDevices = combination.actor.startsWith("VFIO") && combination.phase !== "postcopy";
+  const shape = isOfDevices && drawn === "postcopy" ? "swift" : drawn;
   const first = drawFault(dice, combination, shape);
-  const others = allowed.filter(({ phase }) => phase !== "cancelling");
+  const others = allowed.filter(
+    ({ phase }) => phase !== "cancelling" && (shape === "postcopy" || phase !== "postcopy"),
+  );
   const second = others.length > 0 && dice.chance(SECOND_FAULT) ? drawFault(dice, dice.pick(others), shape) : null;
   const isUndisturbed = seed % UNDISTURBED_EVERY === 0;
   return {

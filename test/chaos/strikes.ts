@@ -1,7 +1,7 @@
 /** The faults of one run, each waiting for its moment. */
 import { setTimeout as after } from "node:timers/promises";
 import { childKey } from "../../services/cli/src/local-cluster.ts";
-import { type ActorName, coordinatorOf, loaderOf, senderOf, workerOf } from "../integration/world.ts";
+import { type ActorName, agentOf, coordinatorOf, loaderOf, senderOf, workerOf } from "../integration/world.ts";
 import { type Arena, COORDINATORS, type NodeName, otherNode } from "./arena.ts";
 import type { Fault } from "./fault.ts";
 import { injure } from "./injury.ts";
@@ -40,6 +40,10 @@ const victimOf = ({ actor, worker }: Fault, { source, owner, busyWorkers }: Cast
       return loaderOf(otherNode(source));
     case "multifd worker":
       return workerOf(source, Number(busyWorkers[worker % busyWorkers.length] ?? worker));
+    case "VFIO agent (source)":
+      return agentOf(source);
+    case "VFIO agent (destination)":
+      return agentOf(otherNode(source));
     case "NATS":
       return null;
   }

@@ -30,10 +30,11 @@ const signOf = (message: Msg): Sign | null => {
     const item = decodeWorkItem(message.data);
     return item.kind === "malformed" ? null : { _tag: "Work", migration: item.migration, round: item.round };
   }
-  if (message.subject.endsWith(".source")) {
+  if (message.subject.endsWith(".report.source")) {
     const report = sourceReports.decode(message.data);
     return isMalformed(report) ? null : { _tag: "Source", report };
   }
+  if (!message.subject.endsWith(".report.destination")) return null;
   const report = destinationReports.decode(message.data);
   return isMalformed(report) ? null : { _tag: "Destination", report };
 };

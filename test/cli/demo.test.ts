@@ -40,6 +40,33 @@ describe("godwit demo", () => {
     assert.isAbove(document.downtime, 0);
   });
 
+  it("moves VFIO devices with the guest, and finds in them what was saved", async () => {
+    const { code, document, stderr } = await runJson(["demo", ...FAST, "--vfio", "2x20MB"]);
+    assert.strictEqual(code, 0, stderr);
+    assert.deepInclude(document, { status: "completed", verified: true });
+    const { source, destination } = document.vfio;
+    for (const side of [source, destination]) {
+      assert.deepStrictEqual(
+        side.map(({ device }: { readonly device: string }) => device),
+        ["vfio0", "vfio1"],
+      );
+    }
+    for (const { state, arcs, transferred, ...device } of destination) {
+      assert.strictEqual(state, "RUNNING");
+      assert.isTrue(device["initial-loaded"]);
+      assert.isAtLeast(transferred, 20e6);
+      assert.deepInclude(arcs[0], { from: "RUNNING", to: "RESUMING" });
+    }
+    for (const { arcs } of source) assert.include(["STOP_COPY", "STOP"], arcs.at(-1).to);
+    const checked = document.verification.devices;
+    assert.lengthOf(checked, 2);
+    for (const { saved, loaded, ...device } of checked) {
+      assert.match(saved, /^[0-9a-f]{64}$/);
+      assert.strictEqual(loaded, saved);
+      assert.isTrue(device["config-equal"]);
+    }
+  });
+
   it("goes on when a worker is killed in the middle", async () => {
     const { code, document, stderr } = await runJson(["demo", ...SLOW, "--kill-worker"]);
     assert.strictEqual(code, 0, stderr);

@@ -4,9 +4,9 @@ import { HELD, letGo } from "./held.ts";
 import { isMidway, type Journey } from "./journey.ts";
 import { expectMoved, expectStayed } from "./outcome.ts";
 import {
-  type ActorName,
   COORDINATOR,
   eventually,
+  killAndAwaitRestart,
   loaderOf,
   MIB,
   openWorld,
@@ -30,13 +30,6 @@ const midway = async (name: string): Promise<Journey> => {
   return journey;
 };
 
-/** Kills it, and waits until its supervisor has started it again. */
-const killAndAwaitRestart = async (actor: ActorName): Promise<void> => {
-  const before = world.pidOf(actor);
-  await world.kill(actor);
-  await eventually(`${actor.join(" ")} is started again`, () => world.pidOf(actor) !== before);
-};
-
 const channelEpochs = (info: { readonly channels?: ReadonlyArray<{ readonly epoch: number }> }): number =>
   (info.channels ?? []).reduce((sum, { epoch }) => sum + epoch, 0);
 
@@ -53,7 +46,7 @@ describe("in the middle of precopy", () => {
   it("all multifd workers die: the migration waits for their successors, within the same attempt", async () => {
     const journey = await midway("workers-die");
     const before = journey.seen.at(-1)!;
-    await Promise.all(workersOf("a").map(killAndAwaitRestart));
+    await Promise.all(workersOf("a").map((actor) => killAndAwaitRestart(world, actor)));
     await journey.until((info) => channelEpochs(info) > channelEpochs(before));
     await letGo(world, journey);
     expect((await expectMoved(world, journey, "b")).attempts).toBe(1);
@@ -84,7 +77,7 @@ describe("in the middle of precopy", () => {
   it("the loader dies: its successor goes on with the pages that are there, within the same attempt", async () => {
     const journey = await midway("loader-dies");
     const before = journey.seen.at(-1)!;
-    await killAndAwaitRestart(loaderOf("b"));
+    await killAndAwaitRestart(world, loaderOf("b"));
     await journey.until((info) => info.ram!.transferred > before.ram!.transferred);
     await letGo(world, journey);
     const end = await expectMoved(world, journey, "b");
@@ -103,7 +96,7 @@ describe("in the middle of precopy", () => {
 
   it("the coordinator dies: its successor adopts the migration, and the same attempt completes", async () => {
     const journey = await midway("coordinator-dies");
-    await killAndAwaitRestart(COORDINATOR);
+    await killAndAwaitRestart(world, COORDINATOR);
     await eventually("the successor has taken over", () =>
       letGo(world, journey).then(
         () => true,

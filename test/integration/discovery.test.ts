@@ -22,8 +22,8 @@ interface Info {
   readonly endpoints: ReadonlyArray<{ readonly name: string; readonly subject: string }>;
 }
 
-/** One coordinator, and of each of the two nodes a supervisor, a RAM sender and a loader. */
-const SERVICES = 7;
+/** One coordinator, and of each of the two nodes a supervisor, a RAM sender, a loader and a VFIO agent. */
+const SERVICES = 9;
 
 /** What `nats micro` does: one request, and as many answers as there are services. */
 const askAll = async (verb: "PING" | "INFO" | "STATS"): Promise<ReadonlyArray<Info>> => {
@@ -37,7 +37,8 @@ const askAll = async (verb: "PING" | "INFO" | "STATS"): Promise<ReadonlyArray<In
   return found;
 };
 
-const NAMES = ["godwit-coordinator", ...["godwit-loader", "godwit-node", "godwit-ram-sender"].flatMap((n) => [n, n])];
+const OF_NODE = ["godwit-loader", "godwit-node", "godwit-ram-sender", "godwit-vfio-agent"];
+const NAMES = ["godwit-coordinator", ...OF_NODE.flatMap((name) => [name, name])];
 
 describe("nats micro", () => {
   it("finds every service", async () => {
@@ -54,17 +55,24 @@ describe("nats micro", () => {
   it("shows every endpoint with the subject it is asked on", async () => {
     const endpoints = (await askAll("INFO")).flatMap((info) => info.endpoints.map(({ subject }) => subject)).sort();
     const verbs = ["migrate", "query-migrate", "list", "nodes", "cancel", "continue", "set-parameters"];
+    const ofPostcopy = ["start-postcopy", "pause", "recover"];
     const ofNode = (node: string) => [
       subjects.node(node, "info"),
+      ...["save", "restore"].flatMap((what) =>
+        [what, `query-${what}`, `cancel-${what}`].map((verb) => subjects.node(node, verb)),
+      ),
       subjects.source(node),
       subjects.sourceQuery(node),
+      subjects.missingPages(node),
       subjects.destination(node),
       subjects.destinationQuery(node),
+      subjects.vfio(node),
+      subjects.vfioQuestion(node),
     ];
     // One of the coordinator's is its own: replicas pass requests on to the owner of a migration there.
     const owner = endpoints.find((subject) => subject.startsWith(subjects.owner("")));
     expect(owner).toMatch(/[0-9a-f]{16}$/);
-    const expected = [...verbs.map(subjects.coordinator), owner, ...ofNode("a"), ...ofNode("b")];
+    const expected = [...[...verbs, ...ofPostcopy].map(subjects.coordinator), owner, ...ofNode("a"), ...ofNode("b")];
     expect(endpoints).toEqual(expected.sort());
   });
 

@@ -17,17 +17,31 @@ export const guestProcesses = (directory: string): ReadonlyArray<GuestProcess> =
       return spec?.socket.startsWith(`${directory}/`) ? [{ node: basename(dirname(spec.socket)), spec }] : [];
     });
 
-const specOf = (pid: number): BuiltinSpec | null => {
+/** The sockets of simulated VFIO devices whose processes live below a directory, found like guests. */
+export const deviceSockets = (directory: string): ReadonlyArray<string> =>
+  readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .flatMap((pid) => {
+      const { device, socket } = specWords(Number(pid));
+      return device !== undefined && socket?.startsWith(`${directory}/`) ? [socket] : [];
+    });
+
+/** What stands behind `--spec`: a guest has a name there, a device is one. */
+const specWords = (pid: number): { readonly name?: string; readonly socket?: string; readonly device?: unknown } => {
   const words = commandLine(pid);
   const at = words.indexOf("--spec");
-  if (at === -1) return null;
+  if (at === -1) return {};
   try {
-    const { name, socket } = JSON.parse(words[at + 1] ?? "") as { readonly name: string; readonly socket: string };
-    return { driver: "builtin", name, socket, pid };
+    return JSON.parse(words[at + 1] ?? "");
   } catch {
     // Another program's --spec.
-    return null;
+    return {};
   }
+};
+
+const specOf = (pid: number): BuiltinSpec | null => {
+  const { name, socket } = specWords(pid);
+  return name === undefined || socket === undefined ? null : { driver: "builtin", name, socket, pid };
 };
 
 /** Empty for a process that has ended, a zombie included. */

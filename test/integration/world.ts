@@ -38,7 +38,7 @@ const WORKERS = 2;
 /** Between two looks at something that tells nobody when it changes, ms. */
 const LOOK_AGAIN_MS = 20;
 /** What has not come true by then never will, ms: restarts and settlements take a few seconds, several times that on a busy machine. */
-const EVENTUALLY_MS = 30_000;
+const EVENTUALLY_MS = 45_000;
 /** Eleven processes come up in about 3 s; a machine with much else to do may take many times that, ms. */
 const START_MS = 50_000;
 /** What of the log an error shows, characters. */
@@ -46,13 +46,14 @@ const LOG_SHOWN = 4000;
 
 /** Which actor process: its role, its node and its number there. */
 export type ActorName = readonly [
-  role: "coordinator" | "ram-sender" | "loader" | "multifd-worker",
+  role: "coordinator" | "ram-sender" | "loader" | "multifd-worker" | "vfio-agent",
   node: string,
   id: string,
 ];
 export const coordinatorOf = (replica: number): ActorName => ["coordinator", "up", String(replica)];
 export const COORDINATOR = coordinatorOf(0);
 export const senderOf = (node: string): ActorName => ["ram-sender", node, "0"];
+export const agentOf = (node: string): ActorName => ["vfio-agent", node, "0"];
 export const loaderOf = (node: string): ActorName => ["loader", node, "0"];
 export const workerOf = (node: string, id: number): ActorName => ["multifd-worker", node, String(id)];
 export const workersOf = (node: string): ReadonlyArray<ActorName> =>
@@ -208,6 +209,13 @@ const everybodyIsUp = Effect.gen(function* () {
     Effect.retry(Schedule.spaced(LOOK_AGAIN_MS)),
   );
 }).pipe(Effect.timeout(START_MS));
+
+/** Kills it, and waits until its supervisor has started it again. */
+export const killAndAwaitRestart = async (world: World, actor: ActorName): Promise<void> => {
+  const before = world.pidOf(actor);
+  await world.kill(actor);
+  await eventually(`${actor.join(" ")} is started again`, () => world.pidOf(actor) !== before);
+};
 
 /** Waits until it holds; `what` is what an error says did not come true. */
 export const eventually = async (what: string, holds: () => boolean | Promise<boolean>): Promise<void> => {

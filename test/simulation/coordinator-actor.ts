@@ -154,12 +154,18 @@ const newMigration = (scene: Scene, owner: string, revision: number): Coordinato
     parameters: {
       ...PARAMETER_DEFAULTS,
       "multifd-channels": 3,
+      // No switchover keeps a downtime of 0, so that the first round does not converge.
+      ...(scene.postcopy ? { "downtime-limit": 0, "postcopy-after-rounds": 1 } : {}),
       "max-bandwidth": 0,
       // A short one is often not kept, so that guests are taken back.
       "switchover-deadline": scene.switchoverDeadlineMs,
       "migration-deadline": MIGRATION_DEADLINE_MS,
     },
-    capabilities: proposeCapabilities({ verify: scene.verify }) as Capabilities,
+    capabilities: proposeCapabilities({
+      verify: scene.verify,
+      "postcopy-ram": scene.postcopy,
+      "postcopy-preempt": scene.postcopy,
+    }) as Capabilities,
     term: 1,
     owner,
     revision,

@@ -1,16 +1,19 @@
 /** A destination loader on the simulated network: the real decisions, a model of the incoming guest beneath. */
 import * as Loader from "@godwit/loader/decisions";
-import { type DestinationCommand, subjects } from "@godwit/protocol";
+import * as Bitmap from "@godwit/memory/bitmap";
+import { type DestinationCommand, digestOfBitmaps, PACKET_PAGES_MAX, POSTCOPY_ROUND, subjects } from "@godwit/protocol";
 import type { Breakage } from "./breakage.ts";
 import {
   arrivedDeviceState,
   checkStart,
   digestOf,
+  expectPages,
   type GuestModel,
+  placePage,
   prepareIncoming,
   Violation,
 } from "./guest-model.ts";
-import { GUEST, LOADER as NAME, NODE_B } from "./names.ts";
+import { GUEST, MISSING_ANSWER, LOADER as NAME, NODE_A, NODE_B, WORKERS } from "./names.ts";
 import { readOwnership, writeOwnership } from "./ownership-register.ts";
 import { between } from "./random-times.ts";
 import type { Scene } from "./scene.ts";
@@ -25,10 +28,17 @@ const RECOVERY_SLOW_LOOK_MS = 2000;
 
 export const bootDestination = (scene: Scene, incarnation: string): void => {
   const { network, guest, broken } = scene;
-  const loader: Loader.Loader = { node: NODE_B, incarnation, destinations: new Map(), discarding: new Set() };
+  const loader: Loader.Loader = {
+    node: NODE_B,
+    incarnation,
+    destinations: new Map(),
+    discarding: new Set(),
+    restoring: new Set(),
+  };
 
   const runGuest = (): void => {
-    if (guest.destinationRuns) return;
+    // One that has failed goes no further, whoever asks it to.
+    if (guest.destinationRuns || guest.lost) return;
     checkStart(guest);
     guest.destinationRuns = true;
     guest.starts++;
@@ -45,11 +55,15 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
       (entry) => {
         if (!Loader.isIdle(loader, GUEST)) return;
         if (entry === "Unknown") return recoverAfterStart(looks);
-        const recovery = Loader.recover(entry, NODE_B, `${incarnation}-recovery-${network.now()}`, false);
+        const op = `${incarnation}-recovery-${network.now()}`;
+        const recovery = Loader.recover(entry, NODE_B, op, false, guest.listening);
         if (recovery._tag === "Start") {
           writeOwnership(network, NAME, { ...recovery, afterMs: 0 }, (outcome) => {
             if (typeof outcome !== "object") return recoverAfterStart(looks);
-            local(between(network, 0.1, 2), runGuest, () => {});
+            const { closed: record } = recovery;
+            local(between(network, 0.1, 2), runGuest, () =>
+              writeOwnership(network, NAME, { record, revision: outcome.revision, afterMs: 0 }, () => {}),
+            );
           });
           return;
         }
@@ -93,15 +107,124 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
         return writeOwnership(network, NAME, effect, (outcome) =>
           step(destination, { _tag: "RecordWritten", op: effect.record.op, outcome }),
         );
+      case "AskMissing":
+        return network.send(NAME, subjects.missingPages(NODE_A), {
+          migration: destination.migration,
+          epoch: destination.epoch,
+        });
+      case "Fetch":
+        if (fetchings.has(destination)) return;
+        return void fetchings.set(destination, startFetching(destination));
+      case "SayToFetching":
+        return fetchings.get(destination)?.({ _tag: effect.word });
       case "Report":
         return report(destination);
       case "WakeAt":
         return wake(destination, effect.at);
     }
   };
+  /** What is discarded gets no pages any more: its memory may be another attempt's. */
+  const isDiscarded = ({ phase }: Loader.Destination): boolean =>
+    phase._tag === "Discarding" || phase._tag === "Failed";
+  const fetchings = new Map<Loader.Destination, (event: Loader.PostcopyEvent) => void>();
+  const answers = new Map<Loader.Destination, ReadonlyArray<Bitmap.Bitmap>>();
+  /** Asks for what the guest's memory lacks; all that is known of a former life's requests is in the memory. */
+  const startFetching = (destination: Loader.Destination): ((event: Loader.PostcopyEvent) => void) => {
+    const missing = Bitmap.make(guest.destination.length);
+    for (const page of guest.missing) Bitmap.setRange(missing, page, 1);
+    const postcopy = Loader.makePostcopy({
+      blocks: [{ pages: guest.destination.length, hostPages: 1 }],
+      missing: [missing],
+      itemPagesMax: PACKET_PAGES_MAX,
+      channels: 3,
+      // So slow that faults find it under way.
+      bytesPerSecond: 400 * 4096,
+      preempt: true,
+      prefetch: true,
+      autoRecover: true,
+      now: network.now(),
+    });
+    const { migration, epoch } = destination;
+    let wakeAt = Number.POSITIVE_INFINITY;
+    const say = (event: Loader.PostcopyEvent): void => {
+      if (isDiscarded(destination)) return;
+      for (const effect of Loader.stepPostcopy(postcopy, event, network.now())) {
+        if (effect._tag === "Ask") {
+          const { item, channel, channelEpoch, worker } = effect;
+          const { work, item: number } = item;
+          const asked = {
+            migration,
+            epoch,
+            round: POSTCOPY_ROUND,
+            item: number,
+            work,
+            channel,
+            channelEpoch,
+            saved: null,
+          };
+          network.send(NAME, subjects.work(NODE_A, worker), asked);
+        }
+        if (effect._tag === "WakeAt" && effect.at < wakeAt) {
+          wakeAt = effect.at;
+          network.timer(NAME, effect.at - network.now(), () => {
+            wakeAt = Number.POSITIVE_INFINITY;
+            say({ _tag: "Tick" });
+          });
+        }
+        if (effect._tag === "AllThere")
+          local(
+            between(network, 0.1, 2),
+            () => {
+              guest.listening = false;
+            },
+            () =>
+              step(destination, {
+                _tag: "Fetched",
+                info: Loader.postcopyInfoOf(postcopy, network.now()),
+                isAllThere: true,
+              }),
+          );
+      }
+      if (!postcopy.isOver)
+        step(destination, {
+          _tag: "Fetched",
+          info: Loader.postcopyInfoOf(postcopy, network.now()),
+          isAllThere: false,
+        });
+    };
+    const arrive = (way: Loader.Way) => (payload: unknown) => {
+      if (isDiscarded(destination)) return;
+      const packet = payload as SimPacket;
+      if (packet.round !== POSTCOPY_ROUND || packet.epoch !== epoch || packet.work.kind !== "pages") return;
+      const { block, runs } = packet.work;
+      if (!Loader.isExpected(postcopy, way, { item: packet.item, block, runs })) return;
+      let index = 0;
+      for (let r = 0; r < runs.length; r += 2)
+        for (let page = runs[r]!; page < runs[r]! + runs[r + 1]!; page++)
+          placePage(guest, page, packet.values[index++]!);
+      say({ _tag: "Arrived", way, item: packet.item, wireBytes: packet.values.length * 4096 });
+    };
+    network.subscribe(NAME, subjects.urgent(migration), arrive("urgent"));
+    network.subscribe(NAME, subjects.channels(migration), arrive("background"));
+    network.subscribe(NAME, "supervisor.worker", (payload) => {
+      const { worker, up } = payload as { worker: string; up: boolean };
+      say({ _tag: up ? "WorkerUp" : "WorkerDown", worker });
+    });
+    network.onLink(NAME, (connected) => {
+      if (connected) say({ _tag: "LinkRestored" });
+    });
+    scene.touched = (page) =>
+      network.timer(NAME, 0.05, () => say({ _tag: "Touched", block: 0, page, thread: 1, since: network.now() }));
+    for (const worker of WORKERS) if (network.life(worker) > 0) say({ _tag: "WorkerUp", worker });
+    for (const page of guest.touched) scene.touched(page);
+    network.timer(NAME, 1, () => say({ _tag: "Tick" }));
+    return say;
+  };
+
   const performLocal = (destination: Loader.Destination, localStep: Loader.LocalStep): void => {
     const took = between(network, 0.1, 3);
-    if (localStep !== "resume" && localStep !== "discard" && network.random() < network.faults.dropRate / 10) {
+    const isShaky = localStep !== "resume" && localStep !== "give-up-pages" && localStep !== "discard";
+    if (isShaky && network.random() < network.faults.dropRate / 10) {
       const failure = { code: "guest-failed", actor: "loader", step: localStep, reason: "simulated" } as const;
       network.timer(NAME, took, () => step(destination, { _tag: "LocalFailed", step: localStep, failure }));
       return;
@@ -116,7 +239,32 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
             if (!guest.incoming || guest.loaded !== null) prepareIncoming(guest);
             guest.arrived.clear();
           },
-          () => step(destination, { _tag: "Prepared", words: keep(destination), loaded: guest.loaded !== null }),
+          () =>
+            step(destination, {
+              _tag: "Prepared",
+              words: keep(destination),
+              loaded: guest.loaded !== null,
+              listening: guest.listening,
+            }),
+        );
+      case "expect-pages": {
+        const pages: number[] = [];
+        for (const bitmap of answers.get(destination) ?? [])
+          for (let page = 0; page < bitmap.pageCount; page++) if (Bitmap.test(bitmap, page)) pages.push(page);
+        return local(
+          took,
+          () => expectPages(guest, pages, broken.has("old pages are kept in a postcopy")),
+          () => step(destination, { _tag: "PagesExpected" }),
+        );
+      }
+      case "give-up-pages":
+        return local(
+          took,
+          () => {
+            guest.destinationRuns = false;
+            guest.lost = true;
+          },
+          () => scene.incomingEnded(),
         );
       case "load-device-state": {
         const arrived = arrivedDeviceState(guest);
@@ -154,9 +302,10 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
       scene.kept.life = destination.life;
       return scene.kept.words;
     }
-    const { migration, source, epoch, term, offer } = destination;
+    const { migration, source, epoch, term, offer, capabilities } = destination;
     const words = new Uint32Array(Loader.Fence.wordsOf(Loader.pagesOf(offer)));
-    scene.kept = { migration, incarnation: destination.incarnation, source, epoch, term, offer, life: 0, words };
+    const { incarnation } = destination;
+    scene.kept = { migration, incarnation, source, epoch, term, offer, capabilities, life: 0, words };
     return words;
   };
 
@@ -184,6 +333,12 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
     network.subscribe(NAME, subjects.channels(destination.migration), (packet) =>
       receive(destination, packet as SimPacket),
     );
+    network.subscribe(NAME, MISSING_ANSWER, (payload) => {
+      const { epoch, bitmaps } = payload as { epoch: number; bitmaps: ReadonlyArray<Bitmap.Bitmap> };
+      if (epoch !== destination.epoch) return;
+      answers.set(destination, bitmaps);
+      step(destination, { _tag: "MissingKnown", digest: digestOfBitmaps(bitmaps.map(({ words }) => words)) });
+    });
     network.subscribe(NAME, subjects.switching(destination.migration), (told) =>
       step(destination, { _tag: "SwitchingTold", epoch: (told as { epoch: number }).epoch }),
     );
@@ -194,7 +349,7 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
   const resume = (): void => {
     const { kept } = scene;
     if (broken.has("a restarted loader goes on with memory that is gone") && !guest.incoming) prepareIncoming(guest);
-    if (kept === null || !guest.incoming || guest.destinationRuns) {
+    if (kept === null || !guest.incoming || guest.lost || (guest.destinationRuns && !guest.listening)) {
       scene.kept = null;
       return;
     }
@@ -235,7 +390,7 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
 };
 
 const admits = (destination: Loader.Destination, packet: SimPacket, broken: ReadonlySet<Breakage>): boolean => {
-  const verdict = Loader.admit(destination, packet);
+  const verdict = Loader.admit(destination, { ...packet, kind: packet.work.kind });
   if (verdict === "older round") return broken.has("no round fence");
   if (verdict === "other epoch") return broken.has("no epoch check");
   return verdict === "apply";

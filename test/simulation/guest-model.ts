@@ -22,6 +22,14 @@ export interface GuestModel {
   loaded: Uint32Array | null;
   /** An incoming guest is there: its memory outlives a loader, and goes with its host. */
   incoming: boolean;
+  /** Postcopy: pages that the destination's copy waits for, until it is told that all are there; and those it was touched for. */
+  readonly missing: Set<number>;
+  listening: boolean;
+  readonly touched: Set<number>;
+  /** Pages of the destination's copy that its guest has written since it runs. */
+  readonly own: Set<number>;
+  /** The destination's guest was given up: what it lacks is lost. */
+  lost: boolean;
   /** How often the guest was started at the destination. */
   starts: number;
 }
@@ -39,6 +47,11 @@ export const makeGuest = (pages: number): GuestModel => ({
   arrived: new Map(),
   loaded: null,
   incoming: false,
+  missing: new Set(),
+  listening: false,
+  touched: new Set(),
+  own: new Set(),
+  lost: false,
   starts: 0,
 });
 
@@ -78,6 +91,42 @@ export const prepareIncoming = (guest: GuestModel): void => {
   guest.arrived.clear();
   guest.loaded = null;
   guest.incoming = true;
+  guest.missing.clear();
+  guest.touched.clear();
+  guest.listening = false;
+};
+
+/** Postcopy, before the guest runs: these pages are thrown away, and will be waited for. */
+export const expectPages = (guest: GuestModel, pages: ReadonlyArray<number>, keepOld: boolean): void => {
+  if (guest.destinationRuns) throw new Violation("pages of a running guest are thrown away");
+  guest.listening = true;
+  for (const page of pages) {
+    if (keepOld && guest.destination[page] !== 0) continue;
+    guest.destination[page] = 0;
+    guest.missing.add(page);
+  }
+};
+
+/** As the kernel does it: a page that is there already stays as it is. */
+export const placePage = (guest: GuestModel, page: number, value: number): void => {
+  if (!guest.missing.delete(page)) return;
+  guest.touched.delete(page);
+  guest.destination[page] = value;
+  // Before the commit the source may have taken the guest back, and the copy here never runs; should it, its start finds the page.
+  if (guest.destinationRuns && guest.source[page] !== value)
+    throw new Violation(`page ${page} came as ${value}, and is ${guest.source[page]} at the source`);
+};
+
+/** The guest at the destination goes to a page: it writes it, or waits for it. True when it waits. */
+export const touch = (guest: GuestModel, page: number): boolean => {
+  if (guest.missing.has(page)) {
+    guest.touched.add(page);
+    return true;
+  }
+  if (!guest.own.has(page) && guest.destination[page] !== guest.source[page])
+    throw new Violation(`the guest finds ${guest.destination[page]} in page ${page}, and left ${guest.source[page]}`);
+  guest.own.add(page);
+  return false;
 };
 
 export class Violation extends Error {}
@@ -86,12 +135,14 @@ export class Violation extends Error {}
 export const checkAlways = (guest: GuestModel): void => {
   if (guest.sourceRuns && guest.destinationRuns) throw new Violation("two guests run");
   if (guest.starts > 1) throw new Violation("the guest was started twice at the destination");
+  if (guest.sourceDiscarded && guest.missing.size > 0 && guest.destinationRuns)
+    throw new Violation(`the source's copy is gone, and ${guest.missing.size} pages are missing at the destination`);
   if (guest.sourceRuns && guest.sourceDiscarded) throw new Violation("a guest runs that was discarded");
 };
 
 /** What must hold when the guest starts at the destination. */
 export const checkStart = (guest: GuestModel): void => {
-  const wrong = guest.source.findIndex((value, page) => guest.destination[page] !== value);
+  const wrong = guest.source.findIndex((value, page) => guest.destination[page] !== value && !guest.missing.has(page));
   if (wrong >= 0) {
     throw new Violation(
       `page ${wrong} is ${guest.destination[wrong]} at the destination, ${guest.source[wrong]} at the source`,

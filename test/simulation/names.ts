@@ -9,4 +9,6 @@ export const LOADER = "loader";
 export const PAGE_BYTES = 4096;
 /** Pages of the guest: several items a round, so that items of one round take different ways. */
 export const PAGES = 400;
+/** Where the loader hears which pages are missing. */
+export const MISSING_ANSWER = "test.missing";
 export const MIGRATION = "00000000000000aa";

@@ -45,7 +45,15 @@ export const MOMENTS = [
   "destination Closing",
   "destination Running",
 ] as const;
-export type Moment = (typeof MOMENTS)[number];
+/** Those that only a postcopy goes through. */
+export const POSTCOPY_MOMENTS = [
+  ...MOMENTS,
+  "source Serving",
+  "destination Expecting",
+  "destination Paging",
+  "coordinator Postcopy",
+] as const;
+export type Moment = (typeof POSTCOPY_MOMENTS)[number];
 
 /** Phases that pass within a millisecond or two are struck by what comes at once; a long one is struck somewhere in it, ms. */
 const AFTER_MS_MAX = 30;
@@ -69,7 +77,8 @@ export const release = (scene: Scene, strikes: Strikes, faults: ReadonlyArray<Fa
   const count = Math.floor(network.random() * (FAULTS_MAX + 1));
   for (let n = 0; n < count; n++) {
     const fault = faults[Math.floor(network.random() * faults.length)]!;
-    const moment = MOMENTS[Math.floor(network.random() * MOMENTS.length)]!;
+    const moments = scene.postcopy ? POSTCOPY_MOMENTS : MOMENTS;
+    const moment = moments[Math.floor(network.random() * moments.length)]!;
     const actor = drawActor(network);
     const afterMs = network.random() ** 2 * AFTER_MS_MAX;
     const forMs = between(network, 50, network.random() < LONG_RATE ? LONG_MS : SHORT_MS);
@@ -124,8 +133,8 @@ const strike = (scene: Scene, fault: Fault, actor: string, forMs: number): void 
       for (const each of [SENDER, LOADER, ...COORDINATORS, ...WORKERS]) network.disconnect(each, forMs);
       return;
     case "guest ends":
-      // Once it is discarded it has another life, at the destination.
-      if (guest.sourceDiscarded || guest.destinationRuns) return;
+      // Once it is discarded it has another life, at the destination. In a postcopy the process that is killed holds what is missing there.
+      if (guest.sourceDiscarded || (guest.destinationRuns && !guest.listening)) return;
       endSource(guest);
       return scene.sourceEnded();
     case "incoming guest ends":

@@ -4,7 +4,7 @@ import { isEnded, OWNERSHIP_BUCKET, type OwnershipRecord } from "@godwit/protoco
 import type { Breakage } from "./breakage.ts";
 import { bootCoordinator, isAsked, savedTruth } from "./coordinator-actor.ts";
 import { bootDestination } from "./destination-actor.ts";
-import { checkAlways, makeGuest, Violation, write } from "./guest-model.ts";
+import { checkAlways, makeGuest, touch, Violation, write } from "./guest-model.ts";
 import { COORDINATORS, GUEST, LOADER, PAGES, SENDER, WORKERS } from "./names.ts";
 import { type Fault, release, type Strikes } from "./nemesis.ts";
 import { between } from "./random-times.ts";
@@ -21,6 +21,8 @@ const SETTLE_MS = 200_000;
 /** In half of the runs pages are compared, and some of them change on their way. */
 const VERIFY_RATE = 0.5;
 const FLIP_RATE = 0.02;
+/** Seeds that this divides go to postcopy. */
+const POSTCOPY_EVERY = 4;
 
 export interface RunOptions {
   readonly broken?: ReadonlyArray<Breakage>;
@@ -28,6 +30,7 @@ export interface RunOptions {
   /** Only these, when given; otherwise all. */
   readonly faults?: ReadonlyArray<Fault>;
   readonly verify?: boolean;
+  readonly postcopy?: boolean;
   /** The guest writes all its pages as often as any. */
   readonly hotPages?: number;
   readonly strikes?: Strikes;
@@ -41,6 +44,8 @@ export interface Outcome {
   readonly terms: number;
   /** Pages that changed on their way. */
   readonly flips: number;
+  /** The guest ran at the destination before its memory was there. */
+  readonly wasPostcopy: boolean;
   readonly counters: SimNetwork["counters"];
 }
 
@@ -79,12 +84,14 @@ export const run = (seed: number, options: RunOptions = {}): Outcome => {
     guest: makeGuest(PAGES),
     broken: new Set(options.broken),
     verify: options.verify ?? verify,
+    postcopy: options.postcopy ?? seed % POSTCOPY_EVERY === 0,
     flipRate: (options.verify ?? verify) ? flips : 0,
     switchoverDeadlineMs: network.random() < 0.5 ? 3000 : 150,
     kept: null,
     flips: 0,
     sourceEnded: () => {},
     incomingEnded: () => {},
+    touched: () => {},
     saw: trace === undefined ? () => {} : tracePhases(network, trace),
   };
   release(scene, options.strikes ?? new Map(), options.faults);
@@ -136,15 +143,19 @@ const endingOf = (scene: Scene): string | null => {
 const settled = (scene: Scene): boolean => {
   const { guest } = scene;
   if (endingOf(scene) === null) return false;
+  if (guest.lost) return true;
   return guest.destinationRuns ? guest.sourceDiscarded : guest.sourceRuns || guest.sourceEnded;
 };
 
-/** The guest writes all the time: a hot set, and now and then anywhere. */
-const guestWrites = ({ network, guest }: Scene, hot: number): void => {
+/** The guest writes all the time: a hot set, and now and then anywhere. In a postcopy it goes on at the destination while pages are missing. */
+const guestWrites = (scene: Scene, hot: number): void => {
+  const { network, guest } = scene;
   const pause = between(network, 0.5, 10);
   const beat = (): void => {
-    write(guest, Math.floor(network.random() * (network.random() < 0.9 ? hot : PAGES)));
-    if (!guest.destinationRuns) network.after(network.random() * pause * 2, beat);
+    const page = Math.floor(network.random() * (network.random() < 0.9 ? hot : PAGES));
+    write(guest, page);
+    if (guest.destinationRuns && touch(guest, page)) scene.touched(page);
+    if (!guest.destinationRuns || guest.listening) network.after(network.random() * pause * 2, beat);
   };
   beat();
 };
@@ -152,12 +163,16 @@ const guestWrites = ({ network, guest }: Scene, hot: number): void => {
 const judge = (scene: Scene): Outcome => {
   const { guest, network } = scene;
   const state = recordOf(scene)?.state;
+  // The rest of the storm has not been looked at by a guest that waits no more.
+  if (guest.destinationRuns) for (let page = 0; page < PAGES; page++) touch(guest, page);
   const saved = savedTruth(scene);
   const ended = endingOf(scene);
   if (saved === null || ended === null) {
     throw new Violation(`the migration never ended (${saved?.info.status}, term ${saved?.term}, record ${state})`);
   }
-  if (!guest.sourceRuns && !guest.destinationRuns && !guest.sourceEnded)
+  if (ended === "completed" && guest.missing.size > 0)
+    throw new Violation(`completed, and ${guest.missing.size} pages are missing`);
+  if (!guest.sourceRuns && !guest.destinationRuns && !guest.sourceEnded && !guest.lost)
     throw new Violation(`${ended}, and no guest runs (record ${state})`);
   if (guest.destinationRuns !== (ended === "completed"))
     throw new Violation(`${ended}, and the guest runs at the ${guest.destinationRuns ? "destination" : "source"}`);
@@ -168,6 +183,7 @@ const judge = (scene: Scene): Outcome => {
     attempts: saved.attempt,
     terms: saved.term,
     flips: scene.flips,
+    wasPostcopy: saved.info["postcopy-requests"] !== undefined,
     counters: network.counters,
   };
 };

@@ -12,6 +12,7 @@ export interface KeptSession {
   readonly epoch: number;
   readonly term: number;
   readonly offer: Offer;
+  readonly capabilities: Readonly<Record<string, boolean>>;
   life: number;
   readonly words: Uint32Array;
 }
@@ -21,6 +22,8 @@ export interface Scene {
   readonly guest: GuestModel;
   readonly broken: ReadonlySet<Breakage>;
   readonly verify: boolean;
+  /** The migration goes to postcopy after its first round. */
+  readonly postcopy: boolean;
   readonly switchoverDeadlineMs: number;
   /** How often a page changes on its way, of all that are sent; seen only with verification. */
   readonly flipRate: number;
@@ -31,6 +34,8 @@ export interface Scene {
   /** What watches over each guest's process tells the actor beside it; set by that actor. */
   sourceEnded: () => void;
   incomingEnded: () => void;
+  /** The destination's guest waits for a page; set by the loader. */
+  touched: (page: number) => void;
   /** Told of each phase that a side of the migration is in, for whoever waits for it. */
   saw: (side: "source" | "destination" | "coordinator", phase: string) => void;
 }

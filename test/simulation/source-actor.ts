@@ -1,8 +1,8 @@
 /** A RAM sender on the simulated network: the real decisions, a model of the guest beneath. */
-import { PACKET_PAGES_MAX, type SourceCommand, subjects } from "@godwit/protocol";
+import { type OwnershipEntry, PACKET_PAGES_MAX, type SourceCommand, subjects } from "@godwit/protocol";
 import * as Source from "@godwit/ram-sender/decisions";
 import { resumeSource, SLICE_BYTES, SLICES, saveDeviceState } from "./guest-model.ts";
-import { GUEST, SENDER as NAME, NODE_A, PAGE_BYTES, WORKERS } from "./names.ts";
+import { GUEST, MISSING_ANSWER, SENDER as NAME, NODE_A, PAGE_BYTES, WORKERS } from "./names.ts";
 import { readOwnership, writeOwnership } from "./ownership-register.ts";
 import { between } from "./random-times.ts";
 import type { Scene } from "./scene.ts";
@@ -12,6 +12,7 @@ import type { Scene } from "./scene.ts";
 const WATCH_MS = 1;
 const RECOVERY_LOOKS = 6;
 const RECOVERY_LOOK_MS = 300;
+const SERVE_LOOK_MS = 1000;
 
 export const bootSource = (scene: Scene, incarnation: string): void => {
   const { network, guest, broken } = scene;
@@ -20,6 +21,7 @@ export const bootSource = (scene: Scene, incarnation: string): void => {
     incarnation,
     itemPagesMax: PACKET_PAGES_MAX,
     sources: new Map(),
+    saving: new Set(),
     recovering: new Set(),
   };
   const local = (delayMs: number, what: () => void, done: () => void): void => {
@@ -33,6 +35,16 @@ export const bootSource = (scene: Scene, incarnation: string): void => {
       if (entry === "Unknown") return recoverAfterStart(looks);
       const recovery = Source.recover(entry, NODE_A, `${incarnation}-recovery-${looks}-${network.now()}`);
       if (recovery._tag === "TakeBack") return takeBack(recovery);
+      // What is served is the guest's memory itself: nothing to do but to look again.
+      if (recovery._tag === "Serve") {
+        const again = (): void => {
+          network.timer(NAME, SERVE_LOOK_MS, () => recoverAfterStart(RECOVERY_LOOKS));
+        };
+        if (!guest.sourceEnded) return again();
+        const record = { ...recovery.record, op: `${incarnation}-lost-${network.now()}`, lost: "it has ended" };
+        const { revision } = recovery;
+        return writeOwnership(network, NAME, { record, revision, afterMs: 0 }, again);
+      }
       if (recovery._tag === "Discard" && !guest.sourceRuns && !guest.sourceDiscarded) return discard(recovery);
       if (looks > 1 && !guest.sourceRuns && !guest.sourceDiscarded) return recoverAfterStart(looks - 1);
       sender.recovering.delete(GUEST);
@@ -98,7 +110,7 @@ export const bootSource = (scene: Scene, incarnation: string): void => {
         return;
       case "ReadRecord":
         return readOwnership(network, NAME, effect.afterMs, (entry) =>
-          step(source, { _tag: "RecordRead", op: effect.op, entry }),
+          step(source, { _tag: "RecordRead", op: effect.op, entry: asBroken(entry) }),
         );
       case "WriteRecord":
         return writeOwnership(network, NAME, effect, (outcome) => {
@@ -128,10 +140,18 @@ export const bootSource = (scene: Scene, incarnation: string): void => {
     }
   };
 
+  /** A source that takes the commit for the end throws away what is nowhere else. */
+  const asBroken = (entry: OwnershipEntry | null | "Unknown"): OwnershipEntry | null | "Unknown" => {
+    if (!broken.has("a postcopy's source lets go at the commit")) return entry;
+    if (entry === null || entry === "Unknown" || entry.record.state !== "destination") return entry;
+    const { postcopy: _, ...record } = entry.record;
+    return { ...entry, record };
+  };
+
   const performLocal = (source: Source.Source, localStep: Source.LocalStep, round: number): void => {
     const took = between(network, 0.1, 3);
     const isGone = guest.sourceEnded && localStep !== "discard";
-    const isShaky = localStep !== "resume" && localStep !== "discard";
+    const isShaky = localStep !== "resume" && localStep !== "serve" && localStep !== "discard";
     const fails = (network.random() < network.faults.dropRate / 10 && isShaky) || isGone;
     if (fails) {
       const failure = { code: "guest-failed", actor: "ram-sender", step: localStep, reason: "simulated" } as const;
@@ -208,6 +228,12 @@ export const bootSource = (scene: Scene, incarnation: string): void => {
           () => resumeSource(guest),
           () => step(source, { _tag: "Resumed" }),
         );
+      case "serve":
+        return local(
+          took,
+          () => {},
+          () => step(source, { _tag: "Served" }),
+        );
       case "discard":
         return local(
           took,
@@ -246,7 +272,7 @@ export const bootSource = (scene: Scene, incarnation: string): void => {
       const report = payload as { phase: string; epoch: number; incarnation: string; life: number; failure?: never };
       const { epoch, incarnation, life } = report;
       if (report.phase === "ready" && life > 0) step(source, { _tag: "DestinationResumed", epoch, incarnation, life });
-      if (report.phase === "running")
+      if (report.phase === "running" || report.phase === "postcopy")
         step(source, { _tag: "DestinationRunning", epoch: report.epoch, incarnation: report.incarnation });
       if (report.phase === "failed") {
         step(source, {
@@ -258,6 +284,13 @@ export const bootSource = (scene: Scene, incarnation: string): void => {
       }
     });
   };
+  network.subscribe(NAME, subjects.missingPages(NODE_A), (payload) => {
+    const { migration, epoch } = payload as { migration: string; epoch: number };
+    const source = sender.sources.get(migration);
+    if (source?.epoch !== epoch || source.missing === null) return;
+    const bitmaps = source.missing.map(({ words, pageCount }) => ({ words: words.slice(), pageCount }));
+    network.send(NAME, MISSING_ANSWER, { epoch, bitmaps });
+  });
   network.subscribe(NAME, "supervisor.worker", (payload) => {
     const event = payload as { worker: string; up: boolean };
     for (const source of sender.sources.values())

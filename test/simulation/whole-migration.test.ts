@@ -25,6 +25,7 @@ describe("a migration under faults", () => {
         10,
       );
     expect(tally.flips).toBeGreaterThan(0);
+    expect(tally.postcopies).toBeGreaterThan(SEEDS / 8);
     expect(tally.attempts["2"]).toBeGreaterThan(0);
     expect(tally.terms["2"]).toBeGreaterThan(0);
     expect(tally.endings["completed"] ?? 0).toBeGreaterThan(SEEDS / 2);
@@ -49,6 +50,8 @@ const SITUATIONS: Partial<Record<Breakage, RunOptions>> = {
   "a restarted loader goes on with memory that is gone": { faults: ["host crash"], verify: false },
   "resume by a timer": { faults: ["register out of reach", "sleep"], verify: false },
   "no verification": { verify: true },
+  "old pages are kept in a postcopy": { postcopy: true },
+  "a postcopy's source lets go at the commit": { postcopy: true },
 };
 
 describe("the invariants notice a migration that", () => {

@@ -1,6 +1,6 @@
 /** A multifd worker on the simulated network: stateless, slow now and then, and it reads memory when it gets to it, not when it was asked. */
-import { subjects } from "@godwit/protocol";
-import type { Work } from "@godwit/ram-sender/decisions";
+import type { Ledger } from "@godwit/multifd";
+import { POSTCOPY_ROUND, subjects, URGENT_ITEM_FIRST } from "@godwit/protocol";
 import { SLICE_BYTES } from "./guest-model.ts";
 import { NODE_A } from "./names.ts";
 import { between } from "./random-times.ts";
@@ -11,12 +11,16 @@ export interface SimItem {
   readonly epoch: number;
   readonly round: number;
   readonly item: number;
-  readonly work: Work;
+  readonly work: Ledger.Work;
   readonly channel: number;
   readonly channelEpoch: number;
   /** The file that a slice is read from: a later save makes a new one. */
   readonly saved: Uint32Array | null;
 }
+/** Bytes that nobody has any more: the guest's process is gone. */
+const isGone = ({ guest }: Scene, { round }: SimItem): boolean =>
+  round === POSTCOPY_ROUND && (guest.sourceDiscarded || guest.sourceEnded);
+
 export interface SimPacket extends SimItem {
   /** Values of the pages of `work`, in order; of a slice, its one. */
   readonly values: Uint32Array;
@@ -32,23 +36,31 @@ export const bootWorker = (scene: Scene, name: string): void => {
   network.subscribe(name, subjects.work(NODE_A, name), (payload) => {
     const item = payload as SimItem;
     network.timer(name, between(network, 0.1, 2), () => {
+      if (isGone(scene, item)) return;
       const packet: SimPacket = { ...item, values: read(scene, item) };
       // Stopped between reading and sending, a worker wakes up with old bytes in its hands (R7).
       network.timer(name, between(network, 0, network.random() < PREEMPTED_RATE ? PREEMPTED_MS : 1), () =>
-        network.send(name, subjects.channel(item.migration, item.channel), packet),
+        network.send(
+          name,
+          isUrgent(item) ? subjects.urgent(item.migration) : subjects.channel(item.migration, item.channel),
+          packet,
+        ),
       );
     });
   });
 };
 
-const read = (scene: Scene, { work, saved }: SimItem): Uint32Array => {
+const isUrgent = ({ round, item }: SimItem): boolean => round === POSTCOPY_ROUND && item >= URGENT_ITEM_FIRST;
+
+const read = (scene: Scene, { work, saved, round }: SimItem): Uint32Array => {
   const { guest, network } = scene;
   if (work.kind === "slice") return Uint32Array.of(saved?.[work.offset / SLICE_BYTES] ?? 0);
   const values: number[] = [];
   for (let r = 0; r < work.runs.length; r += 2) {
     for (let page = work.runs[r]!; page < work.runs[r]! + work.runs[r + 1]!; page++) values.push(guest.source[page]!);
   }
-  if (work.kind === "pages" && scene.flipRate > 0 && network.random() < scene.flipRate) {
+  // On its way a page is under its packet's checksum; in a postcopy nothing else lies between.
+  if (work.kind === "pages" && round !== POSTCOPY_ROUND && scene.flipRate > 0 && network.random() < scene.flipRate) {
     scene.flips++;
     values[Math.floor(network.random() * values.length)]! ^= FLIPPED;
     network.trace("flip", "memory", "a page changes between source and destination");

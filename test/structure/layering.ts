@@ -3,7 +3,18 @@ import { importsOf, packageOf } from "./source-text.ts";
 import { isTest, type Package, type SourceFile, type Violation } from "./source-tree.ts";
 
 /** Lowest first; a lib imports only libs that stand before it. */
-export const LIB_ORDER = ["host", "protocol", "fabric", "memory", "guest", "telemetry", "actor"];
+export const LIB_ORDER = [
+  "host",
+  "protocol",
+  "fabric",
+  "memory",
+  "multifd",
+  "checkpoint",
+  "vfio",
+  "guest",
+  "telemetry",
+  "actor",
+];
 
 /** The pinned programs of the set-up, which libs may use: what finds nats-server must be one piece of code. */
 const SHARED_FOLDER = "scripts";

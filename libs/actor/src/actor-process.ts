@@ -2,7 +2,7 @@ import { constants } from "node:os";
 import { inspect } from "node:util";
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime";
 import { type Fabric, NatsFabric } from "@godwit/fabric";
-import { signalOnParentDeath } from "@godwit/host";
+import { errnoOf, signalOnParentDeath } from "@godwit/host";
 import { GodwitError } from "@godwit/protocol";
 import * as Telemetry from "@godwit/telemetry";
 import * as Cause from "effect/Cause";
@@ -52,16 +52,27 @@ export const runActor = (role: string, id: string, program: ActorProgram): void 
   NodeRuntime.runMain(main as Effect.Effect<void, unknown>, { disableErrorReporting: true });
 };
 
-/** Turns any failure of an actor's own machinery into one that can be reported. */
+/** Turns any failure of an actor's own machinery into one that can be reported; that a file system is full is for its operator to mend. */
 export const asGodwitError =
   (actor: string, step: string) =>
   (cause: unknown): GodwitError =>
     cause instanceof GodwitError
       ? cause
       : new GodwitError({
-          code: "internal",
+          code: errnoOf(cause) === "ENOSPC" ? "no-space" : "internal",
           actor,
           step,
           // `String` throws for an object without a prototype, which a failure may hold as well.
           reason: cause instanceof Error ? cause.message : typeof cause === "string" ? cause : inspect(cause),
         });
+
+/** A step that somebody waits for: what it throws is its failure, and answered like any other. One that is interrupted answers nobody. */
+export const answering =
+  (actor: string, step: string) =>
+  <A>(work: Effect.Effect<A, GodwitError>): Effect.Effect<A, GodwitError> =>
+    Effect.catchDefect(work, (defect) =>
+      Effect.andThen(
+        Effect.logError(`${step} broke`, Cause.die(defect)),
+        Effect.fail(asGodwitError(actor, step)(defect)),
+      ),
+    );

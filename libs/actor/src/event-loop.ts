@@ -1,3 +1,5 @@
+import * as Effect from "effect/Effect";
+
 /**
  * Feeds a state machine one event at a time. An event that comes while another is being handled waits for its end, so a step
  * never sees a half-made state; nothing else is queued, and a burst of a million acknowledgements costs a loop, not fibers.
@@ -56,3 +58,9 @@ export const makeAlarm = (ring: () => void): Alarm => {
     stop,
   };
 };
+
+/** Lets everything else that is due in this process come first: other messages, heartbeats, timers. */
+export const nextTurn = Effect.callback<void>((resume) => {
+  const handle = setImmediate(() => resume(Effect.void));
+  return Effect.sync(() => clearImmediate(handle));
+});

@@ -1,6 +1,15 @@
-export { type ActorProgram, asGodwitError, GODWIT_VERSION, runActor } from "./actor-process.ts";
+export { type ActorProgram, answering, asGodwitError, GODWIT_VERSION, runActor } from "./actor-process.ts";
 export { type Endings, makeEndings } from "./endings.ts";
-export { type Alarm, makeAlarm, makeEventLoop } from "./event-loop.ts";
+export { type Alarm, makeAlarm, makeEventLoop, nextTurn } from "./event-loop.ts";
 export { holdHost } from "./host-lock.ts";
 export { askRecord, type OwnershipRegister, openOwnershipRegister } from "./ownership-register.ts";
-export { DEFAULT_NATS, defaultRuntimeDirectory, randomId, readSettings, type Settings } from "./settings.ts";
+export { announceReady } from "./ready.ts";
+export {
+  DEFAULT_NATS,
+  defaultCheckpointDirectory,
+  defaultRuntimeDirectory,
+  randomId,
+  readSettings,
+  type Settings,
+} from "./settings.ts";
+export { type WorkerNews, watchWorkers } from "./worker-watch.ts";

@@ -21,6 +21,7 @@ describe("an actor's settings", () => {
       GODWIT_NODE: "host-7",
       GODWIT_RUNTIME_DIR: "/run/godwit",
       GODWIT_GUEST_DIR: "/dev/shm/guests",
+      GODWIT_CHECKPOINT_DIR: "/backup",
       GODWIT_INCARNATION: "0123456789abcdef",
     };
     expect(read(env)).toEqual({
@@ -29,6 +30,7 @@ describe("an actor's settings", () => {
       node: env.GODWIT_NODE,
       runtimeDirectory: env.GODWIT_RUNTIME_DIR,
       guestDirectory: env.GODWIT_GUEST_DIR,
+      checkpointDirectory: env.GODWIT_CHECKPOINT_DIR,
       incarnation: env.GODWIT_INCARNATION,
     });
   });

@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { tmpdir } from "node:os";
+import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { GodwitError, Incarnation, isSafeName } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
@@ -17,6 +17,8 @@ export interface Settings {
   readonly runtimeDirectory: string;
   /** GODWIT_GUEST_DIR: RAM files of builtin guests; a tmpfs with room for them. */
   readonly guestDirectory: string;
+  /** GODWIT_CHECKPOINT_DIR: the only folder in which checkpoints are written and read. */
+  readonly checkpointDirectory: string;
   /** GODWIT_INCARNATION: drawn by the supervisor, so that it can name this very life when it has ended; else drawn here. */
   readonly incarnation: Incarnation;
 }
@@ -29,6 +31,10 @@ export const randomId = (): string => randomBytes(8).toString("hex");
 /** Where a node keeps its files unless told otherwise: the user's runtime directory, which is private and in memory. */
 export const defaultRuntimeDirectory = (node: string): string =>
   join(process.env["XDG_RUNTIME_DIR"] ?? join(tmpdir(), `godwit-${process.getuid?.() ?? 0}`), "godwit", node);
+
+/** Where checkpoints lie unless told otherwise: the user's folder of what programs keep, on disk. */
+export const defaultCheckpointDirectory = (): string =>
+  join(process.env["XDG_STATE_HOME"] ?? join(homedir(), ".local", "state"), "godwit", "checkpoints");
 
 /** Fails with `invalid-parameter` when the node's name could not stand in a subject. */
 export const readSettings = (role: string, env: NodeJS.ProcessEnv): Effect.Effect<Settings, GodwitError> =>
@@ -47,6 +53,7 @@ export const readSettings = (role: string, env: NodeJS.ProcessEnv): Effect.Effec
       node,
       runtimeDirectory: env["GODWIT_RUNTIME_DIR"] ?? defaultRuntimeDirectory(node),
       guestDirectory: env["GODWIT_GUEST_DIR"] ?? `/dev/shm/godwit-${process.getuid?.() ?? 0}/${node}`,
+      checkpointDirectory: env["GODWIT_CHECKPOINT_DIR"] ?? defaultCheckpointDirectory(),
       incarnation,
     });
   });

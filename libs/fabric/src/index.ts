@@ -10,6 +10,7 @@ export {
 } from "./nats/bucket-setup.ts";
 export { CONNECT_TIMEOUT_MS, type NatsOptions } from "./nats/connection.ts";
 export { NatsFabric } from "./nats/nats-fabric.ts";
+export { type ObjectStore, openObjectStore, type StoredObject, setUpObjectStore } from "./nats/object-store.ts";
 export { isSupportedVersion, NATS_VERSION_MIN } from "./nats/version.ts";
 export { letGo } from "./own-memory.ts";
 export { isToken, matchesSubject } from "./subject.ts";

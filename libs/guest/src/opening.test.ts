@@ -44,6 +44,7 @@ const makeNode = Effect.gen(function* () {
     name: "vm1",
     driver: "builtin" as const,
     epoch: 2,
+    devices: [],
     blocks: [{ name: "ram0", lengthBytes: MEMORY_BYTES, hostPageBytes: 4096, path: "", fileOffset: 0 }],
   };
   const receive = Effect.map(openDestination(registry, offer, guestDirectory), (opened) => {

@@ -1,12 +1,14 @@
 /** The guests of one node: a JSON file for each in `<runtime directory>/guests/`, written whole, so that a reader never sees half of one. */
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { isSafeName } from "@godwit/protocol";
+import { DEVICES_MAX, isSafeName } from "@godwit/protocol";
+import { DeviceSpec } from "@godwit/vfio";
 import * as Schema from "effect/Schema";
-import type { GuestSpec } from "./guest.ts";
+import type { GuestSpec, Moving } from "./guest.ts";
 
-const moving = Schema.optionalKey(Schema.Literals(["arriving", "leaving"]));
+const moving = Schema.optionalKey(Schema.Literals(["arriving", "leaving", "saving"]));
 const epoch = Schema.optionalKey(Schema.Natural);
+const devices = Schema.optionalKey(Schema.Array(DeviceSpec).check(Schema.isMaxLength(DEVICES_MAX)));
 const Spec = Schema.Union([
   Schema.Struct({
     driver: Schema.Literal("builtin"),
@@ -15,6 +17,7 @@ const Spec = Schema.Union([
     pid: Schema.Int,
     moving,
     epoch,
+    devices,
   }),
   Schema.Struct({
     driver: Schema.Literal("qemu"),
@@ -23,6 +26,7 @@ const Spec = Schema.Union([
     launch: Schema.optionalKey(Schema.Array(Schema.String)),
     moving,
     epoch,
+    devices,
   }),
 ]);
 const decode = Schema.decodeUnknownSync(Schema.fromJsonString(Spec));
@@ -33,7 +37,7 @@ export interface Registry {
   readonly put: (spec: GuestSpec) => void;
   readonly remove: (name: string) => void;
   /** Notes that a migration has the guest in hand. Nothing happens to a guest that is not there. */
-  readonly mark: (name: string, moving: "arriving" | "leaving") => void;
+  readonly mark: (name: string, moving: Moving) => void;
   /** Takes that note away: the guest was handed over, waits anew, or goes on. Nothing happens to a guest that is not there. */
   readonly settle: (name: string) => void;
 }

@@ -1,13 +1,15 @@
 import { closeSync, unlinkSync } from "node:fs";
 import { release } from "node:os";
 import { join } from "node:path";
+import { punchHole } from "./file-hole.ts";
 import { errnoOf, HostError } from "./host-error.ts";
 import { type Mapping, mapFile } from "./mapping.ts";
+import { copyPages, registerMissing, zeroPages } from "./missing-faults.ts";
 import { kernelPageBytes, PAGE_BYTES } from "./page.ts";
 import { makeWrittenPageScanner, openPagemap, PAGEMAP_HIGH, readPagemap } from "./pagemap.ts";
 import { createRamFile, freeBytes } from "./ram-file.ts";
 import { clearSoftDirty } from "./soft-dirty.ts";
-import { armOwnMemory, type UserfaultfdMode } from "./userfaultfd.ts";
+import { armOwnMemory, openUserfaultfd, type UserfaultfdMode } from "./userfaultfd.ts";
 
 /** Whether something works here, found out by doing it; `reason` says what stood in the way. */
 export type Ability = { readonly _tag: "Works" } | { readonly _tag: "Missing"; readonly reason: string };
@@ -25,6 +27,8 @@ export interface HostAbilities {
   readonly sharedMemoryFreeBytes: number;
   /** userfaultfd with asynchronous write protection of shared memory, and a scan that sees a write and no other. */
   readonly userfaultfd: Ability & { readonly mode: UserfaultfdMode | null };
+  /** userfaultfd of missing pages of shared memory: a guest that runs before its memory is there. */
+  readonly missingFaults: Ability;
   /** Reading soft-dirty bits of shared memory after clearing them. */
   readonly softDirty: Ability;
   /** What the same host would offer to root on top; empty for root. */
@@ -42,6 +46,7 @@ export const probeHost = (): HostAbilities => {
     kernelPageBytes: kernelPageBytes(),
     sharedMemoryFreeBytes: freeBytes(SHARED_MEMORY_DIRECTORY),
     userfaultfd,
+    missingFaults: probeMissingFaults(),
     softDirty: probeSoftDirty(),
     rootWouldAdd: uid === 0 ? [] : whatRootAdds(userfaultfd.mode),
   };
@@ -74,6 +79,26 @@ export const probeUserfaultfd = (): HostAbilities["userfaultfd"] =>
     }
   });
 
+/** Empties two pages, places one by a copy and one as zeros, and looks at both. Nothing is touched before it is placed: this thread would wait for itself. */
+export const probeMissingFaults = (): Ability =>
+  withTrialPages((pages, fd) => {
+    try {
+      const userfaultfd = openUserfaultfd({ features: 0n });
+      try {
+        punchHole(fd, 0, pages.lengthBytes);
+        registerMissing(userfaultfd.fd, pages, "missing");
+        const copied = copyPages(userfaultfd.fd, pages.address, new Uint8Array(PAGE_BYTES).fill(3));
+        const zeroed = zeroPages(userfaultfd.fd, pages.address + BigInt(PAGE_BYTES), 1);
+        const exact = copied === 1 && zeroed === 1 && pages.bytes[0] === 3 && pages.bytes[PAGE_BYTES] === 0;
+        return exact ? WORKS : missing("pages that were placed are not what was placed");
+      } finally {
+        userfaultfd.close();
+      }
+    } catch (error) {
+      return missing(explain(error));
+    }
+  });
+
 /** Clears the bits, writes one of two pages, and looks whether exactly that one carries the bit: a kernel without the feature takes the order and ignores it. */
 export const probeSoftDirty = (): Ability =>
   withTrialPages((pages) => {
@@ -98,7 +123,7 @@ export const probeSoftDirty = (): Ability =>
 const TRIAL_PAGES = 2;
 
 /** Two pages of shared memory that hold something, since an untouched page is a case of its own. */
-const withTrialPages = <A>(trial: (pages: Mapping) => A): A => {
+const withTrialPages = <A>(trial: (pages: Mapping, fd: number) => A): A => {
   const path = join(SHARED_MEMORY_DIRECTORY, `godwit-trial-${process.pid}-${Math.random().toString(36).slice(2)}`);
   const lengthBytes = TRIAL_PAGES * PAGE_BYTES;
   const fd = createRamFile(path, lengthBytes);
@@ -107,7 +132,7 @@ const withTrialPages = <A>(trial: (pages: Mapping) => A): A => {
     const pages = mapFile(fd, { offsetBytes: 0, lengthBytes }, "writable");
     try {
       pages.bytes.fill(1);
-      return trial(pages);
+      return trial(pages, fd);
     } finally {
       pages.unmap();
     }

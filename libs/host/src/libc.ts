@@ -14,6 +14,8 @@ export const libc = {
   munmap: library.func("int munmap(void *address, size_t length)"),
   fallocate: library.func("int fallocate(int fd, int mode, int64_t offset, int64_t length)"),
   lseek: library.func("int64_t lseek(int fd, int64_t offset, int whence)"),
+  read: library.func("int64_t read(int fd, void *buffer, size_t length)"),
+  poll: library.func("int poll(void *descriptors, unsigned long count, int timeout)"),
   flock: library.func("int flock(int fd, int operation)"),
   ioctl: library.func("int ioctl(int fd, unsigned long request, void *argument)"),
   syscall: library.func("long syscall(long number, long a, long b, long c)"),

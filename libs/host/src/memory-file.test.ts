@@ -4,6 +4,7 @@ import {
   ftruncateSync,
   mkdtempSync,
   openSync,
+  readFileSync,
   readSync,
   rmSync,
   statSync,
@@ -15,6 +16,7 @@ import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { nextData, nextHole, punchHole } from "./file-hole.ts";
 import { tryLockFile } from "./file-lock.ts";
+import { allocateFile } from "./file-space.ts";
 import { HostError } from "./host-error.ts";
 import { viewOf } from "./libc.ts";
 import { mapFile } from "./mapping.ts";
@@ -38,6 +40,23 @@ const failure = (body: () => unknown): HostError => {
   }
   throw new Error("it did not fail");
 };
+
+describe("a file that is allocated", () => {
+  it("has its length, all its blocks, and zeros", () => {
+    const fd = openSync(path, "wx+");
+    allocateFile(fd, 3 * PAGE_BYTES + 1);
+    const { size, blocks } = statSync(path);
+    expect([size, blocks * 512]).toEqual([3 * PAGE_BYTES + 1, 4 * PAGE_BYTES]);
+    closeSync(fd);
+    expect(readFileSync(path).every((byte) => byte === 0)).toBe(true);
+  });
+
+  it("is refused with ENOSPC where it finds no room", () => {
+    const fd = openSync(path, "wx+");
+    expect(failure(() => allocateFile(fd, 2 ** 50, path))).toMatchObject({ errno: "ENOSPC", path });
+    closeSync(fd);
+  });
+});
 
 describe("a RAM file", () => {
   it("is created sparse, private and once", () => {

@@ -1,6 +1,8 @@
 import { closeSync, ftruncateSync, openSync, statfsSync, unlinkSync } from "node:fs";
 import { dirname } from "node:path";
 import { errnoOf, HostError } from "./host-error.ts";
+import { hostPageBytesOf } from "./host-pages.ts";
+import { PAGE_BYTES } from "./page.ts";
 
 /** Only the owner reads or writes guest memory. */
 const RAM_FILE_MODE = 0o600;
@@ -24,7 +26,8 @@ export const freeBytes = (path: string): number => {
 export const createRamFile = (path: string, lengthBytes: number): number => {
   const directory = dirname(path);
   const free = freeBytes(directory);
-  if (free < lengthBytes) {
+  // A hugetlbfs does not say what is free: mapping the file reserves its pages, or fails.
+  if (free < lengthBytes && hostPageBytesOf(directory) === PAGE_BYTES) {
     throw new HostError("create", "ENOSPC", {
       path,
       detail: `the file system of ${directory} has ${free} bytes free, the file needs ${lengthBytes}`,

@@ -4,6 +4,8 @@ import { checked, lastErrno, libc } from "./libc.ts";
 
 /** Feature bits of UFFDIO_API that godwit uses (include/uapi/linux/userfaultfd.h). */
 export const UFFD_FEATURES = {
+  /** A message about a fault names the thread that waits (Linux 4.14). */
+  THREAD_ID: 1n << 8n,
   /** Write protection also holds for pages that are not there yet (Linux 6.4). */
   WP_UNPOPULATED: 1n << 13n,
   /** A write to a protected page is noted and let through by the kernel itself: no event, no thread that waits (Linux 6.7). */
@@ -11,7 +13,14 @@ export const UFFD_FEATURES = {
 } as const;
 
 /** Requests of a userfaultfd, as the kernel's header computes them; the same on x86-64 and arm64. */
-export const UFFDIO = { API: 0xc018aa3f, REGISTER: 0xc020aa00 } as const;
+export const UFFDIO = {
+  API: 0xc018aa3f,
+  REGISTER: 0xc020aa00,
+  UNREGISTER: 0x8010aa01,
+  WAKE: 0x8010aa02,
+  COPY: 0xc028aa03,
+  ZEROPAGE: 0xc020aa04,
+} as const;
 
 /** How a userfaultfd could be opened: `user-mode-only` ones do not stop at faults that the kernel itself runs into. */
 export type UserfaultfdMode = "full" | "user-mode-only";
@@ -32,7 +41,8 @@ const UFFD_USER_MODE_ONLY = 1;
 /** _IO(0xAA, 0) of /dev/userfaultfd. */
 const USERFAULTFD_IOC_NEW = 0xaa00;
 const UFFD_API = 0xaan;
-const UFFDIO_REGISTER_MODE_WP = 2n;
+/** UFFDIO_REGISTER_MODE_*. */
+export const MODES = { MISSING: 1n, WRITE_PROTECT: 2n } as const;
 
 /**
  * Opens a userfaultfd for this process and agrees on `features`.
@@ -84,13 +94,17 @@ const openThroughDevice = (flags: number): number | null => {
 };
 
 /**
- * Registers a range of this process for write protection. Nothing is protected yet: with WP_ASYNC that is done by the first
- * scan. Fails with EBUSY when another userfaultfd has the range, with EINVAL when it is not mapped or of a kind that cannot.
+ * Registers a range of the process that opened the userfaultfd, in all of `modes`. Fails with EBUSY when another userfaultfd has the
+ * range, with EINVAL when it is not mapped or of a kind that cannot.
  */
-export const registerWriteProtect = (fd: number, address: bigint, lengthBytes: number): void => {
-  const request = new BigUint64Array([address, BigInt(lengthBytes), UFFDIO_REGISTER_MODE_WP, 0n]);
+export const registerRange = (fd: number, address: bigint, lengthBytes: number, modes: bigint): void => {
+  const request = new BigUint64Array([address, BigInt(lengthBytes), modes, 0n]);
   checked(libc.ioctl(fd, UFFDIO.REGISTER, request), "ioctl(UFFDIO_REGISTER)");
 };
+
+/** Registers a range for write protection. Nothing is protected yet: with WP_ASYNC that is done by the first scan. */
+export const registerWriteProtect = (fd: number, address: bigint, lengthBytes: number): void =>
+  registerRange(fd, address, lengthBytes, MODES.WRITE_PROTECT);
 
 /**
  * Prepares this process's own memory for being tracked from another process through /proc/PID/pagemap. To be called by
@@ -101,7 +115,9 @@ export const registerWriteProtect = (fd: number, address: bigint, lengthBytes: n
 export const armOwnMemory = (
   mappings: ReadonlyArray<{ readonly address: bigint; readonly lengthBytes: number }>,
 ): Userfaultfd => {
-  const userfaultfd = openUserfaultfd({ features: UFFD_FEATURES.WP_ASYNC | UFFD_FEATURES.WP_UNPOPULATED });
+  const userfaultfd = openUserfaultfd({
+    features: UFFD_FEATURES.WP_ASYNC | UFFD_FEATURES.WP_UNPOPULATED | UFFD_FEATURES.THREAD_ID,
+  });
   try {
     for (const { address, lengthBytes } of mappings) registerWriteProtect(userfaultfd.fd, address, lengthBytes);
     return userfaultfd;

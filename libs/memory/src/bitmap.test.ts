@@ -114,6 +114,25 @@ describe("a bitmap", () => {
     );
   });
 
+  it("widens to whole groups of pages, as one that knows only groups would have it", () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 300 }),
+        fc.array(fc.nat(299)),
+        fc.constantFrom(1, 3, 8, 512),
+        (pages, set, group) => {
+          const bitmap = Bitmap.make(pages);
+          const chosen = set.filter((page) => page < pages);
+          for (const page of chosen) Bitmap.setRange(bitmap, page, 1);
+          Bitmap.widen(bitmap, group);
+          const groups = new Set(chosen.map((page) => Math.floor(page / group)));
+          for (let page = 0; page < pages; page++)
+            expect(Bitmap.test(bitmap, page)).toBe(groups.has(Math.floor(page / group)));
+        },
+      ),
+    );
+  });
+
   it("keeps the bits beyond its last page clear", () => {
     const bitmap = Bitmap.make(33);
     Bitmap.setAll(bitmap);

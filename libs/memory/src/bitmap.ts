@@ -168,3 +168,32 @@ export const nextRun = (bitmap: Bitmap, from: number, maxPages: number): PageRun
   const end = Math.min(cut, nextClear(bitmap, first));
   return { first, count: end - first };
 };
+
+/** Sets, with each bit that is set, all bits of its group of `pages` pages. */
+export const widen = (bitmap: Bitmap, pages: number): void => {
+  if (pages === 1) return;
+  for (let run = nextRun(bitmap, 0, bitmap.pageCount); run !== null; ) {
+    const first = run.first - (run.first % pages);
+    const end = Math.min(bitmap.pageCount, Math.ceil((run.first + run.count) / pages) * pages);
+    setRange(bitmap, first, end - first);
+    run = nextRun(bitmap, end, bitmap.pageCount);
+  }
+};
+
+/** As bytes: page n is bit n % 8 of byte n / 8, in at least `length` bytes. Words are little-endian in memory on every host that Node runs a guest on. */
+export const toBytes = ({ words }: Bitmap, length: number): Uint8Array => {
+  const bytes = new Uint8Array(Math.max(length, words.byteLength));
+  bytes.set(new Uint8Array(words.buffer, words.byteOffset, words.byteLength));
+  return bytes;
+};
+
+/** The other way round; null when bits beyond `pageCount` are set, or bytes are missing. */
+export const fromBytes = (bytes: Uint8Array, pageCount: number): Bitmap | null => {
+  const bitmap = make(pageCount);
+  const needed = Math.ceil(pageCount / 8);
+  if (bytes.length < needed) return null;
+  for (let at = needed; at < bytes.length; at++) if (bytes[at] !== 0) return null;
+  if ((pageCount & 7) !== 0 && bytes[needed - 1]! >>> (pageCount & 7) !== 0) return null;
+  new Uint8Array(bitmap.words.buffer).set(bytes.subarray(0, needed));
+  return bitmap;
+};

@@ -4,6 +4,7 @@ export * from "./dirty-tracker.ts";
 export * from "./errors.ts";
 export * from "./file-digest.ts";
 export * from "./kernel/digest.ts";
+export * from "./kernel/stretches.ts";
 export * from "./kernel/zero-page.ts";
 export * from "./memory-export.ts";
 export * from "./ram-block.ts";

@@ -3,17 +3,48 @@
  * file behind a block, `<epoch>-device` the saved device state. A work item names only numbers, so a forged one cannot point a
  * worker at any other file of the host.
  */
-import { mkdirSync, rmSync, symlinkSync } from "node:fs";
+import { existsSync, mkdirSync, rmSync, statSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
-import type { RamBlock } from "./ram-block.ts";
+import { PAGE_BYTES, type RamBlock } from "./ram-block.ts";
 
-const directoryOf = (runtimeDirectory: string, migration: string): string => join(runtimeDirectory, "ram", migration);
+/** Whose exports: of what leaves the host's guests (the RAM sender's), or of what a restore fills (the loader's). Each clears its own when it starts. */
+export type ExportFolder = "ram" | "fill";
 
-export const blockExport = (runtimeDirectory: string, migration: string, epoch: number, block: number): string =>
-  join(directoryOf(runtimeDirectory, migration), `${epoch}-${block}`);
+const directoryOf = (runtimeDirectory: string, migration: string, folder: ExportFolder = "ram"): string =>
+  join(runtimeDirectory, folder, migration);
+
+export const blockExport = (
+  runtimeDirectory: string,
+  migration: string,
+  epoch: number,
+  block: number,
+  folder: ExportFolder = "ram",
+): string => join(directoryOf(runtimeDirectory, migration, folder), `${epoch}-${block}`);
 
 export const deviceStateExport = (runtimeDirectory: string, migration: string, epoch: number): string =>
   join(directoryOf(runtimeDirectory, migration), `${epoch}-device`);
+
+/** The checkpoint that a save writes, or a restore reads. */
+export const checkpointExport = (runtimeDirectory: string, id: string, folder: ExportFolder): string =>
+  join(directoryOf(runtimeDirectory, id, folder), "checkpoint");
+
+/** The gate of a round of a save or restore: workers copy pages only while they are within it. */
+export const gateExport = (runtimeDirectory: string, id: string, round: number, folder: ExportFolder): string =>
+  join(directoryOf(runtimeDirectory, id, folder), `gate-${round}`);
+
+/** A stream of a VFIO device's state, as far as it was read; the VFIO agent makes it. */
+export const deviceStreamExport = (
+  runtimeDirectory: string,
+  migration: string,
+  epoch: number,
+  stream: number,
+): string => join(runtimeDirectory, "vfio", migration, `${epoch}-${stream}`);
+
+/** An exported block as far as a worker knows it: from its offset to the end of its file. What lies beyond cannot be reached. */
+export const exportedBlock = (path: string, fileOffset: number): RamBlock => {
+  const lengthBytes = Math.max(0, Math.floor((statSync(path).size - fileOffset) / PAGE_BYTES) * PAGE_BYTES);
+  return { name: path, lengthBytes, hostPageBytes: PAGE_BYTES, path, fileOffset };
+};
 
 /** Makes the links of one attempt. Throws what the file system throws. */
 export const exportBlocks = (
@@ -21,21 +52,32 @@ export const exportBlocks = (
   migration: string,
   epoch: number,
   blocks: ReadonlyArray<RamBlock>,
+  folder: ExportFolder = "ram",
 ): void => {
-  mkdirSync(directoryOf(runtimeDirectory, migration), { recursive: true, mode: 0o700 });
+  mkdirSync(directoryOf(runtimeDirectory, migration, folder), { recursive: true, mode: 0o700 });
   blocks.forEach((block, index) => {
-    const path = blockExport(runtimeDirectory, migration, epoch, index);
+    const path = blockExport(runtimeDirectory, migration, epoch, index, folder);
     rmSync(path, { force: true });
     symlinkSync(block.path, path);
   });
 };
 
-/** Removes the exports of all migrations: for a sender that starts, and has none. */
-export const withdrawAllExports = (runtimeDirectory: string): void => {
-  rmSync(join(runtimeDirectory, "ram"), { recursive: true, force: true });
+/** Whether an attempt's blocks are exported already. */
+export const isExported = (runtimeDirectory: string, migration: string, epoch: number): boolean =>
+  existsSync(blockExport(runtimeDirectory, migration, epoch, 0));
+
+/** Lets workers find a checkpoint. Throws what the file system throws. */
+export const exportCheckpoint = (runtimeDirectory: string, id: string, folder: ExportFolder, path: string): void => {
+  mkdirSync(directoryOf(runtimeDirectory, id, folder), { recursive: true, mode: 0o700 });
+  symlinkSync(path, checkpointExport(runtimeDirectory, id, folder));
+};
+
+/** Removes the exports of all migrations, or restores: for an actor that starts, and has none. */
+export const withdrawAllExports = (runtimeDirectory: string, folder: ExportFolder = "ram"): void => {
+  rmSync(join(runtimeDirectory, folder), { recursive: true, force: true });
 };
 
 /** Removes everything a migration exported, device state included. */
-export const withdrawExports = (runtimeDirectory: string, migration: string): void => {
-  rmSync(directoryOf(runtimeDirectory, migration), { recursive: true, force: true });
+export const withdrawExports = (runtimeDirectory: string, migration: string, folder: ExportFolder = "ram"): void => {
+  rmSync(directoryOf(runtimeDirectory, migration, folder), { recursive: true, force: true });
 };

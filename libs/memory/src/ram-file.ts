@@ -1,5 +1,5 @@
-import { closeSync, fstatSync, openSync, readSync, statfsSync, writeSync } from "node:fs";
-import { errnoOf, mapFile, nextData, nextHole, punchHole } from "@godwit/host";
+import { closeSync, fstatSync, openSync, readSync, writeSync } from "node:fs";
+import { errnoOf, hostPageBytesOf, mapFile, nextData, nextHole, punchHole } from "@godwit/host";
 import { RamFileError } from "./errors.ts";
 import { PAGE_BYTES, pageCount, type RamBlock } from "./ram-block.ts";
 
@@ -40,14 +40,13 @@ export interface RamWriter {
   readonly writePages: (firstPage: number, pages: number, source: Uint8Array, sourceOffset: number) => void;
   /** Makes pages read as zeros and frees their memory, where the file system can. Pages that are holes are left alone. */
   readonly zeroPages: (firstPage: number, pages: number) => void;
+  /** The same for pages of which it is known that most are no holes: nobody looks, which costs the more the more data lies behind them. */
+  readonly dropPages: (firstPage: number, pages: number) => void;
   readonly close: () => void;
 }
 
 /** Zeros written at once where holes cannot be punched: as much as one packet holds. */
 const ZEROS_BYTES = 512 * 1024;
-
-/** f_type of hugetlbfs (include/uapi/linux/magic.h). */
-const HUGETLBFS_MAGIC = 0x958458f6;
 
 /** Opens a block for reading. Throws RamFileError, with EOVERFLOW when the file ends before the block does. */
 export const openRamReader = (block: RamBlock): RamReader => {
@@ -109,7 +108,11 @@ export const openRamWriter = (block: RamBlock): RamWriter => {
       page = run.first + run.count;
     }
   };
-  return { block, writePages, zeroPages, close: store.close };
+  const dropPages = (firstPage: number, pages: number): void => {
+    checkRange(block, firstPage, pages);
+    punch(firstPage, pages);
+  };
+  return { block, writePages, zeroPages, dropPages, close: store.close };
 };
 
 /** How bytes get into a block's file; offsets in bytes, from the start of the block. */
@@ -121,7 +124,7 @@ interface Store {
 /** Takes the descriptor over: it is closed with the store, or at once when the store cannot be had. */
 const openStore = (block: RamBlock, fd: number): Store => {
   try {
-    const isHugetlbfs = attempt(block, "statfs", () => statfsSync(block.path).type === HUGETLBFS_MAGIC);
+    const isHugetlbfs = attempt(block, "statfs", () => hostPageBytesOf(block.path) > PAGE_BYTES);
     return isHugetlbfs ? mappedStore(block, fd) : fileStore(block, fd);
   } catch (error) {
     closeSync(fd);

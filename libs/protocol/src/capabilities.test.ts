@@ -76,7 +76,18 @@ describe("proposed capabilities", () => {
   });
 
   it.each(table.filter(([, c]) => c.supported).map(([name]) => name))("%s can be switched on", (name) => {
-    expect(proposeCapabilities({ [name]: true })).toMatchObject({ [name]: true });
+    const transport = name === "mapped-ram" ? "file" : "network";
+    const asked = Object.fromEntries(
+      [name, ...(table.find(([n]) => n === name)![1].requires ?? [])].map((n) => [n, true]),
+    );
+    expect(proposeCapabilities(asked, null, transport)).toMatchObject(asked);
+  });
+
+  it("have mapped-ram in a file, always and nowhere else", () => {
+    expect(proposeCapabilities({}, null, "file")).toMatchObject({ "mapped-ram": true });
+    expect(proposeCapabilities({ "mapped-ram": false }, null, "file")).toMatchObject({ code: "not-supported" });
+    const { reason } = refusal({ "mapped-ram": true });
+    expect(reason).toContain("Migration requires seekable transport (e.g. file)");
   });
 
   it.each(names)("%s can be switched off, or says why not", (name) => {

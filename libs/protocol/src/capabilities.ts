@@ -39,27 +39,29 @@ export const CAPABILITIES = {
   },
   "switchover-ack": {
     default: false,
-    supported: false,
+    supported: true,
     requires: ["return-path"],
     what: "wait until devices have loaded their initial data",
   },
   "postcopy-ram": {
     default: false,
-    supported: false,
+    supported: true,
+    requires: ["return-path"],
     conflicts: ["mapped-ram"],
-    what: "run at the destination with pages missing",
+    what: "allow `godwit start-postcopy` and postcopy-after-rounds: run at the destination with pages missing, and fetch those that the guest touches at once",
   },
   "postcopy-preempt": {
     default: false,
-    supported: false,
+    // A page that a vCPU waits for must never wait for pages that nobody needs yet; QEMU has it off for want of a channel.
+    supported: true,
     requires: ["postcopy-ram"],
-    what: "a channel of its own for requested pages",
+    what: "a channel of its own, with a worker of its own, for pages that the guest waits for",
   },
   "mapped-ram": {
     default: false,
-    supported: false,
+    supported: true,
     conflicts: ["xbzrle", "postcopy-ram"],
-    what: "each page at a fixed offset of a file",
+    what: "each page at a fixed offset of a file: `godwit save` has it on, and nothing else can",
   },
   "auto-converge": {
     default: false,
@@ -108,6 +110,8 @@ const defaultsOf = (driver: string | null): Capabilities =>
 export const proposeCapabilities = (
   asked: Readonly<Record<string, boolean>>,
   driver: string | null = null,
+  /** Where the pages go: only a file has places for them. */
+  transport: "network" | "file" = "network",
 ): Capabilities | Failure => {
   const refuse = (code: Failure["code"], reason: string): Failure => ({
     code,
@@ -117,7 +121,7 @@ export const proposeCapabilities = (
   });
   const unknown = Object.keys(asked).find((name) => !isName(name));
   if (unknown !== undefined) return refuse("unknown-capability", `Invalid capability '${unknown}'`);
-  const proposed: Capabilities = { ...defaultsOf(driver), ...asked };
+  const proposed: Capabilities = { ...defaultsOf(driver), "mapped-ram": transport === "file", ...asked };
   for (const [name, capability] of Object.entries(table)) {
     if (!proposed[name as CapabilityName]) continue;
     const missing = capability.requires?.find((other) => !proposed[other as CapabilityName]);
@@ -130,6 +134,16 @@ export const proposeCapabilities = (
   const missing = Object.entries(table).find(([name, c]) => proposed[name as CapabilityName] && !c.supported)?.[0];
   if (missing !== undefined)
     return refuse("not-supported", `Capability '${missing}' is not supported by this version of godwit`);
+  if (transport === "file" && !proposed["mapped-ram"])
+    return refuse(
+      "not-supported",
+      "Capability 'mapped-ram' cannot be switched off: a checkpoint has a place for each page",
+    );
+  if (transport === "network" && proposed["mapped-ram"])
+    return refuse(
+      "capability-conflict",
+      "Migration requires seekable transport (e.g. file) for capability 'mapped-ram'; use `godwit save`",
+    );
   if (!proposed.multifd || !proposed["return-path"]) {
     const name = proposed.multifd ? "return-path" : "multifd";
     return refuse("not-supported", `Capability '${name}' cannot be switched off: godwit has no other way to send`);

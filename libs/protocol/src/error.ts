@@ -40,8 +40,17 @@ export const REMEDIES = {
   "destination-lost": "look at the log of the destination loader; the guest keeps running at the source",
   "coordinator-lost": "start a coordinator (`godwit coordinator`), and ask for the migration again",
   "workers-lost": "start multifd workers on the source host (`godwit node` does)",
+  "memory-unreadable": "look at what the reason names, and at the log of the source's multifd workers",
   "bad-packet": "a packet broke the protocol; look for a stranger on the NATS subjects or a mix of versions",
   "device-state-failed": "look at the guest's own log, at the side that is named",
+  "vfio-agent-lost": "start the VFIO agent of the node named (`godwit node` does); the migration tries again by itself",
+  "device-failed": "look at the device and at its driver's log, at the side that is named",
+  "device-over-budget": "raise `downtime-limit`, or move the guest when the device is less busy",
+  "switchover-ack-missing":
+    "look at the named devices at the destination, raise the deadline, or switch `switchover-ack` off",
+  "bad-checkpoint": "do not restore from this file; save the guest anew, or choose another checkpoint",
+  "checkpoint-failed": "look at what the reason names: the file system of the checkpoint, or the node's log",
+  "no-such-checkpoint": "look at the id that `godwit save` or `godwit restore` printed",
   "switchover-deadline": "raise `switchover-deadline`, or look for what kept the switchover waiting",
   "migration-deadline": "raise `migration-deadline`, the bandwidth or `downtime-limit`",
   "pass-limit": "raise `max-passes`, the bandwidth or `downtime-limit`",
@@ -49,6 +58,8 @@ export const REMEDIES = {
   cancelled: "none needed: it was asked for",
   fenced: "none needed: a newer attempt or another actor holds the guest",
   "ownership-unknown": "wait until the ownership record can be reached; the guest stays stopped until then",
+  "postcopy-source-lost":
+    "the guest is lost, as it would be with its host: restore it from a checkpoint, or start it anew",
   "verification-failed": "do not trust the destination's copy; report this with both logs",
   internal: "report this with the log",
 } as const;

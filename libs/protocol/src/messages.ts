@@ -19,9 +19,20 @@
 import * as Schema from "effect/Schema";
 import { Epoch, Incarnation, MigrationId, Name } from "./ids.ts";
 import { BLOCK_BYTES_MAX, BLOCKS_MAX, PAGE_BYTES } from "./limits.ts";
-import { ChannelInfo, DowntimeParts, FailureSchema, MigrationInfo, RamInfo, VerifyInfo } from "./migration-info.ts";
+import {
+  ChannelInfo,
+  DowntimeParts,
+  FailureSchema,
+  MigrationInfo,
+  PostcopyInfo,
+  RamInfo,
+  SwitchoverAckInfo,
+  VerifyInfo,
+  VfioDeviceInfo,
+} from "./migration-info.ts";
 import { PACKET_VERSION } from "./packet.ts";
 import { Parameters } from "./parameters.ts";
+import { OfferedDevices } from "./vfio.ts";
 
 /** Of messages and packets together: two sides with different versions refuse each other (R9). */
 export const PROTOCOL_VERSION = PACKET_VERSION;
@@ -38,6 +49,8 @@ export const OfferedBlock = Schema.Struct({
     Schema.isMultipleOf(PAGE_BYTES),
   ),
   "page-size": Schema.Natural,
+  /** Where it begins in the source's file, for who asks the source's workers for its pages; absent: at 0. */
+  "file-offset": Schema.optionalKey(Schema.Natural),
 });
 /** What the source brings; the destination refuses with a list of what differs. */
 export const Offer = Schema.Struct({
@@ -47,6 +60,8 @@ export const Offer = Schema.Struct({
   hypervisor: Schema.String.check(Schema.isMaxLength(255)),
   running: Schema.Boolean,
   blocks: Schema.Array(OfferedBlock).check(Schema.isMaxLength(BLOCKS_MAX)),
+  /** Absent: no VFIO devices. */
+  devices: Schema.optionalKey(OfferedDevices),
 });
 export type Offer = typeof Offer.Type;
 export const OFFER_VERSION = PROTOCOL_VERSION;
@@ -67,7 +82,7 @@ export const SourceCommand = Schema.Union([
     ...command,
     epoch: Epoch,
     round: Schema.Natural,
-    verdict: Schema.Literals(["iterate", "switch-over"]),
+    verdict: Schema.Literals(["iterate", "switch-over", "start-postcopy"]),
   }),
   Schema.TaggedStruct("Continue", { ...command, epoch: Epoch }),
   Schema.TaggedStruct("Tune", {
@@ -94,6 +109,9 @@ export const DestinationCommand = Schema.Union([
     capabilities: CapabilitySet,
   }),
   Schema.TaggedStruct("Abandon", { ...command, epoch: Epoch, failure: FailureSchema }),
+  /** Postcopy: ask for no further pages; and ask again. The operator's word with the higher number holds. */
+  Schema.TaggedStruct("Pause", { ...command, epoch: Epoch, word: Schema.Natural }),
+  Schema.TaggedStruct("Recover", { ...command, epoch: Epoch, word: Schema.Natural }),
   Schema.TaggedStruct("Inspect", { ...command }),
   Schema.TaggedStruct("Conclude", { ...command, info: MigrationInfo }),
 ]);
@@ -108,6 +126,8 @@ export const SourcePhase = Schema.Literals([
   "stopping",
   "pre-switchover",
   "switching",
+  /** The guest runs at the destination, and this side keeps the pages that it has not fetched yet. */
+  "postcopy",
   "taking-back",
   "completed",
   "failed",
@@ -126,6 +146,10 @@ export const PassReport = Schema.Struct({
   "verify-bandwidth": Schema.Finite,
   "sync-ms": Schema.Finite,
   running: Schema.Boolean,
+  /** Bytes that VFIO devices still owe, at what rate their state went, bytes/s (0: not measured yet), and how long their arcs of a switchover take as measured before, ms; absent: none. */
+  devices: Schema.optionalKey(
+    Schema.Struct({ remaining: Schema.Finite, bandwidth: Schema.Finite, "switchover-ms": Schema.Finite }),
+  ),
 });
 export type PassReport = typeof PassReport.Type;
 
@@ -142,6 +166,7 @@ export const SourceReport = Schema.Struct({
   ram: Schema.optionalKey(RamInfo),
   channels: Schema.optionalKey(Schema.Array(ChannelInfo)),
   verify: Schema.optionalKey(Schema.Array(VerifyInfo)),
+  devices: Schema.optionalKey(Schema.Array(VfioDeviceInfo)),
   "dirty-tracker": Schema.optionalKey(Schema.String),
   "parameters-revision": Schema.optionalKey(ParametersRevision),
   /** For so long the record that decides who runs the guest could not be reached, ms, while the guest stands still for it (O8). */
@@ -158,6 +183,8 @@ export const DestinationPhase = Schema.Literals([
   "ready",
   "loading",
   "committing",
+  /** The guest runs here, and pages of it are still at the source. */
+  "postcopy",
   "running",
   "failed",
 ]);
@@ -175,6 +202,12 @@ export const DestinationReport = Schema.Struct({
   /** Newest round seen. */
   round: Schema.Natural,
   "dropped-packets": Schema.Natural,
+  devices: Schema.optionalKey(Schema.Array(VfioDeviceInfo)),
+  "switchover-ack": Schema.optionalKey(SwitchoverAckInfo),
+  /** Present from the moment when the guest may run with pages missing. */
+  postcopy: Schema.optionalKey(PostcopyInfo),
+  /** The number of the operator's last word (Pause, Recover) that has arrived; absent: none. */
+  word: Schema.optionalKey(Schema.Natural),
   failure: Schema.optionalKey(FailureSchema),
 });
 export type DestinationReport = typeof DestinationReport.Type;
@@ -201,6 +234,9 @@ export const OwnerRequest = Schema.Union([
   Schema.TaggedStruct("Query", { migration: MigrationId }),
   Schema.TaggedStruct("Cancel", { migration: MigrationId }),
   Schema.TaggedStruct("Continue", { migration: MigrationId }),
+  Schema.TaggedStruct("StartPostcopy", { migration: MigrationId }),
+  Schema.TaggedStruct("Pause", { migration: MigrationId }),
+  Schema.TaggedStruct("Recover", { migration: MigrationId }),
   Schema.TaggedStruct("SetParameters", {
     migration: MigrationId,
     parameters: Schema.Record(Schema.String, Schema.Unknown),

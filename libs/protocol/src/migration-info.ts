@@ -10,6 +10,9 @@ export const MigrationStatus = Schema.Literals([
   "active",
   "pre-switchover",
   "device",
+  "postcopy-active",
+  "postcopy-paused",
+  "postcopy-recover",
   "cancelling",
   "completed",
   "failed",
@@ -19,6 +22,10 @@ export type MigrationStatus = typeof MigrationStatus.Type;
 
 export const isEnded = (status: MigrationStatus): boolean =>
   status === "completed" || status === "failed" || status === "cancelled";
+
+/** The guest runs at the destination, and its pages are partly at the source. */
+export const isInPostcopy = (status: MigrationStatus): boolean =>
+  status === "postcopy-active" || status === "postcopy-paused" || status === "postcopy-recover";
 
 export const FailureSchema = Schema.Struct({
   code: Schema.Literals(Object.keys(REMEDIES) as [ErrorCode, ...ErrorCode[]]),
@@ -52,8 +59,12 @@ export type RamInfo = typeof RamInfo.Type;
 /** Where the downtime went, ms. */
 export const DowntimeParts = Schema.Struct({
   stop: Schema.Finite,
+  /** To bring VFIO devices to STOP_COPY; absent without devices. */
+  "stop-devices": Schema.optionalKey(Schema.Finite),
   "save-device-state": Schema.Finite,
   "final-sync": Schema.Finite,
+  /** What of reading VFIO devices came after the last round was found; part of `final-round`. Absent without devices. */
+  "save-devices": Schema.optionalKey(Schema.Finite),
   "final-round": Schema.Finite,
   /** Comparing the last pages with the destination; 0 without capability `verify`. */
   verify: Schema.Finite,
@@ -66,6 +77,91 @@ export const VerifyInfo = Schema.Struct({
   block: Schema.String,
   "pages-checked": Schema.Finite,
   "pages-damaged": Schema.Finite,
+});
+
+/** One arc that a device went, and how long it took, ms. */
+export const ArcInfo = Schema.Struct({ from: Schema.String, to: Schema.String, ms: Schema.Finite });
+export type ArcInfo = typeof ArcInfo.Type;
+
+/** A VFIO device at one side; states by the uAPI's names, bytes of its migration stream. */
+export const VfioDeviceInfo = Schema.Struct({
+  device: Schema.String,
+  provider: Schema.String,
+  state: Schema.String,
+  /** At the source: what VFIO_MIG_GET_PRECOPY_INFO says is still to be read. */
+  "initial-bytes": Schema.Finite,
+  "dirty-bytes": Schema.Finite,
+  /** About what STOP_COPY would give now (VFIO_DEVICE_FEATURE_MIG_DATA_SIZE); 0: not known. */
+  "stop-copy-bytes": Schema.Finite,
+  /** Of the stream: acknowledged (source), or written to the device (destination). */
+  transferred: Schema.Finite,
+  /** Read from the device, or arrived, and not transferred yet. */
+  queued: Schema.Finite,
+  /** At the destination: the most that ever waited for an earlier slice of one of its streams. */
+  "queued-peak": Schema.optionalKey(Schema.Finite),
+  /** Where in the stream the initial data ends; absent: not known, or not all of it was read. */
+  "initial-end": Schema.optionalKey(Schema.Finite),
+  /** At the destination: it advised switchover-ack, and has loaded its initial data. */
+  "initial-loaded": Schema.optionalKey(Schema.Boolean),
+  /** It did not come to RUNNING with its state, and was reset: it runs as after a power cycle. */
+  "state-lost": Schema.optionalKey(Schema.Literal(true)),
+  /** What it did in this migration, newest last. */
+  arcs: Schema.Array(ArcInfo),
+  /** How long the arcs of a switchover take here, as they were measured before, ms; 0: never yet. */
+  "switchover-ms": Schema.Finite,
+});
+export type VfioDeviceInfo = typeof VfioDeviceInfo.Type;
+
+/** QEMU's `vfio` of query-migrate, and what godwit knows besides. */
+export const VfioInfo = Schema.Struct({
+  /** Of all devices, bytes. */
+  transferred: Schema.Finite,
+  source: Schema.Array(VfioDeviceInfo),
+  destination: Schema.Array(VfioDeviceInfo),
+});
+export type VfioInfo = typeof VfioInfo.Type;
+
+/** Capability `switchover-ack`: devices that advised it, and those of them that have not loaded their initial data. */
+export const SwitchoverAckInfo = Schema.Struct({
+  advised: Schema.Natural,
+  pending: Schema.Array(Schema.String),
+});
+export type SwitchoverAckInfo = typeof SwitchoverAckInfo.Type;
+
+/** A postcopy, as the destination sees it. Times in ms; `latency` is from a vCPU's touch to its page. */
+export const PostcopyInfo = Schema.Struct({
+  /** `paused`: pages do not come, and the guest's threads wait as they touch them. `recover`: they are asked for again. */
+  state: Schema.Literals(["active", "paused", "recover"]),
+  /** Bytes of pages that are still at the source only. */
+  remaining: Schema.Finite,
+  transferred: Schema.Finite,
+  /** Pages that a vCPU has waited for. */
+  requests: Schema.Natural,
+  latency: Schema.Struct({
+    p50: Schema.Finite,
+    p90: Schema.Finite,
+    p99: Schema.Finite,
+    max: Schema.Finite,
+  }),
+  /** While all vCPUs waited; and for how long each of them did. */
+  blocktime: Schema.Finite,
+  "vcpu-blocktime": Schema.Array(Schema.Finite),
+  /** Why it is paused. */
+  reason: Schema.optionalKey(Schema.String),
+});
+export type PostcopyInfo = typeof PostcopyInfo.Type;
+
+/** QEMU's status for it; `null`: it has only just begun. */
+export const statusOfPostcopy = (
+  info: PostcopyInfo | null,
+): "postcopy-active" | "postcopy-paused" | "postcopy-recover" => `postcopy-${info?.state ?? "active"}`;
+
+/** QEMU's names for it. */
+export const fieldsOfPostcopy = (info: PostcopyInfo) => ({
+  "postcopy-requests": info.requests,
+  "postcopy-blocktime": info.blocktime,
+  "postcopy-vcpu-blocktime": info["vcpu-blocktime"],
+  "postcopy-latency": info.latency,
 });
 
 export const ChannelInfo = Schema.Struct({
@@ -89,6 +185,12 @@ export const MigrationInfo = Schema.Struct({
   ram: Schema.optionalKey(RamInfo),
   channels: Schema.optionalKey(Schema.Array(ChannelInfo)),
   verify: Schema.optionalKey(Schema.Array(VerifyInfo)),
+  vfio: Schema.optionalKey(VfioInfo),
+  /** QEMU's names for it, of the destination; absent without postcopy. */
+  "postcopy-requests": Schema.optionalKey(Schema.Natural),
+  "postcopy-blocktime": Schema.optionalKey(Schema.Finite),
+  "postcopy-vcpu-blocktime": Schema.optionalKey(Schema.Array(Schema.Finite)),
+  "postcopy-latency": Schema.optionalKey(PostcopyInfo.fields.latency),
   "dirty-tracker": Schema.optionalKey(Schema.String),
   attempts: Schema.Natural,
   /** What an operator should know besides, in plain words. */

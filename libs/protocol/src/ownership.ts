@@ -11,6 +11,7 @@
 import * as Schema from "effect/Schema";
 import { Epoch, Incarnation, MigrationId, Name } from "./ids.ts";
 import { DEVICE_STATE_BYTES_MAX } from "./limits.ts";
+import { DeviceManifest } from "./vfio.ts";
 
 /** What the destination must hold before it may take over: every item of the final round, among them the slices of the device state and, with capability `verify`, the checks of pages. */
 export const Manifest = Schema.Struct({
@@ -19,8 +20,18 @@ export const Manifest = Schema.Struct({
   deviceBytes: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: DEVICE_STATE_BYTES_MAX })),
   /** crc32 of the device state as it was saved; the destination loads no other. */
   deviceDigest: Schema.Natural,
+  /** The streams of the guest's VFIO devices; absent: it has none. */
+  streams: Schema.optionalKey(DeviceManifest),
+  /**
+   * Postcopy: the guest shall run without these pages, which are fetched afterwards. `digest`: crc32 over the bitmaps of all RAMBlocks,
+   * in order. Absent: all of its memory comes before.
+   */
+  postcopy: Schema.optionalKey(Schema.Struct({ pages: Schema.Natural, digest: Schema.Natural })),
 });
 export type Manifest = typeof Manifest.Type;
+
+/** A sentence or two, characters. */
+export const LOST_REASON_MAX = 1000;
 
 const shared = {
   epoch: Epoch,
@@ -44,7 +55,15 @@ export const OwnershipRecord = Schema.Union([
     incarnation: Incarnation,
     manifest: Manifest,
   }),
-  Schema.Struct({ state: Schema.Literal("destination"), ...shared, incarnation: Incarnation }),
+  Schema.Struct({
+    state: Schema.Literal("destination"),
+    ...shared,
+    incarnation: Incarnation,
+    /** While the record is open, pages of the guest are still at the source, and at no other place: nobody may throw them away. */
+    postcopy: Schema.optionalKey(Schema.Literal(true)),
+    /** Written by the source: it has lost them, and why. */
+    lost: Schema.optionalKey(Schema.String.check(Schema.isMaxLength(LOST_REASON_MAX))),
+  }),
 ]);
 export type OwnershipRecord = typeof OwnershipRecord.Type;
 

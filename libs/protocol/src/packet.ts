@@ -16,17 +16,11 @@
  * written in one way only.
  */
 import { crc32 } from "node:zlib";
-import {
-  BLOCKS_MAX,
-  CHANNELS_MAX,
-  DEVICE_STATE_BYTES_MAX,
-  PACKET_PAGES_MAX,
-  PAGE_BYTES,
-  SLICE_BYTES_MAX,
-} from "./limits.ts";
+import { tailCrc32 } from "./crc32.ts";
+import { BLOCKS_MAX, CHANNELS_MAX, PACKET_PAGES_MAX, PAGE_BYTES, SLICE_BYTES_MAX, streamBytesMax } from "./limits.ts";
 
 const MAGIC = 0x31505747;
-export const PACKET_VERSION = 2;
+export const PACKET_VERSION = 3;
 export const PACKET_HEADER_BYTES = 64;
 const CRC_AT = 60;
 
@@ -197,6 +191,12 @@ export const sealCheck = (buffer: Uint8Array, packet: Omit<CheckPacket, "kind">)
   return bytes;
 };
 
+/** The crc32 of a slice's payload, for nothing: `decodePacket` has found the packet's own to be right. */
+export const slicePayloadCrc32 = (packet: Uint8Array): number => {
+  const whole = new DataView(packet.buffer, packet.byteOffset, packet.byteLength).getUint32(CRC_AT, true);
+  return tailCrc32(whole, crc32(packet.subarray(0, CRC_AT)), packet.length - PACKET_HEADER_BYTES);
+};
+
 /** Reads a packet. `payload` and `zeroMap` are views of `bytes`. */
 export const decodePacket = (bytes: Uint8Array): Packet | Malformed => {
   if (bytes.length < PACKET_HEADER_BYTES) return malformed(`${bytes.length} bytes are less than a header`);
@@ -324,7 +324,7 @@ const decodeSlice = (
     !Number.isSafeInteger(offset) ||
     offset < 0 ||
     Object.is(offset, -0) ||
-    offset + rawBytes > DEVICE_STATE_BYTES_MAX
+    offset + rawBytes > streamBytesMax(stream)
   ) {
     return malformed(`slice of ${rawBytes} bytes at ${offset}`);
   }

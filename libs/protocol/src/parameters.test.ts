@@ -19,7 +19,9 @@ const names = table.map(([name]) => name);
 const RANGES: Readonly<Partial<Record<ParameterName, readonly [number, number]>>> = {
   "downtime-limit": [0, 2_000_000],
   "max-bandwidth": [0, Number.MAX_SAFE_INTEGER],
+  "max-postcopy-bandwidth": [0, Number.MAX_SAFE_INTEGER],
   "avail-switchover-bandwidth": [0, Number.MAX_SAFE_INTEGER],
+  "postcopy-after-rounds": [0, 1_000_000],
   "multifd-channels": [1, 255],
   "multifd-zlib-level": [0, 9],
   "multifd-zstd-level": [0, 20],
@@ -27,6 +29,8 @@ const RANGES: Readonly<Partial<Record<ParameterName, readonly [number, number]>>
   "switchover-deadline": [100, 2_678_400_000],
   "max-passes": [0, 1_000_000],
   "stall-timeout": [0, 2_678_400_000],
+  "x-migration-max-queued-buffers": [1, 4096],
+  "x-migration-max-queued-bytes": [262_144, 1_073_741_824],
 };
 const numeric = Object.entries(RANGES) as ReadonlyArray<readonly [ParameterName, readonly [number, number]]>;
 const worded = table.filter(([name]) => RANGES[name] === undefined);
@@ -34,6 +38,7 @@ const LIVE: ReadonlyArray<ParameterName> = [
   "downtime-limit",
   "max-bandwidth",
   "avail-switchover-bandwidth",
+  "postcopy-after-rounds",
   "migration-deadline",
   "switchover-deadline",
   "max-passes",
@@ -87,10 +92,10 @@ describe("a parameter", () => {
       expect(proposeParameters({ [name]: word })).toMatchObject({ [name]: word });
       refusedWith(name, word.toUpperCase());
     }
-    for (const value of ["", "off", 0, null, true, [words[0]]]) refusedWith(name, value);
+    for (const value of ["", "of", 0, null, true, [words[0]]]) refusedWith(name, value);
   });
   it("that nobody knows is refused by its name, whatever its prototype knows", () => {
-    for (const name of ["downtime_limit", "Downtime-limit", "", "toString", "constructor", "max-postcopy-bandwidth"]) {
+    for (const name of ["downtime_limit", "Downtime-limit", "", "toString", "constructor", "announce-max"]) {
       expect(refusal({ [name]: 1 })).toMatchObject({
         code: "unknown-parameter",
         reason: `Invalid parameter '${name}'`,

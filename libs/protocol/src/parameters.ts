@@ -1,7 +1,7 @@
 /** QEMU's migration parameters by QEMU's names, units, ranges and defaults (qapi/migration.json), and godwit's own. */
 import * as Schema from "effect/Schema";
 import type { Failure } from "./failure.ts";
-import { CHANNELS_MAX } from "./limits.ts";
+import { CHANNELS_MAX, SLICE_BYTES_MAX } from "./limits.ts";
 import { COMPRESSIONS } from "./packet.ts";
 
 const int = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBetween({ minimum, maximum }));
@@ -12,9 +12,17 @@ const DOWNTIME_LIMIT_MAX_MS = 2_000_000;
 /** A month: a longer "deadline" is a typing error. */
 const DEADLINE_MAX_MS = 31 * 24 * 3_600_000;
 
+/** 256 KiB each: a gigabyte. */
+const QUEUED_BUFFERS_MAX = 4096;
+const QUEUED_BYTES_MAX = QUEUED_BUFFERS_MAX * SLICE_BYTES_MAX;
+
 export const Parameters = Schema.Struct({
   "downtime-limit": int(0, DOWNTIME_LIMIT_MAX_MS),
   "max-bandwidth": bytesPerSecond,
+  "max-postcopy-bandwidth": bytesPerSecond,
+  "postcopy-after-rounds": int(0, 1_000_000),
+  "postcopy-prefetch": Schema.Literals(["on", "off"]),
+  "auto-recover": Schema.Literals(["on", "off"]),
   "avail-switchover-bandwidth": bytesPerSecond,
   "multifd-channels": int(1, CHANNELS_MAX),
   "multifd-compression": Schema.Literals(COMPRESSIONS),
@@ -26,6 +34,12 @@ export const Parameters = Schema.Struct({
   "max-passes": int(0, 1_000_000),
   "stall-timeout": int(0, DEADLINE_MAX_MS),
   "dirty-tracker": Schema.Literals(["auto", "userfaultfd", "soft-dirty", "content"]),
+  "direct-io": Schema.Literals(["on", "off"]),
+  "x-allow-pre-copy": Schema.Literals(["on", "off"]),
+  "x-migration-multifd-transfer": Schema.Literals(["auto", "on", "off"]),
+  "x-migration-max-queued-buffers": int(1, QUEUED_BUFFERS_MAX),
+  "x-migration-max-queued-bytes": int(SLICE_BYTES_MAX, QUEUED_BYTES_MAX),
+  "x-migration-load-config-after-iter": Schema.Literals(["auto", "on", "off"]),
 });
 export type Parameters = typeof Parameters.Type;
 export type ParameterName = keyof Parameters;
@@ -54,6 +68,34 @@ export const PARAMETERS: Readonly<Record<ParameterName, Description>> = {
     expects: "an integer in the range of 0 to 2^53-1 bytes/s",
     live: true,
     what: "bandwidth of precopy; 0 is unlimited",
+  },
+  "max-postcopy-bandwidth": {
+    default: 0,
+    unit: "bytes/s",
+    expects: "an integer in the range of 0 to 2^53-1 bytes/s",
+    live: false,
+    what: "bandwidth of pages that a running guest does not wait for; 0 is unlimited",
+  },
+  "postcopy-after-rounds": {
+    default: 0,
+    unit: "rounds",
+    expects: "an integer in the range of 0 to 1000000",
+    live: true,
+    what: "start postcopy when so many rounds of precopy did not converge, with capability postcopy-ram; 0: only when asked to, or when precopy would give up",
+  },
+  "postcopy-prefetch": {
+    default: "on",
+    unit: "",
+    expects: "one of on, off",
+    live: false,
+    what: "pages that the guest does not wait for come from where it touched last; off: from front to back",
+  },
+  "auto-recover": {
+    default: "on",
+    unit: "",
+    expects: "one of on, off",
+    live: false,
+    what: "a postcopy that was cut off goes on by itself; off: it stays postcopy-paused until `godwit recover`",
   },
   "avail-switchover-bandwidth": {
     default: 0,
@@ -132,6 +174,48 @@ export const PARAMETERS: Readonly<Record<ParameterName, Description>> = {
     live: false,
     what: "how writes of the guest are noticed",
   },
+  "direct-io": {
+    default: "off",
+    unit: "",
+    expects: "one of on, off",
+    live: false,
+    what: "pages of a checkpoint are written and read past the page cache (O_DIRECT)",
+  },
+  "x-allow-pre-copy": {
+    default: "on",
+    unit: "",
+    expects: "one of on, off",
+    live: false,
+    what: "use PRE_COPY of VFIO devices that have it",
+  },
+  "x-migration-multifd-transfer": {
+    default: "auto",
+    unit: "",
+    expects: "one of auto, on, off",
+    live: false,
+    what: "move the state of VFIO devices over all multifd channels, side by side; off: over the first one, device after device",
+  },
+  "x-migration-max-queued-buffers": {
+    default: 256,
+    unit: "buffers",
+    expects: "a value between 1 and 4096",
+    live: false,
+    what: "slices of one VFIO device that may wait at the destination for an earlier one",
+  },
+  "x-migration-max-queued-bytes": {
+    default: 32 * 1024 ** 2,
+    unit: "bytes",
+    expects: "an integer in the range of 262144 to 1073741824 bytes",
+    live: false,
+    what: "the same, in bytes",
+  },
+  "x-migration-load-config-after-iter": {
+    default: "auto",
+    unit: "",
+    expects: "one of auto, on, off",
+    live: false,
+    what: "load the configuration space of VFIO devices only once all memory and device data is loaded; auto: on for arm64",
+  },
 };
 
 const table: Readonly<Record<string, Description>> = PARAMETERS;
@@ -141,6 +225,10 @@ const isValid = (name: ParameterName, value: unknown): boolean => Schema.is(Para
 export const PARAMETER_DEFAULTS = Object.fromEntries(
   Object.entries(table).map(([name, d]) => [name, d.default]),
 ) as Parameters;
+
+/** Of the compression that is chosen. */
+export const compressionLevelOf = (parameters: Parameters): number =>
+  parameters["multifd-compression"] === "zlib" ? parameters["multifd-zlib-level"] : parameters["multifd-zstd-level"];
 
 const refuse = (code: Failure["code"], reason: string): Failure => ({
   code,

@@ -9,7 +9,7 @@
  *     48 f64 offset of the block in its file, or of the slice   56 u32 bytes of a slice   60 u32 zero
  *     64 runs x { u32 first page, u32 pages }, then (given only) one bit per page: it is zero
  */
-import { BLOCKS_MAX, CHANNELS_MAX, DEVICE_STATE_BYTES_MAX, PACKET_PAGES_MAX, SLICE_BYTES_MAX } from "./limits.ts";
+import { BLOCKS_MAX, CHANNELS_MAX, PACKET_PAGES_MAX, SLICE_BYTES_MAX, streamBytesMax } from "./limits.ts";
 import { type Address, COMPRESSIONS, type Compression, type Malformed, readId, writeId } from "./packet.ts";
 
 const MAGIC = 0x31495747;
@@ -121,7 +121,7 @@ export const decodeWorkItem = (bytes: Uint8Array): WorkItem | Malformed => {
       mode !== 0 ||
       sliceBytes === 0 ||
       sliceBytes > SLICE_BYTES_MAX ||
-      offset + sliceBytes > DEVICE_STATE_BYTES_MAX
+      offset + sliceBytes > streamBytesMax(index)
     ) {
       return malformed(`slice of ${sliceBytes} bytes at ${offset}`);
     }

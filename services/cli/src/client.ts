@@ -1,6 +1,8 @@
 /** What users ask a coordinator, typed; and a migration watched to its end. */
 import { Fabric, type RequestError } from "@godwit/fabric";
 import {
+  CheckpointInfo,
+  CheckpointQuery,
   GodwitError,
   isEnded,
   isMalformed,
@@ -12,6 +14,8 @@ import {
   MigrationList,
   MigrationRequest,
   NodeInfo,
+  RestoreRequest,
+  SaveRequest,
   subjects,
   TuneRequest,
 } from "@godwit/protocol";
@@ -35,17 +39,16 @@ const migrationList = json(MigrationList);
 const nodeList = json(Schema.Array(NodeInfo));
 
 const explain =
-  (verb: string) =>
+  (verb: string, whom = "a coordinator") =>
   (error: RequestError): GodwitError => {
     if (error._tag === "GodwitError") return error;
-    const step = `ask a coordinator to ${verb}`;
+    const step = `ask ${whom} to ${verb}`;
     if (error._tag === "NoResponders") {
-      return new GodwitError({
-        code: "nats-unreachable",
-        actor: "cli",
-        step,
-        reason: "NATS is there, but no godwit coordinator answers on it; start one with `godwit coordinator`",
-      });
+      const reason =
+        whom === "a coordinator"
+          ? "NATS is there, but no godwit coordinator answers on it; start one with `godwit coordinator`"
+          : `${whom} does not answer; \`godwit nodes\` lists those that are up`;
+      return new GodwitError({ code: "nats-unreachable", actor: "cli", step, reason });
     }
     return new GodwitError({ code: "nats-unreachable", actor: "cli", step, reason: error.message });
   };
@@ -72,8 +75,35 @@ export const queryMigrate = ask("query-migrate", migrationRequest, migrationInfo
 export const listMigrations = ask("list", migrationRequest, migrationList, AGAIN);
 export const cancel = ask("cancel", migrationRequest, migrationInfo, AGAIN);
 export const resumePaused = ask("continue", migrationRequest, migrationInfo, AGAIN);
+export const startPostcopy = ask("start-postcopy", migrationRequest, migrationInfo, AGAIN);
+export const pausePostcopy = ask("pause", migrationRequest, migrationInfo, AGAIN);
+export const recoverPostcopy = ask("recover", migrationRequest, migrationInfo, AGAIN);
 export const setParameters = ask("set-parameters", tuneRequest, migrationInfo, AGAIN);
 export const nodes = ask("nodes", migrationRequest, nodeList, AGAIN);
+
+/** The same for the actors of one node. */
+const askNode =
+  <A, B>(verb: string, input: JsonCodec<A>, output: JsonCodec<B>) =>
+  (node: string, request: A): Effect.Effect<B, GodwitError, Fabric> =>
+    Effect.gen(function* () {
+      const fabric = yield* Fabric;
+      const options = { timeoutMs: REQUEST_TIMEOUT_MS };
+      const reply = yield* fabric
+        .request(subjects.node(node, verb), input.encode(request), options)
+        .pipe(Effect.mapError(explain(verb, `node ${node}`)));
+      return yield* output.decodeEffect(reply, "cli");
+    });
+
+const checkpointQuery = json(CheckpointQuery);
+const checkpointInfo = json(CheckpointInfo);
+
+/** Repeatable: the id says which save it is. */
+export const save = askNode("save", json(SaveRequest), checkpointInfo);
+export const querySave = askNode("query-save", checkpointQuery, checkpointInfo);
+export const cancelSave = askNode("cancel-save", checkpointQuery, checkpointInfo);
+export const restore = askNode("restore", json(RestoreRequest), checkpointInfo);
+export const queryRestore = askNode("query-restore", checkpointQuery, checkpointInfo);
+export const cancelRestore = askNode("cancel-restore", checkpointQuery, checkpointInfo);
 
 /** The migration of this id; without one the newest of all, whichever coordinator it belongs to. Fails with `no-such-migration`. */
 export const findMigration = Effect.fnUntraced(function* (

@@ -1,5 +1,5 @@
 /** Everything on this machine: a NATS server, a coordinator, and nodes. What `godwit up`, the demo and the tests stand on. */
-import { closeSync, mkdirSync, openSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { randomId, type Settings } from "@godwit/actor";
 import { type Fabric, type FabricError, NatsFabric, setUpBuckets } from "@godwit/fabric";
@@ -7,6 +7,7 @@ import { localNats } from "@godwit/fabric/local-nats";
 import type { GuestSpec } from "@godwit/guest";
 import { type Child, type ChildSpec, runNode, supervise } from "@godwit/node";
 import { BUCKETS, type Incarnation } from "@godwit/protocol";
+import * as Cause from "effect/Cause";
 import * as Effect from "effect/Effect";
 import * as Layer from "effect/Layer";
 import * as Schedule from "effect/Schedule";
@@ -88,6 +89,8 @@ export const openLocalCluster = Effect.fnUntraced(function* (
     node,
     runtimeDirectory: join(options.directory, node),
     guestDirectory: join(options.guestDirectory, node),
+    // One for all nodes, as hosts that share a file system have it.
+    checkpointDirectory: join(options.directory, "checkpoints"),
     incarnation: randomId() as Incarnation,
   });
   /** Runs something for ever on a fabric of its own, as a process would. */
@@ -96,7 +99,18 @@ export const openLocalCluster = Effect.fnUntraced(function* (
     work: Effect.Effect<never, unknown, Fabric | Scope.Scope>,
   ) {
     const context = yield* Layer.build(fabricOn(url, name));
-    yield* Effect.forkScoped(Effect.provide(work, context));
+    // Nobody joins this fiber: if its end were not written down, its actors would be missing without a word.
+    const told = work.pipe(
+      Effect.tapCause((cause) => {
+        if (Cause.hasInterruptsOnly(cause)) return Effect.void;
+        const line = { level: "error", time: new Date().toISOString(), actor: name, msg: Cause.pretty(cause) };
+        return Effect.andThen(
+          Effect.sync(() => writeSync(log, `${JSON.stringify(line)}\n`)),
+          Effect.logError(`${name} has failed`, cause),
+        );
+      }),
+    );
+    yield* Effect.forkScoped(Effect.provide(told, context));
   });
   const natsOf = (node: string) => (child: ChildSpec) =>
     options.natsOf?.({ role: child.role, node, id: child.id }, url) ?? url;

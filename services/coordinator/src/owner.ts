@@ -3,6 +3,7 @@ import { Fabric, type RequestError } from "@godwit/fabric";
 import {
   GodwitError,
   isEnded,
+  isInPostcopy,
   json,
   MigrationInfo,
   OwnerRequest,
@@ -35,6 +36,9 @@ const STEPS = {
   Query: "find the migration",
   Cancel: "cancel",
   Continue: "continue",
+  StartPostcopy: "start postcopy",
+  Pause: "pause",
+  Recover: "recover",
   SetParameters: "set parameters",
 } as const satisfies Record<OwnerRequest["_tag"], string>;
 
@@ -54,7 +58,26 @@ const eventOf = (
   if (isEnded(status)) return refuse("wrong-state", step, `migration ${migration.migration} is ${status}`);
   switch (request._tag) {
     case "Cancel":
+      if (isInPostcopy(status)) return refuse("wrong-state", step, "Postcopy migration in progress, cannot cancel.");
       return { _tag: "Cancel" };
+    case "StartPostcopy":
+      if (!migration.capabilities["postcopy-ram"])
+        return refuse(
+          "wrong-state",
+          step,
+          "Enable postcopy with capability 'postcopy-ram' before the start of migration",
+        );
+      return { _tag: "StartPostcopy" };
+    case "Pause":
+    case "Recover":
+      if (isInPostcopy(status)) return { _tag: "SayToFetching", word: request._tag };
+      return refuse(
+        "wrong-state",
+        step,
+        request._tag === "Pause"
+          ? `migrate-pause is currently only supported during postcopy-active or postcopy-recover state, not ${status}`
+          : `Migrate recover can only be run when postcopy is paused, not in state ${status}`,
+      );
     case "Continue":
       // Told already, perhaps by the one who asks, whose first answer was lost with a coordinator.
       if (status === "pre-switchover" || migration.continuedAttempt === migration.attempt) return { _tag: "Continue" };

@@ -1,5 +1,5 @@
 /** A coordinator: answers users, and keeps a session for each migration that it owns. */
-import { GODWIT_VERSION, openOwnershipRegister, randomId, type Settings } from "@godwit/actor";
+import { announceReady, GODWIT_VERSION, openOwnershipRegister, randomId, type Settings } from "@godwit/actor";
 import { Fabric } from "@godwit/fabric";
 import {
   type Failure,
@@ -149,35 +149,31 @@ export const runCoordinator = Effect.fnUntraced(function* (
     handle: (data: Uint8Array) =>
       input.decodeEffect(data, ACTOR).pipe(Effect.flatMap(handle), Effect.map(output.encode)),
   });
+  const word = (name: string, _tag: Exclude<OwnerRequest["_tag"], "SetParameters">) =>
+    endpoint(name, migrationRequest, migrationInfo, (request) =>
+      about(request.migration, (migration) => ({ _tag, migration })),
+    );
   yield* fabric.serve({
     name: "godwit-coordinator",
     version: GODWIT_VERSION,
     description: "decides when migrations switch over, and when they give up",
     endpoints: [
       endpoint("migrate", migrateRequest, migrationInfo, migrate),
-      endpoint("query-migrate", migrationRequest, migrationInfo, (request) =>
-        about(request.migration, (migration) => ({ _tag: "Query", migration })),
-      ),
+      word("query-migrate", "Query"),
       endpoint("list", migrationRequest, migrationList, () => list),
       endpoint("nodes", migrationRequest, nodeList, () => inventory.ask),
-      endpoint("cancel", migrationRequest, migrationInfo, (request) =>
-        about(request.migration, (migration) => ({ _tag: "Cancel", migration })),
-      ),
-      endpoint("continue", migrationRequest, migrationInfo, (request) =>
-        about(request.migration, (migration) => ({ _tag: "Continue", migration })),
-      ),
+      word("cancel", "Cancel"),
+      word("continue", "Continue"),
+      word("start-postcopy", "StartPostcopy"),
+      word("pause", "Pause"),
+      word("recover", "Recover"),
       endpoint("set-parameters", tuneRequest, migrationInfo, (request) =>
         about(request.migration, (migration) => ({ ...request, _tag: "SetParameters", migration })),
       ),
       { name: "owner", subject: subjects.owner(self), handle: owner.passedOn },
     ],
   });
-  yield* fabric.announce({
-    role: ACTOR,
-    node: settings.node,
-    id: settings.incarnation,
-    incarnation: settings.incarnation,
-  });
-  yield* Effect.logInfo("coordinator ready");
+  const { node, incarnation } = settings;
+  yield* announceReady({ role: ACTOR, node, id: incarnation, incarnation }, "coordinator");
   return yield* Effect.never;
 });

@@ -13,6 +13,11 @@ const Saved = Schema.Struct({
   startedAt: Schema.Number,
   parameters: Parameters,
   continuedAttempt: Schema.NullOr(Schema.Int),
+  /** Absent from what versions without postcopy have saved. */
+  postcopyWanted: Schema.optionalKey(Schema.Boolean),
+  word: Schema.optionalKey(
+    Schema.NullOr(Schema.Struct({ number: Schema.Natural, word: Schema.Literals(["Pause", "Recover"]) })),
+  ),
   undoing: Schema.NullOr(Schema.Literals(["retry", "failed", "cancelled"])),
   capabilities: Schema.Record(Schema.String, Schema.Boolean),
   failure: Schema.NullOr(FailureSchema),

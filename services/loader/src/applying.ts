@@ -9,6 +9,7 @@ import {
   type RamBlock,
   type RamReader,
   type RamWriter,
+  stretches,
 } from "@godwit/memory";
 import {
   type CheckPacket,
@@ -26,6 +27,8 @@ export type Applied = "applied" | { readonly differing: Uint8Array } | { readonl
 export interface Receiver {
   /** Throws RamFileError when the memory cannot be written (a full file system), and what the file system throws. */
   readonly apply: (packet: Packet) => Applied;
+  /** Throws pages away: they are missing from now on. */
+  readonly discard: (block: number, firstPage: number, pages: number) => void;
   readonly deviceStatePath: string;
   /** Leaves the device state's file where it is. */
   readonly close: () => void;
@@ -61,7 +64,8 @@ export const openReceiver = (blocks: ReadonlyArray<RamBlock>, deviceStatePath: s
         return compare(readers, packet);
     }
   };
-  return { deviceStatePath, apply, close, removeDeviceState: () => rmSync(deviceStatePath, { force: true }) };
+  const discard: Receiver["discard"] = (block, firstPage, pages) => writers[block]!.dropPages(firstPage, pages);
+  return { deviceStatePath, apply, discard, close, removeDeviceState: () => rmSync(deviceStatePath, { force: true }) };
 };
 
 const applyPages = (writers: ReadonlyArray<RamWriter>, packet: PagesPacket): Applied => {
@@ -74,24 +78,12 @@ const applyPages = (writers: ReadonlyArray<RamWriter>, packet: PagesPacket): App
   if (end > pagesOfBlock) return { malformed: `page ${end - 1} of a block of ${pagesOfBlock} pages` };
   const payload = decompress(packet.compression, packet.payload, packet.rawBytes);
   if (isMalformed(payload)) return payload;
-  let index = 0;
   let offset = 0;
-  for (let r = 0; r < runs.length; r += 2) {
-    const end = runs[r]! + runs[r + 1]!;
-    // Neighbours of one kind are written, or zeroed, by one system call.
-    for (let page = runs[r]!; page < end; ) {
-      const zero = isZero(packet.zeroMap, index);
-      let count = 1;
-      while (page + count < end && isZero(packet.zeroMap, index + count) === zero) count++;
-      if (zero) writer.zeroPages(page, count);
-      else {
-        writer.writePages(page, count, payload as Uint8Array, offset);
-        offset += count * PAGE_BYTES;
-      }
-      page += count;
-      index += count;
-    }
-  }
+  stretches(runs, packet.zeroMap, (first, count, _, isZero) => {
+    if (isZero) return writer.zeroPages(first, count);
+    writer.writePages(first, count, payload, offset);
+    offset += count * PAGE_BYTES;
+  });
   return "applied";
 };
 
@@ -117,8 +109,6 @@ const compare = (readers: ReadonlyArray<RamReader>, packet: CheckPacket): Applie
 };
 /** One check at a time is read here. */
 const pageRoom = new Uint8Array(PACKET_PAGES_MAX * PAGE_BYTES);
-
-const isZero = (zeroMap: Uint8Array, index: number): boolean => (zeroMap[index >>> 3]! & (1 << (index & 7))) !== 0;
 
 const applySlice = (fd: number, packet: SlicePacket): Applied => {
   if (packet.stream !== 0) return { malformed: `device stream ${packet.stream} was not announced` };

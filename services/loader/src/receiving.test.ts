@@ -17,7 +17,8 @@ import {
 } from "@godwit/protocol";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { openReceiver, type Receiver } from "./applying.ts";
-import { makeDestination, step } from "./decisions/destination.ts";
+import { step } from "./decisions/destination.ts";
+import { makeDestination } from "./decisions/destination-state.ts";
 import { type Destination, Fence } from "./decisions/index.ts";
 import { receive } from "./receiving.ts";
 

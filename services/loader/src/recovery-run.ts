@@ -33,7 +33,8 @@ export const recoverGuest = Effect.fnUntraced(function* (
     const state = yield* lookAt(spec);
     const entry = yield* register.read(spec.name);
     const op = `${settings.incarnation}-${randomId()}`;
-    const recovery = entry === "Unknown" ? null : recover(entry, settings.node, op, spec.moving === "arriving");
+    const paging = !isOver(state) && (yield* isPaging(spec));
+    const recovery = entry === "Unknown" ? null : recover(entry, settings.node, op, spec.moving === "arriving", paging);
     // A guest that was handed over is not given up.
     if (entry !== "Unknown" && recovery?._tag !== "Start") looks++;
     if (recovery?._tag === "Start" && (yield* startHandedOver(spec, state, recovery, register))) {
@@ -59,6 +60,15 @@ export const recoverGuest = Effect.fnUntraced(function* (
     yield* Effect.sleep(looks < QUICK_LOOKS ? LOOK_AGAIN_MS : LOOK_SLOWLY_MS);
   }
 });
+
+/** One that does not answer may be waiting for pages, too. */
+const isPaging = (spec: GuestSpec): Effect.Effect<boolean> =>
+  spec.moving !== "arriving"
+    ? Effect.succeed(false)
+    : Effect.scoped(Effect.flatMap(openGuest(spec), (guest) => guest.describe)).pipe(
+        Effect.map(({ pagesMissing }) => pagesMissing === true),
+        Effect.catch((error) => Effect.succeed(error.code !== "no-such-guest")),
+      );
 
 /** True once nothing is left to be done; whether the record says so is for the next reader's peace of mind. */
 const startHandedOver = Effect.fnUntraced(function* (

@@ -3,18 +3,32 @@ import type { Settings } from "@godwit/actor";
 import { type GuestSpec, openGuest, type Registry } from "@godwit/guest";
 import * as Effect from "effect/Effect";
 import { type Destination, makeDestination } from "./decisions/index.ts";
+import { isSameMemory, memoryOf } from "./guest-memory.ts";
 import { leftSessions, removeSession, type SessionFacts } from "./session-file.ts";
 
 /** A guest that does not answer by then is no ground to go on, ms; meanwhile nobody else is served. */
 const ANSWER_MS = 2000;
+/** One that may run already, without all of its memory, has nobody else to bring it, ms: QEMU's main loop, too, may be waiting for a slow disk. */
+const POSTCOPY_ANSWER_MS = 10_000;
 
-/** `arriving` and paused: its device state is loaded, and the commit is not known to have been won. */
-const mayGoOn = (spec: GuestSpec | null): Effect.Effect<boolean> =>
+/**
+ * `arriving` and paused: its device state is loaded, and the commit is not known to have been won; running, it waits for pages. In
+ * other memory nothing is where it was.
+ */
+const mayGoOn = (spec: GuestSpec | null, { memory, capabilities }: SessionFacts): Effect.Effect<boolean> =>
   spec === null || spec.moving !== "arriving"
     ? Effect.succeed(false)
     : Effect.scoped(Effect.flatMap(openGuest(spec), (guest) => guest.describe)).pipe(
-        Effect.timeout(ANSWER_MS),
-        Effect.map(({ runState }) => runState === "incoming" || runState === "paused"),
+        Effect.timeout(capabilities["postcopy-ram"] === true ? POSTCOPY_ANSWER_MS : ANSWER_MS),
+        Effect.flatMap((found) =>
+          Effect.try(
+            () =>
+              (found.runState === "incoming" ||
+                found.runState === "paused" ||
+                (found.runState === "running" && found.pagesMissing === true)) &&
+              isSameMemory(memory, memoryOf(found)),
+          ),
+        ),
         Effect.catch(() => Effect.succeed(false)),
       );
 
@@ -28,6 +42,8 @@ const goOn = (settings: Settings, facts: SessionFacts): Destination =>
     epoch: facts.epoch,
     term: facts.term,
     offer: facts.offer,
+    parameters: facts.parameters,
+    capabilities: facts.capabilities,
     life: facts.life + 1,
     now: Date.now(),
   });
@@ -36,10 +52,12 @@ const goOn = (settings: Settings, facts: SessionFacts): Destination =>
 export const resumable = Effect.fnUntraced(function* (settings: Settings, registry: Registry) {
   const destinations: Destination[] = [];
   for (const facts of leftSessions(settings.runtimeDirectory)) {
-    if (yield* mayGoOn(registry.find(facts.guest))) destinations.push(goOn(settings, facts));
+    if (yield* mayGoOn(registry.find(facts.guest), facts)) destinations.push(goOn(settings, facts));
     else {
       removeSession(settings.runtimeDirectory, facts);
-      yield* Effect.logInfo(`migration ${facts.migration}, epoch ${facts.epoch}, cannot go on: its guest is gone`);
+      yield* Effect.logInfo(
+        `migration ${facts.migration}, epoch ${facts.epoch}, cannot go on: its guest is gone, or another one`,
+      );
     }
   }
   return destinations;

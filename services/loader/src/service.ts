@@ -1,5 +1,12 @@
 /** The destination loader of one host: hears a coordinator's commands and keeps a session for each migration that arrives here. */
-import { GODWIT_VERSION, holdHost, makeEndings, openOwnershipRegister, type Settings } from "@godwit/actor";
+import {
+  announceReady,
+  GODWIT_VERSION,
+  holdHost,
+  makeEndings,
+  openOwnershipRegister,
+  type Settings,
+} from "@godwit/actor";
 import { Fabric } from "@godwit/fabric";
 import { openRegistry } from "@godwit/guest";
 import { DestinationCommand, DestinationReport, json, MigrationList, subjects } from "@godwit/protocol";
@@ -8,6 +15,7 @@ import * as Exit from "effect/Exit";
 import * as Scope from "effect/Scope";
 import { infoOf, type Loader, mayForget, route } from "./decisions/index.ts";
 import { recoverGuest } from "./recovery-run.ts";
+import { makeRestores } from "./restores.ts";
 import { resumable } from "./resuming.ts";
 import { type Session, type SessionTools, startSession } from "./session.ts";
 
@@ -33,6 +41,7 @@ export const runLoader = Effect.fnUntraced(function* (
     incarnation: settings.incarnation,
     destinations: new Map(),
     discarding: new Set(),
+    restoring: new Set(),
   };
   const sessions = new Map<string, { readonly session: Session; readonly scope: Scope.Closeable }>();
 
@@ -92,6 +101,7 @@ export const runLoader = Effect.fnUntraced(function* (
     loader.destinations.set(destination.migration, destination);
     yield* begin(destination);
   }
+  const restores = yield* makeRestores(tools, loader);
   for (const spec of tools.registry.list())
     yield* Effect.forkScoped(recoverGuest(spec, settings, tools.register, tools.registry, loader));
   yield* fabric.serve({
@@ -100,6 +110,7 @@ export const runLoader = Effect.fnUntraced(function* (
     description: `applies what arrives for the guests of node ${settings.node}`,
     endpoints: [
       { name: "command", subject: subjects.destination(settings.node), handle },
+      ...restores,
       {
         name: "query-migrate",
         subject: subjects.destinationQuery(settings.node),
@@ -113,7 +124,9 @@ export const runLoader = Effect.fnUntraced(function* (
       },
     ],
   });
-  yield* fabric.announce({ role: ACTOR, node: settings.node, id: "0", incarnation: settings.incarnation });
-  yield* Effect.logInfo("destination loader ready");
+  yield* announceReady(
+    { role: ACTOR, node: settings.node, id: "0", incarnation: settings.incarnation },
+    "destination loader",
+  );
   return yield* Effect.never;
 });

@@ -1,6 +1,7 @@
-import { spawn } from "node:child_process";
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { execFileSync, spawn } from "node:child_process";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { PARAMETER_DEFAULTS } from "@godwit/protocol";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import {
   createSessionFile,
@@ -10,6 +11,7 @@ import {
   type SessionFacts,
 } from "./session-file.ts";
 
+const isRoot = process.getuid?.() === 0;
 const WORDS = 100;
 const facts = (change: Partial<Record<keyof SessionFacts, unknown>> = {}): SessionFacts =>
   ({
@@ -21,6 +23,9 @@ const facts = (change: Partial<Record<keyof SessionFacts, unknown>> = {}): Sessi
     epoch: 3,
     term: 1,
     offer: { version: 1, driver: "builtin", machine: "m", hypervisor: "h", running: true, blocks: [] },
+    memory: { boot: "b", pid: 7, files: ["00:2a:1"] },
+    parameters: PARAMETER_DEFAULTS,
+    capabilities: {},
     ...change,
   }) as SessionFacts;
 
@@ -73,6 +78,15 @@ describe("the file of a session", () => {
     expect(reopenSessionFile(runtime, facts(), WORDS)).toBeNull();
   });
 
+  it("is not gone on with in other memory", () => {
+    createSessionFile(runtime, facts(), WORDS).close();
+    for (const other of [{ boot: "c" }, { pid: 8 }, { files: ["00:2a:2"] }]) {
+      const memory = { ...facts().memory, ...other };
+      expect(reopenSessionFile(runtime, facts({ life: 1, memory }), WORDS)).toBeNull();
+    }
+    expect(leftSessions(runtime)).toEqual([facts()]);
+  });
+
   it("begins empty, and takes the place of earlier attempts of its migration", () => {
     const old = createSessionFile(runtime, facts(), WORDS);
     old.words.fill(9);
@@ -82,6 +96,29 @@ describe("the file of a session", () => {
     expect(next.words.every((word) => word === 0)).toBe(true);
     expect(files()).toEqual(["0123456789abcdef-4.fence", "0123456789abcdef-4.session", "fedcba9876543210-1"]);
     next.close();
+  });
+
+  it("has its room from the start: a full file system is an error, and no SIGBUS later", () => {
+    createSessionFile(runtime, facts(), 5000).close();
+    const { size, blocks } = statSync(join(runtime, "incoming", "0123456789abcdef-3.fence"));
+    expect(size).toBe(20_000);
+    expect(blocks * 512).toBeGreaterThanOrEqual(size);
+  });
+
+  it.skipIf(!isRoot)("that finds no room leaves nothing (needs root to mount a small tmpfs)", () => {
+    const small = join(runtime, "small");
+    mkdirSync(small);
+    execFileSync("mount", ["-t", "tmpfs", "-o", `size=${64 * 1024}`, "tmpfs", small]);
+    try {
+      expect(() => createSessionFile(small, facts(), 32 * 1024)).toThrow(/ENOSPC/);
+      expect(readdirSync(join(small, "incoming"))).toEqual([]);
+      // Room for the fence, and none for the facts.
+      expect(() => createSessionFile(small, facts(), 16 * 1024)).toThrow(/ENOSPC/);
+      expect(readdirSync(join(small, "incoming"))).toEqual([]);
+      expect(readFileSync("/proc/self/maps", "utf8")).not.toContain(small);
+    } finally {
+      execFileSync("umount", ["--lazy", small]);
+    }
   });
 
   it("leaves nothing once it is over", () => {

@@ -5,25 +5,17 @@
  *     <runtime>/incoming/<migration>-<epoch>.session   facts, JSON, written whole
  *     <runtime>/incoming/<migration>-<epoch>.fence     the fence's words, mapped and locked
  *     <runtime>/incoming/<migration>-<epoch>           the device state as far as it came
+ *     <runtime>/incoming/<migration>-<epoch>.missing   in a postcopy: the pages that have not come yet
  *
  * The lock is what makes one incarnation safe for two processes in turn: the kernel gives it away only when its holder is gone, so
  * a loader that merely sleeps keeps it, and nobody goes on in its place (R7).
  */
-import {
-  closeSync,
-  ftruncateSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
+import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { type Mapping, mapFile, tryLockFile } from "@godwit/host";
-import { Epoch, Incarnation, isMalformed, json, MigrationId, Name, Offer } from "@godwit/protocol";
+import { allocateFile, type Mapping, mapFile, tryLockFile } from "@godwit/host";
+import { Epoch, Incarnation, isMalformed, json, MigrationId, Name, Offer, Parameters } from "@godwit/protocol";
 import * as Schema from "effect/Schema";
+import { GuestMemory, isSameMemory } from "./guest-memory.ts";
 
 export const SessionFacts = Schema.Struct({
   migration: MigrationId,
@@ -35,17 +27,26 @@ export const SessionFacts = Schema.Struct({
   epoch: Epoch,
   term: Schema.Natural,
   offer: Offer,
+  /** Of the incoming guest. */
+  memory: GuestMemory,
+  parameters: Parameters,
+  capabilities: Schema.Record(Schema.String, Schema.Boolean),
 });
 export type SessionFacts = typeof SessionFacts.Type;
 const codec = json(SessionFacts);
 
 const FACTS = ".session";
+/** Until they are written whole. */
+const NEW_FACTS = ".session.new";
 const FENCE = ".fence";
+const MISSING = ".missing";
 
 export interface SessionFile {
   /** The fence's words, shared with the file. */
   readonly words: Uint32Array;
   readonly deviceStatePath: string;
+  /** Where a postcopy keeps which pages are missing (`missing-file.ts`). */
+  readonly missingPath: string;
   /** Lets go of it, and leaves it for a successor. */
   readonly close: () => void;
   /** The session is over: nothing is left of it. */
@@ -58,7 +59,8 @@ const stemOf = (runtimeDirectory: string, facts: { readonly migration: string; r
 
 const removeFiles = (stem: string): void => {
   // The facts first: without them nobody looks at the rest.
-  for (const path of [stem + FACTS, stem + FENCE, stem]) rmSync(path, { force: true });
+  for (const path of [stem + FACTS, stem + NEW_FACTS, stem + FENCE, stem + MISSING, stem])
+    rmSync(path, { force: true });
 };
 
 /** Makes the files of a new session, in place of what earlier attempts of its migration have left. Throws what the file system throws. */
@@ -68,15 +70,17 @@ export const createSessionFile = (runtimeDirectory: string, facts: SessionFacts,
   removeUnless(runtimeDirectory, (name) => !name.startsWith(`${facts.migration}-`));
   const fd = openSync(stem + FENCE, "wx+", 0o600);
   try {
-    ftruncateSync(fd, words * Uint32Array.BYTES_PER_ELEMENT);
+    // All of it now: the fence is written through a mapping, where a full file system is a SIGBUS.
+    allocateFile(fd, words * Uint32Array.BYTES_PER_ELEMENT, stem + FENCE);
     return open(stem, facts, fd, words);
   } catch (error) {
     closeSync(fd);
+    removeFiles(stem);
     throw error;
   }
 };
 
-/** Goes on with a session whose loader is gone; null when it lives, or when the files are not whole. */
+/** Goes on with a session whose loader is gone; null when it lives, when the files are not whole, or when it had filled other memory. */
 export const reopenSessionFile = (runtimeDirectory: string, facts: SessionFacts, words: number): SessionFile | null => {
   const stem = stemOf(runtimeDirectory, facts);
   let fd: number;
@@ -86,6 +90,8 @@ export const reopenSessionFile = (runtimeDirectory: string, facts: SessionFacts,
     return null;
   }
   try {
+    const left = codec.decode(readFileSync(stem + FACTS));
+    if (isMalformed(left) || !isSameMemory(left.memory, facts.memory)) throw new Error(`${stem}: other memory`);
     return open(stem, facts, fd, words);
   } catch {
     closeSync(fd);
@@ -104,11 +110,17 @@ const open = (stem: string, facts: SessionFacts, fd: number, words: number): Ses
     mapping.unmap();
     closeSync(fd);
   };
-  writeFileSync(`${stem}${FACTS}.new`, codec.encode(facts), { mode: 0o600 });
-  renameSync(`${stem}${FACTS}.new`, stem + FACTS);
+  try {
+    writeFileSync(stem + NEW_FACTS, codec.encode(facts), { mode: 0o600 });
+    renameSync(stem + NEW_FACTS, stem + FACTS);
+  } catch (error) {
+    mapping.unmap();
+    throw error;
+  }
   return {
     words: new Uint32Array(mapping.bytes.buffer, mapping.bytes.byteOffset, words),
     deviceStatePath: stem,
+    missingPath: stem + MISSING,
     close,
     remove: () => {
       removeFiles(stem);

@@ -1,5 +1,6 @@
 /** One migration that arrives at this host: feeds its decisions with events and carries out what they want. */
 import {
+  answering,
   asGodwitError,
   askRecord,
   makeAlarm,
@@ -8,27 +9,28 @@ import {
   type Settings,
 } from "@godwit/actor";
 import { Fabric, letGo, type Message } from "@godwit/fabric";
-import { type Guest, type GuestWatch, openDestination, openRegistered, type Registry, watchGuest } from "@godwit/guest";
-import { digestFile, PAGE_BYTES, RamFileError } from "@godwit/memory";
+import { type Guest, type GuestWatch, type Registry, watchGuest } from "@godwit/guest";
+import { digestFile, PAGE_BYTES, type RamBlock } from "@godwit/memory";
 import { DestinationReport, fromError, GodwitError, isMalformed, json, Switching, subjects } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Scope from "effect/Scope";
-import { openReceiver, type Receiver } from "./applying.ts";
+import { listenToAgent, tellAgent } from "./agent.ts";
+import type { Receiver } from "./applying.ts";
 import {
   begin,
   type Destination,
   type DestinationEffect,
   type DestinationEvent,
-  differences,
   Fence,
   isOver,
   type LocalStep,
-  pagesOf,
   reportOf,
   step,
 } from "./decisions/index.ts";
+import { makePostcopySession } from "./postcopy-session.ts";
+import { prepare } from "./preparing.ts";
 import { receive } from "./receiving.ts";
-import { createSessionFile, reopenSessionFile, type SessionFacts, type SessionFile } from "./session-file.ts";
+import type { SessionFile } from "./session-file.ts";
 
 /**
  * Packets that may wait: the source has at most 32 MiB unacknowledged, which is so many packets if each held four pages; what
@@ -36,7 +38,6 @@ import { createSessionFile, reopenSessionFile, type SessionFacts, type SessionFi
  */
 const WAITING_PACKETS_MAX = (32 * 1024 ** 2) / (4 * PAGE_BYTES);
 const WAITING_SWITCHING_MAX = 16;
-
 const reports = json(DestinationReport);
 const switching = json(Switching);
 
@@ -58,7 +59,7 @@ export const startSession = Effect.fnUntraced(function* (
   tools: SessionTools,
 ): Effect.fn.Return<Session, never, Fabric | Scope.Scope> {
   const fabric = yield* Fabric;
-  const { settings, register, registry } = tools;
+  const { register, registry } = tools;
   const scope = yield* Effect.scope;
   const run = Effect.runForkWith(yield* Effect.context<Fabric>());
   const fork = (work: Effect.Effect<unknown>): void => void run(Effect.forkIn(work, scope));
@@ -67,6 +68,7 @@ export const startSession = Effect.fnUntraced(function* (
   let watch: GuestWatch | null = null;
   let receiver: Receiver | null = null;
   let file: SessionFile | null = null;
+  let blocks: ReadonlyArray<RamBlock> = [];
 
   const dispatch = makeEventLoop<DestinationEvent>((event) => {
     for (const effect of step(destination, event, Date.now())) perform(effect);
@@ -83,6 +85,7 @@ export const startSession = Effect.fnUntraced(function* (
     destination.fence = Fence.close(destination.fence);
     receiver?.removeDeviceState();
     closeReceiver();
+    fork(postcopy.end);
     file.remove();
     file = null;
   };
@@ -96,12 +99,18 @@ export const startSession = Effect.fnUntraced(function* (
       file = null;
     }),
   );
+  // Made after that finalizer, so that it ends before a successor can have the session.
+  const postcopy = yield* makePostcopySession(destination, {
+    settings: tools.settings,
+    dispatch,
+    incoming: () => (guest === null || receiver === null || file === null ? null : { guest, receiver, file, blocks }),
+  });
 
   const perform = (effect: DestinationEffect): void => {
     switch (effect._tag) {
       case "Local":
         return fork(
-          Effect.matchEager(explained(localWork(effect.step)), {
+          Effect.matchEager(explained(answering("loader", effect.step)(Effect.suspend(() => localWork(effect.step)))), {
             onSuccess: dispatch,
             onFailure: (error) =>
               dispatch({
@@ -117,6 +126,14 @@ export const startSession = Effect.fnUntraced(function* (
         // The record is closed once the guest was started: it has arrived.
         if (!effect.record.open) closing();
         return fork(Effect.map(askRecord(register, destination.guest, effect), dispatch));
+      case "AskMissing":
+        return postcopy.askMissing();
+      case "Fetch":
+        return postcopy.fetch();
+      case "SayToFetching":
+        return postcopy.say(effect.word);
+      case "TellAgent":
+        return fork(Effect.provideService(tellAgent(destination, tools.settings.node, effect.stage), Fabric, fabric));
       case "Report":
         return show();
       case "WakeAt":
@@ -130,7 +147,12 @@ export const startSession = Effect.fnUntraced(function* (
     });
 
   const closing = (): void => {
-    registry.settle(destination.guest);
+    try {
+      registry.settle(destination.guest);
+    } catch (error) {
+      // The guest runs here whatever the registry says, and the record shall say so; the next life of this loader settles it.
+      fork(Effect.logError(`guest ${destination.guest} is still noted as arriving: ${error}`));
+    }
     const { failure } = destination;
     if (failure !== null)
       fork(Effect.logError(`the guest was handed over and is lost, no other one is started: ${failure.reason}`));
@@ -145,7 +167,14 @@ export const startSession = Effect.fnUntraced(function* (
   const localWork = (localStep: LocalStep): Effect.Effect<DestinationEvent, GodwitError> => {
     switch (localStep) {
       case "prepare":
-        return prepare;
+        return prepareGuest;
+      case "expect-pages":
+        return Effect.as(postcopy.expectPages, { _tag: "PagesExpected" } as const);
+      case "give-up-pages":
+        // The guest's end is what is told of it.
+        return Effect.as(postcopy.giveUp(destination.failure?.reason ?? "its pages cannot be had"), {
+          _tag: "Heard",
+        } as const);
       case "load-device-state":
         return Effect.as(withGuest(loadDeviceState), { _tag: "DeviceStateLoaded" } as const);
       case "resume":
@@ -158,10 +187,13 @@ export const startSession = Effect.fnUntraced(function* (
           ),
         );
       case "discard":
-        return Effect.suspend(() => {
-          closeReceiver();
-          return guest === null ? Effect.void : guest.discard;
-        }).pipe(
+        return postcopy.end.pipe(
+          Effect.andThen(
+            Effect.suspend(() => {
+              closeReceiver();
+              return guest === null ? Effect.void : guest.discard;
+            }),
+          ),
           Effect.tap(() => forgetIfGone(registry, destination.guest)),
           Effect.as({ _tag: "Discarded" } as const),
         );
@@ -171,7 +203,7 @@ export const startSession = Effect.fnUntraced(function* (
   const loadDeviceState = (opened: Guest): Effect.Effect<void, GodwitError> =>
     Effect.gen(function* () {
       // A former life of this loader has loaded it, and died before it could commit.
-      if (destination.life > 0 && (yield* opened.describe).runState === "paused") return;
+      if (destination.life > 0 && (yield* opened.describe).runState !== "incoming") return;
       const path = receiver?.deviceStatePath ?? "";
       const digest = yield* Effect.try({
         try: () => digestFile(path),
@@ -190,77 +222,29 @@ export const startSession = Effect.fnUntraced(function* (
       yield* opened.loadDeviceState(path);
     });
 
-  const facts: SessionFacts = {
-    migration: destination.migration as SessionFacts["migration"],
-    guest: destination.guest as SessionFacts["guest"],
-    source: destination.source as SessionFacts["source"],
-    incarnation: destination.incarnation as SessionFacts["incarnation"],
-    life: destination.life,
-    epoch: destination.epoch as SessionFacts["epoch"],
-    term: destination.term,
-    offer: destination.offer,
-  };
-  /** The incoming guest: found again by a loader that was restarted, else one that waits or is started. */
-  const incoming = Effect.suspend(() => {
-    if (destination.life > 0) return openRegistered(registry, destination.guest);
-    const { offer } = destination;
-    const blocks = offer.blocks.map((block) => ({
-      name: block.name,
-      lengthBytes: block["length-bytes"],
-      hostPageBytes: block["page-size"],
-      path: "",
-      fileOffset: 0,
-    }));
-    const wanted = { name: destination.guest, driver: offer.driver, blocks, epoch: destination.epoch };
-    return openDestination(registry, wanted, settings.guestDirectory);
-  });
-  const openFile = (): SessionFile => {
-    const words = Fence.wordsOf(pagesOf(destination.offer));
-    if (destination.life === 0) return createSessionFile(settings.runtimeDirectory, facts, words);
-    const left = reopenSessionFile(settings.runtimeDirectory, facts, words);
-    if (left === null) throw new Error("what a former life of this loader left is not whole");
-    return left;
-  };
-
-  const prepare: Effect.Effect<DestinationEvent, GodwitError> = Effect.gen(function* () {
-    const { offer } = destination;
-    const opened = yield* incoming;
-    const description = yield* opened.guest.describe;
-    const found = differences(offer, description);
-    if (found.length > 0) {
-      return yield* new GodwitError({
-        code: "incompatible",
-        actor: "loader",
-        side: "destination",
-        step: "compare both sides",
-        reason: `source and destination of guest ${destination.guest} differ`,
-        differences: found,
-      });
-    }
-    const byName = new Map(description.blocks.map((block) => [block.name, block]));
-    const made = yield* Effect.try({
-      try: () => {
-        file = openFile();
-        const blocks = offer.blocks.map((block) => byName.get(block.name)!);
-        receiver = openReceiver(blocks, file.deviceStatePath);
-        return file;
-      },
-      catch: asGodwitError("loader", "open the guest's memory"),
-    });
-    guest = opened.guest;
-    const watching = yield* watchGuest(opened.guest, {
+  const prepareGuest: Effect.Effect<DestinationEvent, GodwitError> = Effect.gen(function* () {
+    const prepared = yield* prepare(destination, tools);
+    ({ guest, receiver, file, blocks } = prepared);
+    const watching = yield* watchGuest(prepared.guest, {
       guest: destination.guest,
       actor: "loader",
       side: "destination",
     });
     watch = watching;
     fork(Effect.map(watching.ended, (error) => dispatch({ _tag: "GuestEnded", failure: fromError(error) })));
-    return { _tag: "Prepared", words: made.words, loaded: description.runState === "paused" } as const;
+    return {
+      _tag: "Prepared",
+      words: prepared.file.words,
+      loaded: prepared.loaded,
+      listening: prepared.listening,
+    } as const;
   }).pipe(Effect.provideService(Scope.Scope, scope));
 
   /** Applies a batch; a full file system ends the attempt, with that reason. */
   const take = (messages: ReadonlyArray<Message>): Effect.Effect<void> =>
     Effect.suspend(() => {
+      const taken = postcopy.take(messages);
+      if (taken !== null) return taken;
       if (receiver === null) return Effect.void;
       try {
         const { acknowledgements, complaint } = receive(destination, receiver, messages);
@@ -268,7 +252,8 @@ export const startSession = Effect.fnUntraced(function* (
         dispatch({ _tag: "PacketsApplied" });
         return complaint === null ? Effect.void : Effect.logWarning(`a packet was dropped: ${complaint}`);
       } catch (error) {
-        dispatch({ _tag: "LocalFailed", step: "apply", failure: fromError(writeFailure(error)) });
+        const failure = fromError(asGodwitError("loader", "apply pages")(error));
+        dispatch({ _tag: "LocalFailed", step: "apply", failure: { ...failure, side: "destination" } });
         return Effect.void;
       } finally {
         for (const { data } of messages) letGo(data);
@@ -292,17 +277,10 @@ export const startSession = Effect.fnUntraced(function* (
       }),
     ),
   );
+  yield* listenToAgent(destination, dispatch);
   for (const effect of begin) perform(effect);
   return { destination, dispatch, show };
 });
-
-const writeFailure = (error: unknown): GodwitError => {
-  const step = "apply pages";
-  if (error instanceof RamFileError && error.errno === "ENOSPC") {
-    return new GodwitError({ code: "no-space", actor: "loader", side: "destination", step, reason: error.message });
-  }
-  return asGodwitError("loader", step)(error);
-};
 
 /** A builtin destination that was discarded is a process that has ended; a QEMU keeps waiting under its name. */
 const forgetIfGone = (registry: Registry, name: string): Effect.Effect<void> =>

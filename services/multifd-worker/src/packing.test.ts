@@ -18,7 +18,8 @@ import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 // The other end of the channel: what it makes of a packet is what packing is for.
 import { openReceiver } from "../../loader/src/applying.ts";
-import { makeDestination, step } from "../../loader/src/decisions/destination.ts";
+import { step } from "../../loader/src/decisions/destination.ts";
+import { makeDestination } from "../../loader/src/decisions/destination-state.ts";
 import * as Fence from "../../loader/src/decisions/fence.ts";
 import { receive } from "../../loader/src/receiving.ts";
 import { makePacker, PACKET_BYTES_MAX, type Packer } from "./packing.ts";

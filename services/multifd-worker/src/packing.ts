@@ -4,7 +4,9 @@ import {
   blockExport,
   compress,
   deviceStateExport,
+  deviceStreamExport,
   digestPages,
+  exportedBlock,
   openRamReader,
   PAGE_BYTES,
   type RamReader,
@@ -51,7 +53,7 @@ export const makePacker = (runtimeDirectory: string): Packer => {
     if (known?.block.fileOffset === item.fileOffset) return known;
     forget(path);
     if (readers.size >= OPEN_FILES_MAX) for (const oldest of [...readers.keys()].slice(0, 1)) forget(oldest);
-    const reader = openExport(path, item.fileOffset);
+    const reader = openRamReader(exportedBlock(path, item.fileOffset));
     readers.set(path, reader);
     return reader;
   };
@@ -66,17 +68,6 @@ export const makePacker = (runtimeDirectory: string): Packer => {
       for (const path of [...readers.keys()]) forget(path);
     },
   };
-};
-
-/** A block as far as a worker knows it: from its offset to the end of its file. What lies beyond cannot be read. */
-const openExport = (path: string, fileOffset: number): RamReader => {
-  const fd = openSync(path, "r");
-  try {
-    const lengthBytes = Math.max(0, Math.floor((fstatSync(fd).size - fileOffset) / PAGE_BYTES) * PAGE_BYTES);
-    return openRamReader({ name: path, lengthBytes, hostPageBytes: PAGE_BYTES, path, fileOffset });
-  } finally {
-    closeSync(fd);
-  }
 };
 
 /** Compresses `buffer[start .. start + rawBytes)` in place, unless that saves nothing. */
@@ -115,11 +106,20 @@ const packCheck = (item: CheckItem, reader: RamReader, buffer: Uint8Array): Uint
   return sealCheck(buffer, { ...item, pages, digests });
 };
 
+/** Stream 0 is the guest's own device state, the others are of its VFIO devices: a ring, as long as its file (arena.ts of the agent). */
+const streamPath = ({ migration, epoch, stream }: SliceItem, runtimeDirectory: string): string =>
+  stream === 0
+    ? deviceStateExport(runtimeDirectory, migration, epoch)
+    : deviceStreamExport(runtimeDirectory, migration, epoch, stream);
+
 const packSlice = (item: SliceItem, runtimeDirectory: string, buffer: Uint8Array): Uint8Array => {
-  const fd = openSync(deviceStateExport(runtimeDirectory, item.migration, item.epoch), "r");
+  const fd = openSync(streamPath(item, runtimeDirectory), "r");
   try {
+    const ringBytes = item.stream === 0 ? Number.POSITIVE_INFINITY : fstatSync(fd).size;
     for (let done = 0; done < item.bytes; ) {
-      const count = readSync(fd, buffer, PACKET_HEADER_BYTES + done, item.bytes - done, item.offset + done);
+      const at = (item.offset + done) % ringBytes;
+      const wanted = Math.min(item.bytes - done, ringBytes - at);
+      const count = wanted > 0 ? readSync(fd, buffer, PACKET_HEADER_BYTES + done, wanted, at) : 0;
       if (count === 0) throw new Error(`the device state ends before byte ${item.offset + item.bytes}`);
       done += count;
     }

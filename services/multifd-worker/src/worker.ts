@@ -1,9 +1,17 @@
 /** A multifd worker: takes work items, sends packets, remembers nothing. */
-import type { Settings } from "@godwit/actor";
-import { Fabric, type Message } from "@godwit/fabric";
-import { decodeWorkItem, encodeAcknowledgement, subjects, type WorkItem } from "@godwit/protocol";
+import { announceReady, nextTurn, type Settings } from "@godwit/actor";
+import { Fabric, type Message, type Subscription } from "@godwit/fabric";
+import {
+  decodeFileItem,
+  decodeWorkItem,
+  encodeAcknowledgement,
+  encodeFileAnswer,
+  subjects,
+  type WorkItem,
+} from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
+import { makeFileCopier } from "./file-copier.ts";
 import { makePacker, PACKET_BYTES_MAX, type Packer } from "./packing.ts";
 
 /** Work items that may wait: every channel's window several times over; what comes on top is dropped and sent again. */
@@ -14,11 +22,6 @@ const WAITING_ITEMS_MAX = 16_384;
  */
 const PACKETS_PER_TURN = 8;
 
-const nextTurn = Effect.callback<void>((resume) => {
-  const handle = setImmediate(() => resume(Effect.void));
-  return Effect.sync(() => clearImmediate(handle));
-});
-
 /** Serves the work subject of this worker for ever. */
 export const runWorker = Effect.fnUntraced(function* (
   settings: Settings,
@@ -27,20 +30,75 @@ export const runWorker = Effect.fnUntraced(function* (
   const fabric = yield* Fabric;
   const packer = makePacker(settings.runtimeDirectory);
   yield* Effect.addFinalizer(() => Effect.sync(packer.close));
-  const buffers = Array.from({ length: PACKETS_PER_TURN }, () => new Uint8Array(PACKET_BYTES_MAX));
+  const sending: Sending = {
+    packer,
+    fabric,
+    incarnation: settings.incarnation,
+    send: (item, packet) => fabric.publish(dataSubject(item), packet, "bulk"),
+  };
   const work = yield* fabric.subscribe(subjects.work(settings.node, id), { capacity: WAITING_ITEMS_MAX });
-  yield* fabric.announce({ role: "multifd-worker", node: settings.node, id, incarnation: settings.incarnation });
-  yield* Effect.logInfo("multifd worker ready");
+  yield* answerUrgently(settings, id, packer);
+  yield* copyFiles(settings, id);
+  const { node, incarnation } = settings;
+  yield* announceReady({ role: "multifd-worker", node, id, incarnation }, "multifd worker");
+  return yield* sendFor(work, sending);
+});
+
+/**
+ * Serves pages that a guest waits for (postcopy), on the connection that never has bulk before them: an item of a page or a few, so that a
+ * worker which has nothing else to do answers within a round trip.
+ */
+const answerUrgently = Effect.fnUntraced(function* (settings: Settings, id: string, packer: Packer) {
+  const fabric = yield* Fabric;
+  const sending: Sending = {
+    packer,
+    fabric,
+    incarnation: settings.incarnation,
+    send: (item, packet) => fabric.publish(subjects.urgent(item.migration), packet),
+  };
+  const work = yield* fabric.subscribe(subjects.urgentWork(settings.node, id), { capacity: WAITING_ITEMS_MAX });
+  yield* Effect.forkScoped(sendFor(work, sending));
+});
+
+/** Serves the work of checkpoints beside it, an item in a turn: each moves 1 MiB at most. */
+const copyFiles = Effect.fnUntraced(function* (settings: Settings, id: string) {
+  const fabric = yield* Fabric;
+  const copier = makeFileCopier(settings.runtimeDirectory);
+  yield* Effect.addFinalizer(() => Effect.sync(copier.close));
+  const work = yield* fabric.subscribe(subjects.fileWork(settings.node, id), { capacity: WAITING_ITEMS_MAX });
+  yield* Effect.forkScoped(
+    Effect.forever(
+      Effect.gen(function* () {
+        for (const { data } of yield* work.takeAll) {
+          const item = decodeFileItem(data);
+          if (item.kind === "malformed") {
+            yield* Effect.logWarning(`a malformed item of a checkpoint was dropped: ${item.reason}`);
+            continue;
+          }
+          if (Date.now() > item.deadline) continue;
+          fabric.publish(subjects.fileAnswer(item.id), encodeFileAnswer(copier.copy(item)));
+          yield* nextTurn;
+        }
+      }),
+    ),
+  );
+});
+
+interface Sending {
+  readonly packer: Packer;
+  readonly fabric: Fabric["Service"];
+  readonly incarnation: string;
+  /** The packet's bytes may not be written to before the turn ends. */
+  readonly send: (item: WorkItem, packet: Uint8Array) => void;
+}
+
+/** Sends what is asked for, some packets in a turn, for ever. */
+const sendFor = Effect.fnUntraced(function* (work: Subscription, sending: Sending) {
+  const buffers = Array.from({ length: PACKETS_PER_TURN }, () => new Uint8Array(PACKET_BYTES_MAX));
   while (true) {
     const messages = yield* work.takeAll;
     for (let at = 0; at < messages.length; at += PACKETS_PER_TURN) {
-      const complaint = sendAll(
-        messages.slice(at, at + PACKETS_PER_TURN),
-        packer,
-        buffers,
-        fabric,
-        settings.incarnation,
-      );
+      const complaint = sendAll(messages.slice(at, at + PACKETS_PER_TURN), buffers, sending);
       if (complaint !== null) yield* Effect.logWarning(complaint);
       yield* nextTurn;
     }
@@ -50,10 +108,8 @@ export const runWorker = Effect.fnUntraced(function* (
 /** Sends a turn's packets; returns the last complaint, if any. */
 const sendAll = (
   messages: ReadonlyArray<Message>,
-  packer: Packer,
   buffers: ReadonlyArray<Uint8Array>,
-  fabric: Fabric["Service"],
-  incarnation: string,
+  { packer, fabric, incarnation, send }: Sending,
 ): string | null => {
   let complaint: string | null = null;
   messages.forEach((message, index) => {
@@ -65,7 +121,7 @@ const sendAll = (
     // Asked for by a sender that has long given up waiting, or read by a worker that was asleep (R7).
     if (Date.now() > item.deadline) return;
     try {
-      fabric.publish(subjects.channel(item.migration, item.channel), packer.pack(item, buffers[index]!), "bulk");
+      send(item, packer.pack(item, buffers[index]!));
     } catch (error) {
       complaint = `item ${item.item} of round ${item.round} cannot be read: ${reasonOf(error)}`;
       refuse(item, reasonOf(error), fabric, incarnation);
@@ -73,6 +129,14 @@ const sendAll = (
   });
   return complaint;
 };
+
+/** State of a VFIO device: its producer, and its destination, are VFIO agents. */
+const isOfDevice = (item: WorkItem): boolean => item.kind === "slice" && item.stream !== 0;
+
+const dataSubject = (item: WorkItem): string =>
+  isOfDevice(item)
+    ? subjects.deviceChannel(item.migration, item.channel)
+    : subjects.channel(item.migration, item.channel);
 
 const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
@@ -90,5 +154,7 @@ const refuse = (item: WorkItem, reason: string, fabric: Fabric["Service"], incar
     reason,
     differing: new Uint8Array(0),
   });
-  fabric.publish(subjects.acknowledgement(item.migration), refusal);
+  const { migration } = item;
+  const producer = isOfDevice(item) ? subjects.deviceAcknowledgement(migration) : subjects.acknowledgement(migration);
+  fabric.publish(producer, refusal);
 };

@@ -1,13 +1,15 @@
 /** One actor process under this node's supervision. */
 import { type ChildProcess, spawn } from "node:child_process";
+import { lstatSync, mkdirSync } from "node:fs";
 import { createRequire } from "node:module";
+import { join } from "node:path";
 import { randomId, type Settings } from "@godwit/actor";
 import type { Member } from "@godwit/fabric";
 import * as Effect from "effect/Effect";
 
 /** Which process: its role is its service's name. `id` distinguishes several of one role. */
 export interface ChildSpec {
-  readonly role: "coordinator" | "ram-sender" | "loader" | "multifd-worker";
+  readonly role: "coordinator" | "ram-sender" | "loader" | "multifd-worker" | "vfio-agent";
   readonly id: string;
 }
 
@@ -16,6 +18,7 @@ const ENTRIES = {
   "ram-sender": "@godwit/ram-sender/main",
   loader: "@godwit/loader/main",
   "multifd-worker": "@godwit/multifd-worker/main",
+  "vfio-agent": "@godwit/vfio-agent/main",
 } as const;
 const require = createRequire(import.meta.url);
 
@@ -37,14 +40,17 @@ export type LogTarget = "inherit" | number;
 /** Starts the process; its incarnation is drawn here, so that its death can be declared by name. */
 export const startChild = (spec: ChildSpec, settings: Settings, log: LogTarget): Child => {
   const incarnation = randomId();
+  const compiled = compileCache(settings.runtimeDirectory);
   const child = spawn(process.execPath, [require.resolve(ENTRIES[spec.role])], {
     stdio: ["ignore", "ignore", log],
     env: {
       ...process.env,
+      NODE_COMPILE_CACHE: compiled,
       GODWIT_NATS: settings.nats,
       GODWIT_NODE: settings.node,
       GODWIT_RUNTIME_DIR: settings.runtimeDirectory,
       GODWIT_GUEST_DIR: settings.guestDirectory,
+      GODWIT_CHECKPOINT_DIR: settings.checkpointDirectory,
       GODWIT_INCARNATION: incarnation,
       GODWIT_SUPERVISOR: String(process.pid),
       GODWIT_WORKER: spec.id,
@@ -68,6 +74,26 @@ export const startChild = (spec: ChildSpec, settings: Settings, log: LogTarget):
     exited: Effect.promise(() => gone),
     stop: stopChild(child, gone),
   };
+};
+
+/**
+ * Where actors keep what they have compiled, which is half of the 0.4 s of CPU that a start costs; a worker's restart has none to
+ * spare. Whoever can write there runs code in every actor. So it is the folder that this process was given itself, which in a clone
+ * lies beside the code, or else one of the node's own; none where that cannot be had, or could have been made by others.
+ */
+const compileCache = (runtimeDirectory: string): string | undefined => {
+  const given = process.env["NODE_COMPILE_CACHE"];
+  if (given !== undefined && given !== "") return given;
+  const own = join(runtimeDirectory, "compiled");
+  try {
+    mkdirSync(own, { recursive: true, mode: 0o700 });
+    const found = lstatSync(own);
+    const isOurs = found.isDirectory() && found.uid === process.getuid?.() && (found.mode & 0o022) === 0;
+    return isOurs ? own : undefined;
+  } catch {
+    // Nothing depends on it but the time that a start takes.
+    return undefined;
+  }
 };
 
 const stopChild = (child: ChildProcess, gone: Promise<string>): Effect.Effect<void> =>

@@ -1,7 +1,7 @@
 /** A node: the actors of one host, and the guests on it. */
 import { GODWIT_VERSION, type Settings } from "@godwit/actor";
 import { Fabric } from "@godwit/fabric";
-import { type GuestSpec, openGuest, openRegistry, type Registry } from "@godwit/guest";
+import { type GuestSpec, lookAt, openGuest, openRegistry, type Registry } from "@godwit/guest";
 import { json, NodeInfo, subjects } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
@@ -34,14 +34,18 @@ export const runNode = Effect.fnUntraced(function* (
   const children: ReadonlyArray<ChildSpec> = [
     { role: "ram-sender", id: "0" },
     { role: "loader", id: "0" },
+    { role: "vfio-agent", id: "0" },
     ...Array.from(
       { length: options.workers },
       (_, worker): ChildSpec => ({ role: "multifd-worker", id: String(worker) }),
     ),
   ];
+  const workers = new Set<string>();
   for (const child of children) {
     const nats = options.natsOf?.(child) ?? settings.nats;
-    yield* Effect.forkScoped(supervise(child, { ...settings, nats }, options));
+    const { log, started } = options;
+    const pool = child.role === "multifd-worker" ? { pool: workers } : {};
+    yield* Effect.forkScoped(supervise(child, { ...settings, nats }, { log, started, ...pool }));
   }
   yield* fabric.serve({
     name: "godwit-node",
@@ -84,13 +88,13 @@ const describeGuest = (spec: GuestSpec): Effect.Effect<NodeInfo["guests"][number
       "memory-bytes": description.blocks.reduce((sum, block) => sum + block.lengthBytes, 0),
     })),
     Effect.catch((error) =>
-      Effect.succeed({
+      Effect.map(lookAt(spec), (look) => ({
         name: spec.name,
         driver: spec.driver,
         machine: "",
-        state: "unreachable",
+        state: look === "gone" ? "gone" : "unreachable",
         "memory-bytes": 0,
         error: error.message,
-      }),
+      })),
     ),
   );

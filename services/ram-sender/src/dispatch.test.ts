@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { openRamReader, PAGE_BYTES, type RamBlock, type RamReader } from "@godwit/memory";
+import type { Ledger } from "@godwit/multifd";
 import {
   decodeWorkItem,
   PARAMETER_DEFAULTS,
@@ -10,7 +11,7 @@ import {
 } from "@godwit/protocol";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { Item, Source, Work } from "./decisions/index.ts";
+import type { Source } from "./decisions/index.ts";
 import { makeSource } from "./decisions/source.ts";
 import { workItem } from "./dispatch.ts";
 
@@ -54,14 +55,28 @@ const sourceWith = (parameters: Partial<Parameters>): Source => {
   source.ledger.round = 4;
   return source;
 };
-const dispatched = (parameters: Partial<Parameters>, work: Work, readers: ReadonlyArray<RamReader> = []): WorkItem => {
-  const item: Item = { item: 17, work, bytes: 0, channel: 3, channelEpoch: 5, firstSentAt: 0, sentAt: 0, attempts: 1 };
+const dispatched = (
+  parameters: Partial<Parameters>,
+  work: Ledger.Work,
+  readers: ReadonlyArray<RamReader> = [],
+): WorkItem => {
+  const item: Ledger.Item = {
+    item: 17,
+    work,
+    bytes: 0,
+    channel: 3,
+    channelEpoch: 5,
+    firstSentAt: 0,
+    sentAt: 0,
+    attempts: 1,
+    refusals: 0,
+  };
   const effect = { _tag: "Dispatch", worker: "w", item, channel: 3, channelEpoch: 5 } as const;
   const decoded = decodeWorkItem(workItem(sourceWith(parameters), effect, [block], readers, NOW));
   if (decoded.kind === "malformed") throw new Error(decoded.reason);
   return decoded;
 };
-const pagesWork = (...runs: number[]): Work => ({
+const pagesWork = (...runs: number[]): Ledger.Work => ({
   kind: "pages",
   block: 0,
   runs: Uint32Array.from(runs),

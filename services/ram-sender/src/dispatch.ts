@@ -1,6 +1,6 @@
 /** From what the decisions hand out to the work item that a multifd worker gets. */
 import { isZeroPage, PAGE_BYTES, type RamBlock, type RamReader } from "@godwit/memory";
-import { encodeWorkItem, type Parameters } from "@godwit/protocol";
+import { compressionLevelOf, encodeWorkItem } from "@godwit/protocol";
 import type { Source, SourceEffect } from "./decisions/index.ts";
 
 /**
@@ -8,9 +8,6 @@ import type { Source, SourceEffect } from "./decisions/index.ts";
  * up. Both clocks are this host's.
  */
 const ITEM_LIFE_MS = 30_000;
-
-const levelOf = (parameters: Parameters): number =>
-  parameters["multifd-compression"] === "zlib" ? parameters["multifd-zlib-level"] : parameters["multifd-zstd-level"];
 
 /** Looks for zero pages here, as `zero-page-detection: legacy` wants it. Throws what the reader throws. */
 const zeroMapOf = (reader: RamReader, runs: Uint32Array, pages: number): Uint8Array => {
@@ -44,7 +41,7 @@ export const workItem = (
     channel: effect.channel,
     channelEpoch: effect.channelEpoch,
     compression: parameters["multifd-compression"],
-    level: levelOf(parameters),
+    level: compressionLevelOf(parameters),
     deadline: now + ITEM_LIFE_MS,
   };
   const { work } = item;

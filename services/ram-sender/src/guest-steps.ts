@@ -1,6 +1,7 @@
 /** What a migration does to its guest at the source, step by step; each answers with the event that its decisions wait for. */
 import { rmSync } from "node:fs";
-import { asGodwitError, type Settings } from "@godwit/actor";
+import { answering, asGodwitError, type Settings } from "@godwit/actor";
+import { Fabric } from "@godwit/fabric";
 import { type Guest, type GuestWatch, openRegistered, type Registry, watchGuest } from "@godwit/guest";
 import {
   type DirtyTracker,
@@ -12,11 +13,12 @@ import {
   type RamReader,
   withdrawExports,
 } from "@godwit/memory";
-import { fromError, GodwitError, OFFER_VERSION, type Offer } from "@godwit/protocol";
+import { fromError, GodwitError, OFFER_VERSION, type Offer, type OfferedDevice, toError } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Exit from "effect/Exit";
 import * as Scope from "effect/Scope";
-import type { LocalStep, Source, SourceEvent } from "./decisions/index.ts";
+import { describeDevices, syncDirtyPages } from "./agent-requests.ts";
+import { chooseTracker, type LocalStep, type Source, type SourceEvent } from "./decisions/index.ts";
 import { batchRuns } from "./run-batches.ts";
 
 export interface GuestSteps {
@@ -34,7 +36,8 @@ export const makeGuestSteps = Effect.fnUntraced(function* (
   source: Source,
   tools: { readonly settings: Settings; readonly registry: Registry },
   dispatch: (event: SourceEvent) => void,
-): Effect.fn.Return<GuestSteps, never, Scope.Scope> {
+): Effect.fn.Return<GuestSteps, never, Fabric | Scope.Scope> {
+  const fabric = yield* Fabric;
   const { settings, registry } = tools;
   const scope = yield* Effect.scope;
   let guest: Guest | null = null;
@@ -74,10 +77,10 @@ export const makeGuestSteps = Effect.fnUntraced(function* (
 
   const openTracker = (opened: Guest): Effect.Effect<SourceEvent, GodwitError> =>
     Effect.gen(function* () {
+      const kind = chooseTracker(source.parameters["dirty-tracker"], source.offer);
+      if (typeof kind !== "string") return yield* toError(kind);
       trackerScope = yield* Scope.fork(scope);
-      const made = yield* opened
-        .track(source.parameters["dirty-tracker"])
-        .pipe(Effect.provideService(Scope.Scope, trackerScope));
+      const made = yield* opened.track(kind).pipe(Effect.provideService(Scope.Scope, trackerScope));
       tracker = made;
       yield* note("export the guest's memory to the workers", () => {
         exportBlocks(settings.runtimeDirectory, source.migration, source.epoch, made.readFrom);
@@ -97,16 +100,28 @@ export const makeGuestSteps = Effect.fnUntraced(function* (
   });
   yield* Effect.addFinalizer(() => closeTracker);
 
+  /** A guest without devices needs no VFIO agent. */
+  const devices: Effect.Effect<ReadonlyArray<OfferedDevice>, GodwitError> = Effect.suspend(() =>
+    (registry.find(source.guest)?.devices ?? []).length === 0
+      ? Effect.succeed([])
+      : Effect.provideService(describeDevices(source), Fabric, fabric),
+  );
+  const logsDma = (): boolean => source.offer?.devices?.some((device) => device["dirty-logging"]) === true;
+  const dmaPages = (round: number, add: (block: number, firstPage: number, pages: number) => void) =>
+    logsDma() ? Effect.provideService(syncDirtyPages(source, round, add), Fabric, fabric) : Effect.succeed(0);
+
   const sync = (round: number): Effect.Effect<SourceEvent, GodwitError> =>
     Effect.suspend(() => {
       if (tracker === null) return Effect.never;
       const batch = batchRuns((block, runs) => dispatch({ _tag: "Found", round, block, runs }));
       return tracker.sync(batch.add).pipe(
         Effect.mapError((cause) => syncFailed(cause.message)),
-        Effect.map((report): SourceEvent => {
-          batch.flush();
-          return { _tag: "Synced", round, dirtyPages: report.dirtyPages, syncMs: report.durationMs };
-        }),
+        Effect.flatMap((report) =>
+          Effect.map(dmaPages(round, batch.add), (pages): SourceEvent => {
+            batch.flush();
+            return { _tag: "Synced", round, dirtyPages: report.dirtyPages + pages, syncMs: report.durationMs };
+          }),
+        ),
       );
     });
 
@@ -130,7 +145,11 @@ export const makeGuestSteps = Effect.fnUntraced(function* (
   const take = (step: LocalStep, round: number): Effect.Effect<SourceEvent, GodwitError> => {
     switch (step) {
       case "describe":
-        return withGuest((opened) => Effect.flatMap(opened.describe, described));
+        return withGuest((opened) =>
+          Effect.flatMap(opened.describe, (description) =>
+            Effect.flatMap(devices, (offered) => described(description, offered)),
+          ),
+        );
       case "open-tracker":
         return withGuest(openTracker);
       case "sync":
@@ -148,6 +167,17 @@ export const makeGuestSteps = Effect.fnUntraced(function* (
           Effect.andThen(note("note that the guest stays", () => registry.settle(source.guest))),
           Effect.as({ _tag: "Resumed" }),
         );
+      case "serve":
+        // The tracker's own copy, if it has one, goes with it: from now on the memory itself is read, which does not change any more.
+        return closeTracker.pipe(
+          Effect.andThen(withGuest((opened) => opened.describe)),
+          Effect.flatMap(({ blocks }) =>
+            note("export the guest's memory to the workers", () =>
+              exportBlocks(settings.runtimeDirectory, source.migration, source.epoch, blocks),
+            ),
+          ),
+          Effect.as({ _tag: "Served" }),
+        );
       case "discard":
         return withGuest((opened) => opened.discard).pipe(
           Effect.andThen(note("forget the guest", forget)),
@@ -156,7 +186,7 @@ export const makeGuestSteps = Effect.fnUntraced(function* (
     }
   };
   const explained: GuestSteps["take"] = (step, round) =>
-    Effect.catch(take(step, round), (error) => {
+    Effect.catch(answering("ram-sender", step)(Effect.suspend(() => take(step, round))), (error) => {
       const failed = Effect.fail(error);
       return watch === null ? failed : watch.explain(failed);
     });
@@ -172,7 +202,10 @@ const syncFailed = (reason: string): GodwitError =>
     reason,
   });
 
-const described = (description: Effect.Success<Guest["describe"]>): Effect.Effect<SourceEvent, GodwitError> => {
+const described = (
+  description: Effect.Success<Guest["describe"]>,
+  devices: ReadonlyArray<OfferedDevice>,
+): Effect.Effect<SourceEvent, GodwitError> => {
   const { runState } = description;
   if (runState !== "running" && runState !== "paused") {
     const reason = `guest ${description.name} is ${runState}; only a running or a paused guest can be moved`;
@@ -186,6 +219,16 @@ const described = (description: Effect.Success<Guest["describe"]>): Effect.Effec
       }),
     );
   }
+  if (description.pagesMissing === true)
+    return Effect.fail(
+      new GodwitError({
+        code: "migration-in-progress",
+        actor: "ram-sender",
+        side: "source",
+        step: "describe the guest",
+        reason: `pages of guest ${description.name} are still on their way to it; it can be moved once they are there`,
+      }),
+    );
   const offer: Offer = {
     version: OFFER_VERSION,
     driver: description.driver,
@@ -196,7 +239,9 @@ const described = (description: Effect.Success<Guest["describe"]>): Effect.Effec
       name: block.name,
       "length-bytes": block.lengthBytes,
       "page-size": block.hostPageBytes,
+      ...(block.fileOffset === 0 ? {} : { "file-offset": block.fileOffset }),
     })),
+    ...(devices.length === 0 ? {} : { devices }),
   };
   return Effect.succeed({ _tag: "Described", offer, running: runState === "running" });
 };

@@ -1,19 +1,20 @@
-/** What a source hears from outside: acknowledgements of its items, and how its destination stands. */
+/** What a source hears from outside: acknowledgements of its items, how its destination stands, and its VFIO devices. */
 import { Fabric } from "@godwit/fabric";
-import { DestinationReport, decodeAcknowledgement, isMalformed, json, subjects } from "@godwit/protocol";
+import { DestinationReport, decodeAcknowledgement, isMalformed, json, SaveReport, subjects } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import type { Source, SourceEvent } from "./decisions/index.ts";
 
 /** Acknowledgements that may wait: one for each item that windows allow in flight, if every item held one page. */
 const WAITING_ACKNOWLEDGEMENTS_MAX = 16_384;
-/** Reports of the destination that may wait. */
+/** Reports of the destination, and of the VFIO agent, that may wait. */
 const WAITING_REPORTS_MAX = 64;
 
+const saveReport = json(SaveReport);
 const destinationReport = json(DestinationReport);
 
 const ACKNOWLEDGED = { applied: "Applied", refused: "Refused", differs: "Differs" } as const;
 
-/** Both become events, until the scope ends. What is malformed is dropped: its item is late, and goes again. */
+/** All become events, until the scope ends. What is malformed is dropped: its item is late, and goes again. */
 export const listen = Effect.fnUntraced(function* (source: Source, dispatch: (event: SourceEvent) => void) {
   const fabric = yield* Fabric;
   const acknowledgements = yield* Effect.orDie(
@@ -21,6 +22,20 @@ export const listen = Effect.fnUntraced(function* (source: Source, dispatch: (ev
   );
   const reports = yield* Effect.orDie(
     fabric.subscribe(subjects.destinationReport(source.migration), { capacity: WAITING_REPORTS_MAX }),
+  );
+  const devices = yield* Effect.orDie(
+    fabric.subscribe(subjects.saveReport(source.migration), { capacity: WAITING_REPORTS_MAX }),
+  );
+  yield* Effect.forkScoped(
+    Effect.forever(
+      Effect.map(devices.takeAll, (messages) => {
+        for (const message of messages) {
+          const report = saveReport.decode(message.data);
+          if (!isMalformed(report) && report.migration === source.migration)
+            dispatch({ _tag: "DevicesReported", report });
+        }
+      }),
+    ),
   );
   yield* Effect.forkScoped(
     Effect.forever(
@@ -41,7 +56,7 @@ export const listen = Effect.fnUntraced(function* (source: Source, dispatch: (ev
           if (isMalformed(report) || report.migration !== source.migration) continue;
           const { epoch, incarnation, life, phase, failure } = report;
           if (phase === "ready" && life > 0) dispatch({ _tag: "DestinationResumed", epoch, incarnation, life });
-          if (phase === "running") dispatch({ _tag: "DestinationRunning", epoch, incarnation });
+          if (phase === "running" || phase === "postcopy") dispatch({ _tag: "DestinationRunning", epoch, incarnation });
           if (phase === "failed" && failure !== undefined)
             dispatch({ _tag: "DestinationFailed", epoch, incarnation, failure });
         }

@@ -1,12 +1,23 @@
 /** The RAM sender of one host: hears a coordinator's commands and keeps a session for each migration that leaves this host. */
-import { GODWIT_VERSION, holdHost, makeEndings, openOwnershipRegister, type Settings } from "@godwit/actor";
+import {
+  announceReady,
+  GODWIT_VERSION,
+  holdHost,
+  makeEndings,
+  openOwnershipRegister,
+  type Settings,
+  watchWorkers,
+} from "@godwit/actor";
 import { Fabric } from "@godwit/fabric";
 import { openRegistry } from "@godwit/guest";
 import { withdrawAllExports } from "@godwit/memory";
 import {
+  encodeMissingWords,
   GodwitError,
   json,
+  MISSING_WORDS_MAX,
   MigrationList,
+  MissingPagesRequest,
   packetPagesWithin,
   SourceCommand,
   SourceReport,
@@ -17,10 +28,13 @@ import * as Exit from "effect/Exit";
 import * as Scope from "effect/Scope";
 import { infoOf, route, type Sender } from "./decisions/index.ts";
 import { recoverGuest } from "./recovery-run.ts";
+import { releaseDevices } from "./releasing-devices.ts";
+import { makeSaves } from "./saves.ts";
 import { type Session, type SessionTools, startSession } from "./session.ts";
 
 const commands = json(SourceCommand);
 const reports = json(SourceReport);
+const missingPages = json(MissingPagesRequest);
 const infos = json(MigrationList);
 const ACCEPTED = new TextEncoder().encode("{}");
 const ACTOR = "ram-sender";
@@ -47,6 +61,7 @@ export const runSender = Effect.fnUntraced(function* (
     itemPagesMax,
     sources: new Map(),
     recovering: new Set(),
+    saving: new Set(),
   };
   const sessions = new Map<string, { readonly session: Session; readonly scope: Scope.Closeable }>();
   const endings = makeEndings();
@@ -98,15 +113,26 @@ export const runSender = Effect.fnUntraced(function* (
     Effect.forEach([...sessions.values()], (session) => Scope.close(session.scope, Exit.void), { discard: true }),
   );
 
+  const saves = yield* makeSaves(tools, sender, workers);
   // What a former life exported belongs to nobody any more; workers that still read it have it open.
   withdrawAllExports(settings.runtimeDirectory);
-  yield* watchWorkers(settings, workers, sessions);
-  yield* watchLink(sessions);
+  yield* watchWorkers(settings.node, (news) => {
+    if (news._tag === "Denied") return Effect.logError(`NATS denies this RAM sender: ${news.reason}`);
+    if (news._tag === "WorkerUp") workers.add(news.worker);
+    if (news._tag === "WorkerDown") workers.delete(news.worker);
+    tellAll(sessions, news);
+    saves.tell(news);
+    return news._tag === "WorkerDown"
+      ? Effect.logWarning(`multifd worker ${news.worker} is gone (${news.why}); its channels go to others`)
+      : Effect.void;
+  });
   for (const spec of tools.registry.list()) {
     sender.recovering.add(spec.name);
     yield* Effect.forkScoped(
       Effect.ensuring(
-        recoverGuest(spec, settings, tools.register, tools.registry),
+        recoverGuest(spec, settings, tools.register, tools.registry, (guest, record, stage) =>
+          Effect.provideService(releaseDevices(guest, record, stage, settings.node), Fabric, fabric),
+        ),
         Effect.sync(() => sender.recovering.delete(spec.name)),
       ),
     );
@@ -117,6 +143,21 @@ export const runSender = Effect.fnUntraced(function* (
     description: `tracks and sends the memory of the guests of node ${settings.node}`,
     endpoints: [
       { name: "command", subject: subjects.source(settings.node), handle },
+      ...saves.endpoints,
+      {
+        name: "missing-pages",
+        subject: subjects.missingPages(settings.node),
+        handle: (data) =>
+          Effect.flatMap(missingPages.decodeEffect(data, ACTOR), ({ migration, epoch, block, word }) => {
+            const source = sender.sources.get(migration);
+            const bitmap = source?.epoch === epoch ? source.missing?.[block] : undefined;
+            if (bitmap !== undefined) return Effect.succeed(encodeMissingWords(bitmap.words, word, MISSING_WORDS_MAX));
+            const reason = `migration ${migration}, epoch ${epoch}, leaves no pages of RAMBlock ${block} behind`;
+            return Effect.fail(
+              new GodwitError({ code: "wrong-state", actor: ACTOR, step: "name missing pages", reason }),
+            );
+          }),
+      },
       {
         name: "query-migrate",
         subject: subjects.sourceQuery(settings.node),
@@ -130,8 +171,7 @@ export const runSender = Effect.fnUntraced(function* (
       },
     ],
   });
-  yield* fabric.announce({ role: ACTOR, node: settings.node, id: "0", incarnation: settings.incarnation });
-  yield* Effect.logInfo("RAM sender ready");
+  yield* announceReady({ role: ACTOR, node: settings.node, id: "0", incarnation: settings.incarnation }, "RAM sender");
   return yield* Effect.never;
 });
 
@@ -140,42 +180,3 @@ type Sessions = ReadonlyMap<string, { readonly session: Session }>;
 const tellAll = (sessions: Sessions, event: Parameters<Session["dispatch"]>[0]): void => {
   for (const { session } of sessions.values()) session.dispatch(event);
 };
-
-/** A worker that was restarted has another incarnation: its channels get a new epoch before it gets new work. */
-const watchWorkers = Effect.fnUntraced(function* (settings: Settings, workers: Set<string>, sessions: Sessions) {
-  const fabric = yield* Fabric;
-  const news = yield* fabric.watch({ role: "multifd-worker", node: settings.node });
-  yield* Effect.forkScoped(
-    Effect.forever(
-      Effect.gen(function* () {
-        for (const event of yield* news.takeAll) {
-          const worker = event.member.id;
-          if (event._tag === "Up") {
-            workers.add(worker);
-            tellAll(sessions, { _tag: "WorkerUp", worker });
-            continue;
-          }
-          workers.delete(worker);
-          tellAll(sessions, { _tag: "WorkerDown", worker });
-          yield* Effect.logWarning(`multifd worker ${worker} is gone (${event.why}); its channels go to others`);
-        }
-      }),
-    ),
-  );
-});
-
-/** What was on its way when the link broke may be lost, and nobody says so. */
-const watchLink = Effect.fnUntraced(function* (sessions: Sessions) {
-  const fabric = yield* Fabric;
-  const link = yield* fabric.link;
-  yield* Effect.forkScoped(
-    Effect.forever(
-      Effect.gen(function* () {
-        for (const event of yield* link.takeAll) {
-          if (event._tag === "Reconnected") tellAll(sessions, { _tag: "LinkRestored" });
-          if (event._tag === "Denied") yield* Effect.logError(`NATS denies this RAM sender: ${event.reason}`);
-        }
-      }),
-    ),
-  );
-});

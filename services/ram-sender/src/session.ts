@@ -12,6 +12,7 @@ import type { Registry } from "@godwit/guest";
 import { type Epoch, fromError, json, type MigrationId, SourceReport, Switching, subjects } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
+import { tellAgent } from "./agent-requests.ts";
 import { begin, reportOf, type Source, type SourceEffect, type SourceEvent, step } from "./decisions/index.ts";
 import { workItem } from "./dispatch.ts";
 import { makeGuestSteps } from "./guest-steps.ts";
@@ -70,6 +71,8 @@ export const startSession = Effect.fnUntraced(function* (
         return handOut(effect);
       case "TellLoader":
         return tellLoader();
+      case "TellAgent":
+        return fork(Effect.provideService(tellAgent(source, effect.stage), Fabric, fabric));
       case "Report":
         return show();
       case "WakeAt":

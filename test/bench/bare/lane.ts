@@ -1,9 +1,8 @@
 /** The yardstick of the lane: messages of a packet's size from process to process through NATS with nats.js, and nothing done with them. */
-import { fork } from "node:child_process";
-import { once } from "node:events";
 import type { Fabric } from "@godwit/fabric";
 import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
+import { startBare as start } from "./process.ts";
 import { acknowledgementOf, GO } from "./subjects.ts";
 
 export interface BareLane {
@@ -52,19 +51,3 @@ export const openBareLane = Effect.fnUntraced(function* (
   );
   return { run, subscriberPid, publisherPids };
 });
-
-/** Starts a process and waits until it is ready; succeeds with its pid. */
-const start = (file: string, args: ReadonlyArray<string>): Effect.Effect<number, unknown, Scope.Scope> =>
-  Effect.acquireRelease(
-    Effect.promise(async () => {
-      const child = fork(new URL(file, import.meta.url), args);
-      await once(child, "message");
-      return child;
-    }),
-    (child) =>
-      Effect.promise(async () => {
-        const gone = once(child, "exit");
-        // False for one that has ended already: a signal to all processes of the bench may have come first.
-        if (child.kill("SIGKILL")) await gone;
-      }),
-  ).pipe(Effect.map((child) => child.pid ?? 0));

@@ -1,11 +1,10 @@
 /** godwit beside QEMU's own multifd. */
-import { randomFillSync } from "node:crypto";
-import { closeSync, openSync, writeSync } from "node:fs";
 import { launchTestQemu, qemuIsInstalled, type TestQemu } from "@godwit/guest";
 import * as Effect from "effect/Effect";
 import { claimFreeMemory } from "../free-memory.ts";
 import { type BenchOptions, type Part, type Result, skipped } from "../part.ts";
 import { migrateByQemu, type QemuMigration } from "../qemu-multifd.ts";
+import { fillRandomly } from "../random-memory.ts";
 import { median, showSpread, spreadOf } from "../samples.ts";
 import { openTestbed, type Testbed, UNLIMITED } from "../testbed.ts";
 
@@ -117,16 +116,5 @@ const withPair = <E>(
       return migration;
     }),
   );
-
-/** Writes into the memory of a QEMU that maps the file: random numbers, again after each MiB. */
-const fillRandomly = (path: string, fromByte: number, toByte: number): void => {
-  const chunk = randomFillSync(Buffer.alloc(MIB));
-  const fd = openSync(path, "r+");
-  try {
-    for (let at = fromByte; at < toByte; at += MIB) writeSync(fd, chunk, 0, MIB, at);
-  } finally {
-    closeSync(fd);
-  }
-};
 
 export const engine: Part = { name: "engine", title: "godwit beside QEMU's multifd", run };

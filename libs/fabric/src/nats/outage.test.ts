@@ -3,6 +3,7 @@ import { createServer } from "node:net";
 import * as Deferred from "effect/Deferred";
 import * as Effect from "effect/Effect";
 import { describe, expect, it } from "vitest";
+import { readThreadStats } from "../../../host/src/process-state.ts";
 import { bytes, take, text } from "../conformance/messages.ts";
 import { announceInProcess, joinNats, makeBuckets, run, startTestNats } from "../conformance/nats-world.ts";
 import { type LinkEvent, type News, SILENT_MS } from "../fabric.ts";
@@ -25,12 +26,18 @@ const ownServer = Effect.acquireRelease(
         restart: Effect.promise(async () => {
           holder.running = await startNats({ storeDir, port: server.port });
         }),
-        pause: Effect.sync(() => process.kill(holder.running.pid, "SIGSTOP")),
+        pause: Effect.promise(() => stop(holder.running.pid)),
         resume: Effect.sync(() => process.kill(holder.running.pid, "SIGCONT")),
       }),
     ),
   ),
 );
+
+/** Stops a process, and waits until it stands still: a signal is only on its way when `kill` returns. */
+const stop = async (pid: number): Promise<void> => {
+  process.kill(pid, "SIGSTOP");
+  while (readThreadStats(pid).some(({ state }) => state !== "T")) await new Promise(setImmediate);
+};
 
 /** Waits until both planes have told of it. */
 const both = Effect.fnUntraced(function* (news: News<LinkEvent>, tag: LinkEvent["_tag"]) {

@@ -2,6 +2,7 @@
 
 import { rmSync } from "node:fs";
 import { dirname } from "node:path";
+import { probeMissingFaults } from "@godwit/host";
 import { openTracker, type RamBlock, type TrackerKind } from "@godwit/memory";
 import type { GodwitError } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
@@ -9,8 +10,8 @@ import * as Schedule from "effect/Schedule";
 import * as Schema from "effect/Schema";
 import type { Guest, GuestDescription, GuestDriver, GuestEnding } from "../guest.ts";
 import { filesBeside } from "./files.ts";
-import { PAGE_BYTES } from "./kernel/page.ts";
 import type { BuiltinSpec } from "./launch.ts";
+import { borrowMissingMemory } from "./missing-memory.ts";
 import { ask, guestError, isDeserted } from "./monitor-client.ts";
 import { removeLeftover } from "./ram.ts";
 import { refusalOf } from "./refusal.ts";
@@ -27,11 +28,14 @@ const Description = Schema.Struct({
     name: Schema.String,
     lengthBytes: Schema.Int,
     path: Schema.String,
+    hostPageBytes: Schema.Int,
     address: Schema.BigIntFromString,
   }),
   userfaultfd: Schema.Boolean,
+  missingFd: Schema.NullOr(Schema.Int),
 });
 
+const Listening = Schema.Struct({ fd: Schema.Int });
 const Saved = Schema.Struct({ lengthBytes: Schema.Int });
 
 /** What a sweep or a check of guest memory found; see `verification.ts`. `bad` holds the first 16 of `badCount` bad pages. */
@@ -78,7 +82,7 @@ const describe = (spec: BuiltinSpec) => ask({ socket: spec.socket, pid: spec.pid
 const blockOf = ({ block }: typeof Description.Type): RamBlock => ({
   name: block.name,
   lengthBytes: block.lengthBytes,
-  hostPageBytes: PAGE_BYTES,
+  hostPageBytes: block.hostPageBytes,
   path: block.path,
   fileOffset: 0,
 });
@@ -94,6 +98,42 @@ export const readVerification = (spec: BuiltinSpec): Effect.Effect<Verification,
 /** Checks every page of a paused guest now: about 0.25 ms for each MiB with 2 vCPUs. */
 export const checkMemory = (spec: BuiltinSpec): Effect.Effect<Verification, GodwitError> =>
   ask({ socket: spec.socket, pid: spec.pid, execute: "check", until: "done" }, Verification);
+
+/** Memory of a guest that waits for pages which are not there: what whoever places them needs to know. */
+export interface MissingPages {
+  readonly pid: number;
+  /** The userfaultfd, in the guest's process; to be borrowed. */
+  readonly fd: number;
+  /** Where the block lies in the guest's process. */
+  readonly address: bigint;
+  readonly block: RamBlock;
+}
+
+/** Lets the vCPUs of an incoming guest wait for pages that are not there. Fails with `not-supported` where the host cannot. */
+export const listenForPages = Effect.fnUntraced(function* (
+  spec: BuiltinSpec,
+): Effect.fn.Return<MissingPages, GodwitError> {
+  const { fd } = yield* ask({ socket: spec.socket, pid: spec.pid, execute: "postcopy-listen" }, Listening);
+  const description = yield* describe(spec);
+  return { pid: spec.pid, fd, address: description.block.address, block: blockOf(description) };
+});
+
+/** The pages that a guest still waits for; null when all of its memory is there. */
+export const missingPages = (spec: BuiltinSpec): Effect.Effect<MissingPages | null, GodwitError> =>
+  Effect.map(describe(spec), (description) =>
+    description.missingFd === null
+      ? null
+      : { pid: spec.pid, fd: description.missingFd, address: description.block.address, block: blockOf(description) },
+  );
+
+/** All pages are there: what was not placed is zeros, and no touch is waited for any more. */
+export const endListening = (spec: BuiltinSpec): Effect.Effect<void, GodwitError> => command(spec, "postcopy-end");
+
+/** Pages that a guest waits for cannot be had: it has failed, and goes no further. */
+export const giveUpPages = (spec: BuiltinSpec, reason: string): Effect.Effect<void, GodwitError> =>
+  ask({ socket: spec.socket, pid: spec.pid, execute: "postcopy-give-up", arguments: { reason } }, Schema.Null).pipe(
+    Effect.asVoid,
+  );
 
 /** Lets a running guest reboot, as if by itself: it fills its memory anew and begins from the start, in the same process. */
 export const resetBuiltin = (spec: BuiltinSpec): Effect.Effect<void, GodwitError> => command(spec, "reset");
@@ -124,6 +164,8 @@ const makeGuest = (spec: BuiltinSpec): Guest => ({
         version: description.version,
         blocks: [blockOf(description)],
         runState: description.runState,
+        pid: description.pid,
+        ...(description.missingFd === null ? {} : { pagesMissing: true }),
       }),
     ),
   ),
@@ -134,8 +176,24 @@ const makeGuest = (spec: BuiltinSpec): Guest => ({
     ask({ socket: spec.socket, pid: spec.pid, execute: "save", arguments: { path } }, Saved).pipe(
       Effect.map((saved) => saved.lengthBytes),
     ),
+  // Nothing of it is prepared: its process waits for pages from the moment on that it is told to. It is of this user and host, and can
+  // what this one can.
+  prepareForPostcopy: Effect.suspend(() => {
+    const ability = probeMissingFaults();
+    return ability._tag === "Works"
+      ? Effect.void
+      : Effect.fail(guestError("not-supported", "wait for missing pages", ability.reason));
+  }),
   loadDeviceState: (path) =>
     ask({ socket: spec.socket, pid: spec.pid, execute: "load", arguments: { path } }, Schema.Null).pipe(Effect.asVoid),
+  expectPages: () =>
+    Effect.flatMap(listenForPages(spec), (waiting) =>
+      borrowMissingMemory(waiting, {
+        vcpus: Effect.map(readStats(spec), ({ workload }) => workload?.vcpus ?? 0),
+        end: endListening(spec),
+        giveUp: (reason) => giveUpPages(spec, reason),
+      }),
+    ),
   discard: discard(spec),
   ending: ending(spec),
 });
@@ -143,13 +201,20 @@ const makeGuest = (spec: BuiltinSpec): Guest => ({
 const track = Effect.fnUntraced(function* (spec: BuiltinSpec, kind: TrackerKind | "auto") {
   const description = yield* describe(spec);
   const block = blockOf(description);
+  // Whoever reads its memory now would fill the gaps with zeros.
+  if (description.missingFd !== null)
+    return yield* guestError(
+      "migration-in-progress",
+      "start dirty tracking",
+      `pages of guest ${spec.name} are still on their way to it; it can be moved or saved once they are there`,
+    );
   const process = {
     pid: description.pid,
     blocks: [{ ...block, address: description.block.address }],
     userfaultfd: description.userfaultfd,
   };
   // Where the RAM file found room, there is the best hope for a copy of it.
-  return yield* openTracker({ kind, process, shadowDirectory: dirname(block.path) }).pipe(
+  return yield* openTracker({ kind, process, shadowDirectory: dirname(spec.socket) }).pipe(
     Effect.mapError((cause) => guestError("tracker-failed", "start dirty tracking", cause.message)),
   );
 });
@@ -188,6 +253,7 @@ const removeFiles = (spec: BuiltinSpec): Effect.Effect<void, GodwitError> =>
     try: () => {
       const files = filesBeside(spec.socket, spec.name);
       removeLeftover(files.ram);
+      removeLeftover(filesBeside(spec.socket, spec.name, true).ram);
       rmSync(files.socket, { force: true });
     },
     catch: (cause) => guestError(refusalOf(cause).code, "remove the guest's files", refusalOf(cause).message),

@@ -1,4 +1,7 @@
-/** Where a builtin guest keeps its files: `<directory>/<name>.sock`, `.ram0` and `.log`. */
+/**
+ * Where a builtin guest keeps its files: `<directory>/<name>.sock`, `.ram0` and `.log`; memory in large host pages in
+ * `<directory>/huge`, which must be a hugetlbfs.
+ */
 
 import { dirname, join } from "node:path";
 import { SHARED_MEMORY_DIRECTORY } from "@godwit/host";
@@ -12,12 +15,15 @@ export interface GuestFiles {
 /** Where guests are kept unless told otherwise: in memory, and apart for each user. */
 export const defaultDirectory = (): string => `${SHARED_MEMORY_DIRECTORY}/godwit-${process.getuid!()}`;
 
-/** The files of the guest `name` in an absolute directory. */
-export const filesOf = (directory: string, name: string): GuestFiles => ({
+export const hugeDirectoryOf = (directory: string): string => join(directory, "huge");
+
+/** The files of the guest `name` in an absolute directory. `isHuge`: with memory in large host pages. */
+export const filesOf = (directory: string, name: string, isHuge = false): GuestFiles => ({
   socket: join(directory, `${name}.sock`),
-  ram: join(directory, `${name}.ram0`),
+  ram: join(isHuge ? hugeDirectoryOf(directory) : directory, `${name}.ram0`),
   log: join(directory, `${name}.log`),
 });
 
 /** The files of the guest that has this socket. */
-export const filesBeside = (socket: string, name: string): GuestFiles => filesOf(dirname(socket), name);
+export const filesBeside = (socket: string, name: string, isHuge = false): GuestFiles =>
+  filesOf(dirname(socket), name, isHuge);

@@ -1,17 +1,19 @@
 /** Starts guest processes, and lets go of them once they are ready: a guest lives on without its starter. */
 
 import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, lstatSync, mkdirSync, openSync } from "node:fs";
+import { closeSync, existsSync, lstatSync, mkdirSync, openSync } from "node:fs";
 import { isAbsolute } from "node:path";
 import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
+import { hostPageBytesOf } from "@godwit/host";
 import type { RamBlock } from "@godwit/memory";
 import { GodwitError } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Schedule from "effect/Schedule";
 import * as Schema from "effect/Schema";
 import type { GuestSpec } from "../guest.ts";
-import { defaultDirectory, filesOf } from "./files.ts";
+import { type BuiltinDevice, startDevices } from "./devices.ts";
+import { defaultDirectory, filesOf, hugeDirectoryOf } from "./files.ts";
 import { PAGE_BYTES, type PageMix } from "./kernel/page.ts";
 import { guestError, isDeserted } from "./monitor-client.ts";
 import { refusalOf } from "./refusal.ts";
@@ -37,6 +39,12 @@ export interface BuiltinOptions {
   readonly seed?: number;
   /** Where RAM file, socket and log lie, absolute; made if missing; /dev/shm/godwit-UID. Should be memory: a tmpfs. */
   readonly directory?: string;
+  /** Unit in which its memory is mapped, bytes: 4096, or that of the hugetlbfs at `<directory>/huge`; 4096. */
+  readonly hostPageBytes?: number;
+  /** The last part of memory, which vCPUs leave to its devices, bytes, a multiple of 4096; 0. */
+  readonly dmaWindowBytes?: number;
+  /** Its VFIO devices; none. */
+  readonly devices?: ReadonlyArray<BuiltinDevice>;
 }
 
 const DEFAULT_VCPUS = 2;
@@ -56,10 +64,11 @@ const FILL_BYTES_PER_MS_MIN = 100_000;
 export const startBuiltin: (options: BuiltinOptions) => Effect.Effect<BuiltinSpec, GodwitError> = Effect.fnUntraced(
   function* (options) {
     const directory = yield* prepareDirectory(options.directory);
-    const { name, memoryBytes } = options;
-    const pages = Math.max(1, Math.floor(memoryBytes / PAGE_BYTES));
-    return yield* launch(directory, {
-      ...frameOf(directory, name, memoryBytes),
+    const { name, memoryBytes, dmaWindowBytes = 0, hostPageBytes = PAGE_BYTES } = options;
+    yield* requireHostPages(directory, memoryBytes, hostPageBytes);
+    const pages = Math.max(1, Math.floor((memoryBytes - dmaWindowBytes) / PAGE_BYTES));
+    const started = yield* launch(directory, {
+      ...frameOf(directory, name, memoryBytes, hostPageBytes),
       role: "boot",
       workload: {
         seed: options.seed ?? 1,
@@ -67,8 +76,10 @@ export const startBuiltin: (options: BuiltinOptions) => Effect.Effect<BuiltinSpe
         dirtyRateBytesPerSecond: options.dirtyRateBytesPerSecond ?? DEFAULT_DIRTY_RATE,
         workingSetBytes: options.workingSetBytes ?? Math.ceil(pages / 4) * PAGE_BYTES,
         mix: options.mix ?? DEFAULT_MIX,
+        ...(dmaWindowBytes === 0 ? {} : { dmaWindowBytes }),
       },
     });
+    return yield* withDevices(started, directory, options.devices ?? []);
   },
 );
 
@@ -82,25 +93,68 @@ export const startBuiltinIncoming: (
   directory?: string,
   /** Told of the process before it is ready: whoever starts it may not live to see that. */
   spawned?: (spec: BuiltinSpec) => void,
-) => Effect.Effect<BuiltinSpec, GodwitError> = Effect.fnUntraced(function* (name, blocks, directory, spawned) {
+  devices?: ReadonlyArray<BuiltinDevice>,
+) => Effect.Effect<BuiltinSpec, GodwitError> = Effect.fnUntraced(function* (
+  name,
+  blocks,
+  directory,
+  spawned,
+  devices = [],
+) {
   const [block, ...others] = blocks;
-  if (block === undefined || others.length > 0 || block.name !== "ram0" || block.hostPageBytes !== PAGE_BYTES) {
+  if (block === undefined || others.length > 0 || block.name !== "ram0") {
     const shown = blocks.map(({ name: block, hostPageBytes }) => `${block} (pages of ${hostPageBytes})`).join(", ");
-    const reason = `a builtin guest has one RAMBlock, ram0 with pages of ${PAGE_BYTES}; offered: ${shown || "none"}`;
+    const reason = `a builtin guest has one RAMBlock, ram0; offered: ${shown || "none"}`;
     return yield* guestError("incompatible", STEP, reason);
   }
   const prepared = yield* prepareDirectory(directory);
+  yield* requireHostPages(prepared, block.lengthBytes, block.hostPageBytes);
   const pages = Math.max(1, Math.floor(block.lengthBytes / PAGE_BYTES));
   const spec: ProcessSpec = {
-    ...frameOf(prepared, name, block.lengthBytes),
+    ...frameOf(prepared, name, block.lengthBytes, block.hostPageBytes),
     role: "incoming",
     vcpus: Math.min(DEFAULT_VCPUS, pages),
   };
-  return yield* launch(prepared, spec, spawned);
+  return yield* withDevices(yield* launch(prepared, spec, spawned), prepared, devices);
 });
 
-const frameOf = (directory: string, name: string, memoryBytes: number) => {
-  const files = filesOf(directory, name);
+/** A guest without its devices is of no use: it ends when one of them does not start. */
+const withDevices = (
+  guest: BuiltinSpec,
+  directory: string,
+  devices: ReadonlyArray<BuiltinDevice>,
+): Effect.Effect<BuiltinSpec, GodwitError> =>
+  devices.length === 0
+    ? Effect.succeed(guest)
+    : startDevices(
+        { name: guest.name, pid: guest.pid, directory, ram: filesOf(directory, guest.name).ram },
+        devices,
+      ).pipe(
+        Effect.map((specs): BuiltinSpec => ({ ...guest, devices: specs })),
+        Effect.onError(() => Effect.sync(() => process.kill(guest.pid, "SIGTERM"))),
+      );
+
+/** Memory in large host pages needs a hugetlbfs that has them. */
+const requireHostPages = (directory: string, memoryBytes: number, hostPageBytes: number) =>
+  Effect.suspend(() => {
+    if (hostPageBytes === PAGE_BYTES) return Effect.void;
+    const huge = hugeDirectoryOf(directory);
+    if (memoryBytes % hostPageBytes !== 0)
+      return Effect.fail(
+        guestError(
+          "invalid-parameter",
+          STEP,
+          `memory of ${memoryBytes} bytes is no whole number of pages of ${hostPageBytes}`,
+        ),
+      );
+    const found = existsSync(huge) ? hostPageBytesOf(huge) : PAGE_BYTES;
+    if (found === hostPageBytes) return Effect.void;
+    const reason = `${huge} is no hugetlbfs with pages of ${hostPageBytes} bytes: mount -t hugetlbfs -o pagesize=${hostPageBytes} none ${huge}`;
+    return Effect.fail(guestError("not-supported", STEP, reason));
+  });
+
+const frameOf = (directory: string, name: string, memoryBytes: number, hostPageBytes: number) => {
+  const files = filesOf(directory, name, hostPageBytes !== PAGE_BYTES);
   return { name, socket: files.socket, ramPath: files.ram, memoryBytes };
 };
 
@@ -158,9 +212,15 @@ const launchOnce = Effect.fnUntraced(function* (
   const child = yield* Effect.try({
     try: () => {
       const started = spawnDetached(json, log);
-      if (started.pid !== undefined)
-        spawned({ driver: "builtin", name: spec.name, socket: spec.socket, pid: started.pid });
-      return started;
+      try {
+        if (started.pid !== undefined)
+          spawned({ driver: "builtin", name: spec.name, socket: spec.socket, pid: started.pid });
+        return started;
+      } catch (cause) {
+        // Who cannot note it would never find it again.
+        started.kill("SIGKILL");
+        throw cause;
+      }
     },
     catch: (cause) => guestError("guest-failed", STEP, refusalOf(cause).message),
   });

@@ -4,17 +4,19 @@
  *     boot --> running <--> paused
  *     incoming --load--> loaded --resume--> running          loaded: may be loaded again
  *     running --reset--> running, from the start             running --shut down--> shutdown
- *     any --> failed, when a vCPU thread ends
+ *     any --> failed, when a vCPU thread ends, or pages that are missing cannot be had
+ *
+ * An incoming guest may be told to listen: its pages then come whenever they come, and its vCPUs wait for those that they touch.
  *
  * Operations that change it run one after the other, in the order asked; all may be repeated.
  */
 
 import type { GuestEnding, RunState } from "../guest.ts";
 import { decodeDeviceState, encodeDeviceState, MACHINE, readDeviceState, writeDeviceState } from "./device-state.ts";
-import { PAGE_BYTES } from "./kernel/page.ts";
 import { whileWanted } from "./monitor.ts";
 import type { Ram } from "./ram.ts";
 import { Refusal } from "./refusal.ts";
+import { pagesOfVcpus } from "./share.ts";
 import type { ProcessSpec } from "./spec.ts";
 import { emptyLedger, startVcpus, type VcpuState } from "./vcpus.ts";
 import { makeSweep, reportOfCheck, type Sweep, type VerifyReport } from "./verification.ts";
@@ -39,9 +41,13 @@ export interface MachineDescription {
     readonly name: string;
     readonly lengthBytes: number;
     readonly path: string;
+    /** The unit in which it is mapped, bytes. */
+    readonly hostPageBytes: number;
     readonly address: string;
   };
   readonly userfaultfd: boolean;
+  /** While pages of its memory are missing: the descriptor that tells who waits for which. Null: all of its memory is there. */
+  readonly missingFd: number | null;
 }
 
 /** `stats`' answer. */
@@ -72,6 +78,12 @@ export interface Machine {
   readonly shutDown: () => Promise<void>;
   readonly save: (path: string) => Promise<number>;
   readonly load: (path: string) => Promise<void>;
+  /** Before an incoming guest runs: its vCPUs shall wait for pages that are not there. */
+  readonly listen: () => Promise<{ readonly fd: number }>;
+  /** All pages are there. */
+  readonly endListening: () => void;
+  /** Pages that are missing will never come: a guest that listens has failed, and its vCPUs go no further. */
+  readonly giveUp: (reason: string) => void;
   /** Checks every page of a paused guest. */
   readonly check: () => Promise<VerifyReport>;
 }
@@ -106,15 +118,16 @@ export const startMachine = async (
       sweep?.vcpuDone();
       if (sweep?.isDone()) log(`all pages verified since the load, ${vcpus.counts().pagesBad} of them bad`);
     },
-    failed: (reason) => {
-      log(`failed: ${reason}`);
-      state = { tag: "failed", reason };
-      sweep?.abandon(new Refusal("guest-failed", reason));
-      ended({ how: "crashed", reason });
-      // The other vCPUs must not go on without it. The order to the one that failed fails, which is known already.
-      vcpus.pause().catch(() => undefined);
-    },
+    failed: (reason) => fail(reason),
   });
+  const fail = (reason: string): void => {
+    log(`failed: ${reason}`);
+    state = { tag: "failed", reason };
+    sweep?.abandon(new Refusal("guest-failed", reason));
+    ended({ how: "crashed", reason });
+    // The other vCPUs must not go on. The order to one that has failed fails, and one that waits for a page never hears it: both are known.
+    vcpus.pause().catch(() => undefined);
+  };
 
   // A function, since state changes behind the back of the narrowing compiler.
   const current = (): State => state;
@@ -152,7 +165,7 @@ export const startMachine = async (
     return {
       done: sweep.isDone(),
       pagesChecked,
-      pagesTotal: memoryBytes / PAGE_BYTES,
+      pagesTotal: sweep.pages,
       badCount: pagesBad,
       bad: sweep.bad(),
     };
@@ -165,8 +178,15 @@ export const startMachine = async (
       machine: MACHINE,
       version: process.version,
       runState: RUN_STATES[current().tag],
-      block: { name: "ram0", lengthBytes: memoryBytes, path: spec.ramPath, address: String(ram.address) },
+      block: {
+        name: "ram0",
+        lengthBytes: memoryBytes,
+        path: spec.ramPath,
+        hostPageBytes: ram.hostPageBytes,
+        address: String(ram.address),
+      },
       userfaultfd: ram.userfaultfd.armed,
+      missingFd: ram.pages.fd(),
     }),
     stats: () => {
       const now = current();
@@ -224,6 +244,8 @@ export const startMachine = async (
       serialize(async () => {
         const now = current();
         if (now.tag !== "paused" && now.tag !== "loaded") throw wrongState("save");
+        if (ram.pages.fd() !== null)
+          throw new Refusal("wrong-state", "cannot save a guest whose pages are not all there");
         return writeDeviceState(path, encodeDeviceState(now.device, memoryBytes));
       }),
     load: (path) =>
@@ -233,9 +255,24 @@ export const startMachine = async (
         const device = decodeDeviceState(readDeviceState(path, memoryBytes), memoryBytes);
         await vcpus.configure(device, "verify");
         sweep?.abandon(new Refusal("wrong-state", "the guest was loaded again"));
-        sweep = makeSweep(device.workload.vcpus);
+        sweep = makeSweep(device.workload.vcpus, pagesOfVcpus(device.workload, memoryBytes));
         enter({ tag: "loaded", device });
       }),
+    listen: () =>
+      serialize(async () => {
+        const listening = ram.pages.fd();
+        if (listening !== null) return { fd: listening };
+        const now = current();
+        if (now.tag !== "incoming" && now.tag !== "loaded") throw wrongState("take pages later for");
+        return { fd: ram.pages.listen() };
+      }),
+    // Not one after the other: a pause may wait for a page, and then for the word that it never comes.
+    endListening: ram.pages.end,
+    giveUp: (reason) => {
+      if (current().tag === "failed") return;
+      if (ram.pages.fd() === null) throw new Refusal("wrong-state", "all pages of this guest are there");
+      fail(reason);
+    },
     check: () =>
       serialize(async () => {
         const now = current();

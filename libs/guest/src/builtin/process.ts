@@ -43,6 +43,12 @@ const pathArgument = (args: Readonly<Record<string, unknown>>): string => {
   throw new Refusal("invalid-request", `path is ${JSON.stringify(path)}, not an absolute path`);
 };
 
+const textArgument = (args: Readonly<Record<string, unknown>>, name: string): string => {
+  const text = args[name];
+  if (typeof text === "string" && text !== "") return text;
+  throw new Refusal("invalid-request", `${name} is ${JSON.stringify(text)}, not a text`);
+};
+
 /** Resolves once the guest is ready; everything it made is removed again when the process ends, however it ends but by SIGKILL. */
 const startGuest = async (spec: ProcessSpec): Promise<void> => {
   const ended = Promise.withResolvers<GuestEnding>();
@@ -58,6 +64,8 @@ const startGuest = async (spec: ProcessSpec): Promise<void> => {
   process.on("exit", () => {
     rmSync(spec.socket, { force: true });
     rmSync(spec.ramPath, { force: true });
+    // An exit waits for all threads, and a vCPU that waits for a page hears nothing but this.
+    if (ram.pages.fd() !== null) process.kill(process.pid, "SIGKILL");
   });
   // The RAM file's lock says that this name is ours: a socket that is there has no owner.
   rmSync(spec.socket, { force: true });
@@ -75,6 +83,9 @@ const startGuest = async (spec: ProcessSpec): Promise<void> => {
     ["check", machine.check],
     ["save", async (args) => ({ lengthBytes: await machine.save(pathArgument(args)) })],
     ["load", (args) => machine.load(pathArgument(args))],
+    ["postcopy-listen", machine.listen],
+    ["postcopy-end", machine.endListening],
+    ["postcopy-give-up", (args) => machine.giveUp(textArgument(args, "reason"))],
     ["await-ending", (_args, signal) => whileWanted(ended.promise, signal)],
     ["reset", machine.reset],
     ["shutdown", () => machine.shutDown().then(() => quit("the guest shut itself down"))],

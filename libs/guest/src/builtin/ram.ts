@@ -1,13 +1,48 @@
 /** The guest's memory: a file of this name alone, mapped into this process, and watched by userfaultfd where the host allows. */
 
 import { closeSync, fstatSync, openSync, rmSync } from "node:fs";
-import { allowAnyTracer, armOwnMemory, createRamFile, errnoOf, HostError, mapFile, tryLockFile } from "@godwit/host";
+import {
+  allowAnyTracer,
+  armOwnMemory,
+  createRamFile,
+  errnoOf,
+  HostError,
+  hostPageBytesOf,
+  type MemoryRange,
+  mapFile,
+  openUserfaultfd,
+  registerMissing,
+  registerWriteProtect,
+  tryLockFile,
+  UFFD_FEATURES,
+  unregister,
+} from "@godwit/host";
 import { Refusal } from "./refusal.ts";
 
 export interface Ram {
   readonly address: bigint;
+  /** The unit in which it is mapped, bytes. */
+  readonly hostPageBytes: number;
   /** Whether writes are tracked by userfaultfd, and why not. */
-  readonly userfaultfd: { readonly armed: true } | { readonly armed: false; readonly reason: string };
+  readonly userfaultfd:
+    | { readonly armed: true; readonly fd: number }
+    | { readonly armed: false; readonly reason: string };
+  readonly pages: IncomingPages;
+}
+
+/**
+ * Pages that come while the guest runs already: a vCPU that touches one which is not there waits in the kernel until somebody places it.
+ *
+ * This process holds the userfaultfd for as long as it lives. Who places pages only borrows it: when that one dies, its own copy is
+ * closed and nothing happens; were it the last one, threads that wait would go on with zeros.
+ */
+export interface IncomingPages {
+  /** The descriptor to borrow, while pages are missing; null when all are there. */
+  readonly fd: () => number | null;
+  /** From now on pages that are not there are waited for. Harmless when said again. Refuses with `not-supported` where the host cannot. */
+  readonly listen: () => number;
+  /** All pages are there: what is still missing is zeros, and no touch is waited for any more. */
+  readonly end: () => void;
 }
 
 /** A leftover that is removed can be taken by another starter at once; after this many rounds it is no coincidence. */
@@ -20,7 +55,39 @@ const CLAIM_ATTEMPTS = 3;
 export const createRam = (path: string, lengthBytes: number): Ram => {
   const fd = claimRamFile(path, lengthBytes);
   const mapping = mapFile(fd, { offsetBytes: 0, lengthBytes }, "writable");
-  return { address: mapping.address, userfaultfd: arm(mapping) };
+  const userfaultfd = arm(mapping);
+  const hostPageBytes = hostPageBytesOf(path);
+  return { address: mapping.address, hostPageBytes, userfaultfd, pages: incomingPages(mapping, userfaultfd) };
+};
+
+const incomingPages = (memory: MemoryRange, tracking: Ram["userfaultfd"]): IncomingPages => {
+  let listening: number | null = null;
+  const listen = (): number => {
+    // A range belongs to one userfaultfd only: where one tracks its writes already, the same one waits for its pages.
+    const fd = tracking.armed ? tracking.fd : openUserfaultfd({ features: UFFD_FEATURES.THREAD_ID }).fd;
+    registerMissing(fd, memory, tracking.armed ? "missing and written" : "missing");
+    return fd;
+  };
+  return {
+    fd: () => listening,
+    listen: () => {
+      try {
+        listening ??= listen();
+        return listening;
+      } catch (cause) {
+        if (cause instanceof HostError)
+          throw new Refusal("not-supported", `this host cannot wait for missing pages: ${cause.message}`);
+        throw cause;
+      }
+    },
+    end: () => {
+      if (listening === null) return;
+      // The kernel gives up one mode of a range only together with the other. Nothing was tracked so far: a tracker is refused before.
+      unregister(listening, memory);
+      if (tracking.armed) registerWriteProtect(listening, memory.address, memory.lengthBytes);
+      listening = null;
+    },
+  };
 };
 
 const claimRamFile = (path: string, lengthBytes: number): number => {
@@ -61,8 +128,8 @@ const arm = (mapping: { readonly address: bigint; readonly lengthBytes: number }
     // Agents of the same user read this process's page map; without Yama there is nothing to allow.
     allowAnyTracer();
     // Never closed: tracking ends with the process.
-    armOwnMemory([mapping]);
-    return { armed: true };
+    const { fd } = armOwnMemory([mapping]);
+    return { armed: true, fd };
   } catch (cause) {
     if (cause instanceof HostError) return { armed: false, reason: cause.message };
     throw cause;

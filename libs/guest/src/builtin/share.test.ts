@@ -36,6 +36,12 @@ describe("the shares of the vCPUs", () => {
       }),
     );
   });
+
+  it("end where the memory of devices begins", () => {
+    const workload = { ...workloadOf(3, 4096), dmaWindowBytes: 10 * 4096 };
+    const { firstPage, pageCount } = shareOf(workload, 100 * 4096, 2);
+    assert.strictEqual(firstPage + pageCount, 90);
+  });
 });
 
 describe("a walk over the working set", () => {

@@ -9,9 +9,13 @@ export interface Share {
   readonly workingPages: number;
 }
 
-/** The share of vCPU `index` in a guest of `memoryBytes`: contiguous, and all shares together are the whole memory. */
+/** Pages that vCPUs share: all but those that are left to devices. */
+export const pagesOfVcpus = ({ dmaWindowBytes = 0 }: Workload, memoryBytes: number): number =>
+  (memoryBytes - dmaWindowBytes) / PAGE_BYTES;
+
+/** The share of vCPU `index` in a guest of `memoryBytes`: contiguous, and all shares together are all that vCPUs have. */
 export const shareOf = (workload: Workload, memoryBytes: number, index: number): Share => {
-  const pages = memoryBytes / PAGE_BYTES;
+  const pages = pagesOfVcpus(workload, memoryBytes);
   const firstPage = Math.floor((pages * index) / workload.vcpus);
   const pageCount = Math.floor((pages * (index + 1)) / workload.vcpus) - firstPage;
   const working = Math.ceil(workload.workingSetBytes / PAGE_BYTES / workload.vcpus);

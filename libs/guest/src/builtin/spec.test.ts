@@ -42,6 +42,9 @@ describe("the spec of a guest process", () => {
     [/seed is 1.5/, withWorkload({ seed: 1.5 })],
     [/dirty rate is -1/, withWorkload({ dirtyRateBytesPerSecond: -1 })],
     [/working set is 16777217/, withWorkload({ workingSetBytes: 2 ** 24 + 1 })],
+    [/DMA window is 16777216/, withWorkload({ dmaWindowBytes: 2 ** 24 })],
+    [/DMA window has 5000 bytes/, withWorkload({ dmaWindowBytes: 5000 })],
+    [/working set is 1048576/, withWorkload({ dmaWindowBytes: 2 ** 24 - 2 ** 19 })],
     [/mix adds up to 90 percent/, withWorkload({ mix: { zero: 30, compressible: 30, random: 30 } })],
     [/mix.zero is "40"/, withWorkload({ mix: { zero: "40", compressible: 30, random: 30 } })],
   ])("is refused with %s", (reason, spec) => {

@@ -12,6 +12,8 @@ export interface Workload {
   /** The part of memory that is written over and over, bytes, rounded up to whole pages for each vCPU. */
   readonly workingSetBytes: number;
   readonly mix: PageMix;
+  /** The last part of memory, bytes, which is left to devices: vCPUs neither write nor check it. Absent: none. */
+  readonly dmaWindowBytes?: number;
 }
 
 /**
@@ -99,13 +101,18 @@ const parseMix = (value: unknown): PageMix => {
 /** A workload for a guest of `memoryBytes`; throws a Refusal that names the field and its value. */
 export const parseWorkload = (value: unknown, memoryBytes: number): Workload => {
   const workload = requireObject("workload", value);
-  const pages = memoryBytes / PAGE_BYTES;
+  const window = workload["dmaWindowBytes"];
+  const dmaWindowBytes = window === undefined ? 0 : requireInteger("DMA window", window, 0, memoryBytes - PAGE_BYTES);
+  if (dmaWindowBytes % PAGE_BYTES !== 0)
+    throw invalid(`the DMA window has ${dmaWindowBytes} bytes, not a multiple of ${PAGE_BYTES}`);
+  const pages = (memoryBytes - dmaWindowBytes) / PAGE_BYTES;
   return {
     seed: requireInteger("seed", workload["seed"], 0, 2 ** 32 - 1),
     vcpus: requireInteger("vcpus", workload["vcpus"], 1, Math.min(VCPUS_MAX, pages)),
     dirtyRateBytesPerSecond: requireInteger("dirty rate", workload["dirtyRateBytesPerSecond"], 0, DIRTY_RATE_MAX),
-    workingSetBytes: requireInteger("working set", workload["workingSetBytes"], PAGE_BYTES, memoryBytes),
+    workingSetBytes: requireInteger("working set", workload["workingSetBytes"], PAGE_BYTES, pages * PAGE_BYTES),
     mix: parseMix(workload["mix"]),
+    ...(dmaWindowBytes === 0 ? {} : { dmaWindowBytes }),
   };
 };
 

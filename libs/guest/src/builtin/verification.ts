@@ -12,6 +12,8 @@ export interface VerifyReport {
 
 /** One sweep over all vCPUs' shares. */
 export interface Sweep {
+  /** All that shall be checked. */
+  readonly pages: number;
   readonly found: (finding: Finding) => void;
   readonly vcpuDone: () => void;
   readonly isDone: () => boolean;
@@ -21,14 +23,15 @@ export interface Sweep {
   readonly abandon: (reason: Error) => void;
 }
 
-/** A sweep that `vcpus` threads are about to begin. */
-export const makeSweep = (vcpus: number): Sweep => {
+/** A sweep over `pages` that `vcpus` threads are about to begin. */
+export const makeSweep = (vcpus: number, pages: number): Sweep => {
   const bad: Array<Finding> = [];
   const finished = Promise.withResolvers<void>();
   // Nobody needs to wait for it.
   finished.promise.catch(() => undefined);
   let left = vcpus;
   return {
+    pages,
     found: (finding) => {
       if (bad.length < FINDINGS_MAX) bad.push(finding);
     },

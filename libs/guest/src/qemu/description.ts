@@ -5,7 +5,7 @@ import type { GuestDescription } from "../guest.ts";
 import { failure, qmpFailure } from "./failure.ts";
 import { listMemoryBackends, locateBlock, type QemuBlock, refusalOfBackend } from "./memory-backend.ts";
 import type { Qmp } from "./qmp.ts";
-import { migrationIsUnderWay, readState } from "./run-state.ts";
+import { isIncomingPostcopy, migrationIsUnderWay, readState } from "./run-state.ts";
 
 /** The oldest QEMU that is known to keep RAM out of its device state as this driver expects. */
 const QEMU_MAJOR_MIN = 8;
@@ -15,7 +15,6 @@ const STEP = "describe the guest";
 /** A description, and what only a dirty tracker needs. */
 export interface QemuDescription extends GuestDescription {
   readonly blocks: ReadonlyArray<QemuBlock>;
-  readonly pid: number;
 }
 
 /**
@@ -37,7 +36,8 @@ export const describeQemu = (qmp: Qmp, name: string): Effect.Effect<QemuDescript
     const obstacles = [
       ...backends.map(refusalOfBackend).filter((reason) => reason !== null),
       ...(migration["blocked-reasons"] ?? []).map((reason) => `QEMU says: ${reason}; remove what blocks its migration`),
-      ...(migrationIsUnderWay(migration)
+      // One that comes in has a run state of its own.
+      ...(migrationIsUnderWay(migration) && status !== "inmigrate" && !isIncomingPostcopy(migration)
         ? [`QEMU is in a migration of its own (${migration.status}); wait for its end`]
         : []),
     ];
@@ -61,6 +61,7 @@ export const describeQemu = (qmp: Qmp, name: string): Effect.Effect<QemuDescript
       blocks,
       runState,
       pid: qmp.peer.pid,
+      ...(isIncomingPostcopy(migration) ? { pagesMissing: true } : {}),
     };
   });
 

@@ -12,7 +12,6 @@ import {
 import { createConnection } from "node:net";
 import { Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { errnoOf } from "@godwit/host";
 import type { GodwitError } from "@godwit/protocol";
 import * as Cause from "effect/Cause";
 import type * as Duration from "effect/Duration";
@@ -21,7 +20,7 @@ import * as Queue from "effect/Queue";
 import * as Schedule from "effect/Schedule";
 import * as Schema from "effect/Schema";
 import type * as Scope from "effect/Scope";
-import { asFailure, failure, qmpFailure } from "./failure.ts";
+import { asFailure, failure, localFailure, qmpFailure } from "./failure.ts";
 import { withDeviceStateSettings } from "./migration-settings.ts";
 import type { Qmp } from "./qmp.ts";
 import { QmpError } from "./qmp-error.ts";
@@ -36,7 +35,7 @@ import { MigrationInfo, migrationIsUnderWay, QemuStatus } from "./run-state.ts";
 /** The most a device state may have, bytes: with more, RAM travels in it, and the guest stands still for seconds. */
 const DEVICE_STATE_BYTES_MAX = 2 ** 30;
 /** How long saving or loading may take. A plain PC takes 10 ms; video memory and slow disks to flush add to it. */
-const DEVICE_STATE_TIMEOUT: Duration.Input = "30 seconds";
+const DEVICE_DEVICE_TIMEOUT: Duration.Input = "30 seconds";
 /** How long QEMU may take to end a migration that was cancelled, and to settle after one that ended. */
 const SETTLE_TIMEOUT: Duration.Input = "5 seconds";
 /** How long QEMU may take to say why it broke the feeding off. */
@@ -110,16 +109,7 @@ export const loadDeviceState = (qmp: Qmp, path: string): Effect.Effect<void, God
       yield* checkStream(path);
       const ending = yield* migrationEnding(qmp, LOAD);
       const socket = yield* rendezvousPath(qmp).pipe(Effect.mapError(localFailure(LOAD)));
-      // In `inmigrate` this means: do not start by yourself, whatever the stream says of the source.
-      yield* qmp.execute("stop", Schema.Unknown);
-      const { major, minor } = qmp.version;
-      const staysOnError =
-        major > EXIT_ON_ERROR_SINCE.major ||
-        (major === EXIT_ON_ERROR_SINCE.major && minor >= EXIT_ON_ERROR_SINCE.minor);
-      yield* qmp.execute("migrate-incoming", Schema.Unknown, {
-        uri: `unix:${socket}`,
-        ...(staysOnError ? { "exit-on-error": false } : {}),
-      });
+      yield* beginIncoming(qmp, `unix:${socket}`);
       // QEMU's word decides: it stops reading as soon as it has enough, or fails, and both break the feeding off.
       const brokenOff = streaming(LOAD, (signal) =>
         pipeline(createReadStream(path), createConnection(socket), { signal }),
@@ -132,8 +122,25 @@ export const loadDeviceState = (qmp: Qmp, path: string): Effect.Effect<void, God
     }).pipe(Effect.scoped, withinTime(LOAD)),
   ).pipe(Effect.mapError(asFailure(LOAD)));
 
+/** Lets a QEMU that waits take a migration from `uri`, and stay stopped and alive whatever comes of it. */
+export const beginIncoming = (qmp: Qmp, uri: string): Effect.Effect<void, QmpError> =>
+  Effect.gen(function* () {
+    // In `inmigrate` this means: do not start by yourself, whatever the stream says of the source.
+    yield* qmp.execute("stop", Schema.Unknown);
+    const { major, minor } = qmp.version;
+    const staysOnError =
+      major > EXIT_ON_ERROR_SINCE.major || (major === EXIT_ON_ERROR_SINCE.major && minor >= EXIT_ON_ERROR_SINCE.minor);
+    yield* qmp.execute("migrate-incoming", Schema.Unknown, {
+      uri,
+      ...(staysOnError ? { "exit-on-error": false } : {}),
+    });
+  });
+
 /** Subscribes now; the result returns when the migration has completed, and fails with QEMU's reason when it has not. */
-const migrationEnding = (qmp: Qmp, step: string): Effect.Effect<Effect.Effect<void, GodwitError>, never, Scope.Scope> =>
+export const migrationEnding = (
+  qmp: Qmp,
+  step: string,
+): Effect.Effect<Effect.Effect<void, GodwitError>, never, Scope.Scope> =>
   Effect.map(qmp.events("MIGRATION"), (events) =>
     Effect.gen(function* () {
       for (;;) {
@@ -148,7 +155,7 @@ const migrationEnding = (qmp: Qmp, step: string): Effect.Effect<Effect.Effect<vo
   );
 
 /** QEMU tells that a migration has ended shortly before its run state follows; no event says when it did. */
-const settled = (qmp: Qmp): Effect.Effect<void, GodwitError> =>
+export const settled = (qmp: Qmp): Effect.Effect<void, GodwitError> =>
   qmp.execute("query-status", QemuStatus).pipe(
     Effect.mapError(qmpFailure("settle")),
     Effect.repeat({
@@ -215,17 +222,7 @@ const streaming = (step: string, run: (signal: AbortSignal) => Promise<void>): E
 
 const withinTime = (step: string) =>
   Effect.timeoutOrElse({
-    duration: DEVICE_STATE_TIMEOUT,
+    duration: DEVICE_DEVICE_TIMEOUT,
     orElse: () =>
-      Effect.fail(failure("device-state-failed", step, `QEMU did not end it within ${DEVICE_STATE_TIMEOUT}`)),
+      Effect.fail(failure("device-state-failed", step, `QEMU did not end it within ${DEVICE_DEVICE_TIMEOUT}`)),
   });
-
-/** What went wrong with a file or socket of this host. */
-const localFailure =
-  (step: string) =>
-  (cause: unknown): GodwitError =>
-    failure(
-      errnoOf(cause) === "ENOSPC" ? "no-space" : "device-state-failed",
-      step,
-      cause instanceof Error ? cause.message : String(cause),
-    );

@@ -10,8 +10,10 @@ import { describeQemu, type QemuDescription } from "./description.ts";
 import { loadDeviceState, saveDeviceState } from "./device-state.ts";
 import { endingOf } from "./ending.ts";
 import { failure, qmpFailure } from "./failure.ts";
+import { type IncomingPostcopy, openPostcopy, rejoinPostcopy } from "./incoming-postcopy.ts";
 import { type QemuSpec, qemuLogTail } from "./launch.ts";
 import type { QemuBlock } from "./memory-backend.ts";
+import type { QemuReach } from "./postcopy-line.ts";
 import { connectQmp, type Qmp } from "./qmp.ts";
 import type { QmpError } from "./qmp-error.ts";
 import { discardQemu, pauseQemu, resumeQemu, wrongState } from "./run-control.ts";
@@ -38,13 +40,32 @@ const makeGuest = (spec: QemuSpec, monitor: Effect.Effect<Qmp, QmpError, Scope.S
   const withMonitor = <A>(step: string, work: (qmp: Qmp) => Effect.Effect<A, GodwitError>) =>
     monitor.pipe(Effect.mapError(qmpFailure(step)), Effect.flatMap(work), Effect.scoped);
   const description = withMonitor("describe", (qmp) => describeQemu(qmp, spec.name));
+  let incoming: IncomingPostcopy | null = null;
+  let givenUp: string | null = null;
+  const reach: QemuReach = {
+    spec,
+    monitor,
+    givenUp: (reason) => {
+      givenUp = reason;
+    },
+  };
   return {
     describe: Effect.map(description, publicDescription),
     track: (kind) => Effect.flatMap(description, (found) => track(found, kind)),
     pause: withMonitor("pause", pauseQemu),
     resume: withMonitor("resume", resumeQemu),
     saveDeviceState: (path) => withMonitor(SAVE, (qmp) => save(qmp, path)),
-    loadDeviceState: (path) => withMonitor(LOAD, (qmp) => load(spec, qmp, path)),
+    prepareForPostcopy: Effect.gen(function* () {
+      incoming = yield* openPostcopy(reach);
+      yield* Effect.addFinalizer(() =>
+        Effect.sync(() => {
+          incoming = null;
+        }),
+      );
+    }),
+    loadDeviceState: (path) =>
+      Effect.suspend(() => incoming?.load(path) ?? withMonitor(LOAD, (qmp) => load(spec, qmp, path))),
+    expectPages: (blocks) => Effect.suspend(() => incoming?.expectPages(blocks) ?? rejoinPostcopy(reach, blocks)),
     discard: monitor.pipe(
       Effect.matchEffect({
         onSuccess: discardQemu,
@@ -53,13 +74,15 @@ const makeGuest = (spec: QemuSpec, monitor: Effect.Effect<Qmp, QmpError, Scope.S
       }),
       Effect.scoped,
     ),
-    ending: endingOf(monitor, spec.qmp),
+    ending: Effect.map(endingOf(monitor, spec.qmp), (ending) =>
+      givenUp === null ? ending : { how: "crashed", reason: givenUp },
+    ),
   };
 };
 
-const publicDescription = ({ pid: _, blocks, ...description }: QemuDescription) => ({
+const publicDescription = ({ blocks, ...description }: QemuDescription) => ({
   ...description,
-  blocks: blocks.map(({ address: _, ...block }) => block),
+  blocks: blocks.map(({ address: _, ramBlock: __, ...block }) => block),
 });
 
 const save = (qmp: Qmp, path: string): Effect.Effect<number, GodwitError> =>

@@ -1,3 +1,4 @@
+import { errnoOf } from "@godwit/host";
 import { type ErrorCode, GodwitError } from "@godwit/protocol";
 import { QmpError } from "./qmp-error.ts";
 
@@ -19,3 +20,13 @@ export const asFailure =
   (step: string) =>
   (error: QmpError | GodwitError): GodwitError =>
     error instanceof QmpError ? qmpFailure(step)(error) : error;
+
+/** What went wrong with a file or socket of this host. */
+export const localFailure =
+  (step: string) =>
+  (cause: unknown): GodwitError =>
+    failure(
+      errnoOf(cause) === "ENOSPC" ? "no-space" : "device-state-failed",
+      step,
+      cause instanceof Error ? cause.message : String(cause),
+    );

@@ -7,6 +7,7 @@ import * as Schedule from "effect/Schedule";
 import type { GuestSpec } from "../guest.ts";
 import { failure, qmpFailure } from "./failure.ts";
 import { connectQmp } from "./qmp.ts";
+import { quitQemu } from "./run-control.ts";
 
 export type QemuSpec = Extract<GuestSpec, { driver: "qemu" }>;
 
@@ -50,6 +51,17 @@ export const launchQemu = (spec: QemuSpec, command: ReadonlyArray<string>): Effe
       Effect.onError(() => Effect.sync(() => child.kill("SIGKILL"))),
     );
   });
+
+/** Ends a QEMU that was launched from here for an attempt that came to nothing: also while it waits, where `discard` lets it be. */
+export const quitLaunched = (spec: QemuSpec): Effect.Effect<void, GodwitError> =>
+  Effect.scoped(
+    connectQmp(spec.qmp).pipe(
+      Effect.matchEffect({
+        onSuccess: quitQemu,
+        onFailure: (error) => (error.kind === "absent" ? Effect.void : Effect.fail(qmpFailure("quit")(error))),
+      }),
+    ),
+  );
 
 const failed = (spec: QemuSpec, reason: string): GodwitError => {
   const tail = qemuLogTail(spec);

@@ -1,6 +1,6 @@
-import { readdirSync, readlinkSync, statfsSync, statSync } from "node:fs";
+import { readdirSync, readlinkSync, statSync } from "node:fs";
 import { basename } from "node:path";
-import { findMappedRange, identifyFile } from "@godwit/host";
+import { findMappedRange, hostPageBytesOf, identifyFile } from "@godwit/host";
 import { PAGE_BYTES, type RamBlock } from "@godwit/memory";
 import * as Effect from "effect/Effect";
 import * as Schema from "effect/Schema";
@@ -19,10 +19,14 @@ export interface MemoryBackend {
   readonly memPath: string | null;
   /** Where in the file the memory begins, bytes. */
   readonly fileOffset: number;
+  /** QEMU's own name for its RAMBlock, in a migration stream. */
+  readonly ramBlock: string;
 }
 
 /** A RAMBlock of a QEMU. */
 export interface QemuBlock extends RamBlock {
+  /** QEMU's own name for it, in a migration stream. */
+  readonly ramBlock: string;
   /** Where QEMU maps the block; null when its process cannot be looked into from here. */
   readonly address: bigint | null;
 }
@@ -50,6 +54,10 @@ export const listMemoryBackends = (qmp: Qmp): Effect.Effect<ReadonlyArray<Memory
           readonly: yield* property("readonly", Schema.Boolean, false),
           memPath: yield* property<string | null>("mem-path", Schema.String, null),
           fileOffset: yield* property("offset", Schema.Int, 0),
+          // Machine types before 4.0 name it after its place in the object tree.
+          ramBlock: (yield* property("x-use-canonical-path-for-ramblock-id", Schema.Boolean, false))
+            ? `/objects/${id}`
+            : id,
         };
       }),
     );
@@ -106,9 +114,10 @@ const isQemu = (pid: number): boolean => {
 const blockAt = (backend: MemoryBackend, path: string, address: bigint | null): QemuBlock => ({
   name: backend.id,
   lengthBytes: backend.sizeBytes,
-  hostPageBytes: hostPageBytes(path),
+  hostPageBytes: hostPageBytesOf(path),
   path,
   fileOffset: backend.fileOffset,
+  ramBlock: backend.ramBlock,
   address,
 });
 
@@ -144,12 +153,4 @@ const attempt = <A>(look: () => A): A | null => {
     // The caller tries the next place, and says which file it did not find anywhere.
     return null;
   }
-};
-
-/** f_type of hugetlbfs, whose block size is its page size. */
-const HUGETLBFS_MAGIC = 0x958458f6;
-
-const hostPageBytes = (path: string): number => {
-  const { type, bsize } = statfsSync(path);
-  return type === HUGETLBFS_MAGIC ? bsize : PAGE_BYTES;
 };

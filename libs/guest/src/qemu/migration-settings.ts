@@ -11,46 +11,69 @@ const Parameters = Schema.Struct({
   mode: Schema.optionalKey(Schema.String),
 });
 
-/** With these, QEMU sends and takes device state alone, and says when it is done. All others are off meanwhile. */
-const CAPABILITIES: ReadonlySet<string> = new Set(["x-ignore-shared", "events"]);
+/** What a QEMU's migration is set to for a while. */
+export interface MigrationSettings {
+  /** Those that are on; all others are off meanwhile. */
+  readonly capabilities: ReadonlySet<string>;
+  readonly parameters: Readonly<Record<string, unknown>>;
+}
 
-/**
- * Runs `work` with QEMU's migration set for device state only, and puts back afterwards what was set before: the guest goes
- * on living in this QEMU, and an operator's own `migrate` with x-ignore-shared left on would lose its RAM without a word.
- * What cannot be put back (QEMU has ended meanwhile) is logged.
- */
+/** With these, QEMU sends and takes device state alone, and says when it is done. */
+const DEVICE_STATE: MigrationSettings = { capabilities: new Set(["x-ignore-shared", "events"]), parameters: {} };
+
+/** Runs `work` with QEMU's migration set for device state only. */
 export const withDeviceStateSettings = <A, E, R>(
   qmp: Qmp,
   work: Effect.Effect<A, E, R>,
+): Effect.Effect<A, E | QmpError, R> => withMigrationSettings(qmp, DEVICE_STATE, work);
+
+/**
+ * Puts back afterwards what was set before: the guest goes on living in this QEMU, and an operator's own `migrate` with
+ * x-ignore-shared left on would lose its RAM without a word. What cannot be put back (QEMU has ended meanwhile) is logged.
+ */
+export const withMigrationSettings = <A, E, R>(
+  qmp: Qmp,
+  settings: MigrationSettings,
+  work: Effect.Effect<A, E, R>,
 ): Effect.Effect<A, E | QmpError, R> =>
   Effect.acquireUseRelease(
-    apply(qmp),
+    changeSettings(qmp, settings),
     () => work,
-    (undo) =>
-      undo.pipe(Effect.catch((error) => Effect.logWarning(`migration settings stay changed: ${error.message}`))),
+    (changeBack) => changeBack(qmp),
   );
 
-/** Changes the settings; the result changes them back. */
-const apply = (qmp: Qmp): Effect.Effect<Effect.Effect<void, QmpError>, QmpError> =>
+/** Changes them back; the connection may be another one. */
+export type ChangeBack = (qmp: Qmp) => Effect.Effect<void>;
+
+/** For work that outlasts a connection to the monitor. */
+export const changeSettings = (qmp: Qmp, settings: MigrationSettings): Effect.Effect<ChangeBack, QmpError> =>
   Effect.gen(function* () {
     const before = yield* qmp.execute("query-migrate-capabilities", Capabilities);
-    const changed = before.filter(({ capability, state }) => CAPABILITIES.has(capability) !== state);
+    const changed = before.filter(({ capability, state }) => settings.capabilities.has(capability) !== state);
     const parameters = yield* qmp.execute("query-migrate-parameters", Parameters);
 
-    const setCapabilities = (capabilities: typeof changed) =>
-      capabilities.length === 0
-        ? Effect.void
-        : qmp.execute("migrate-set-capabilities", Schema.Unknown, { capabilities });
-    const setParameters = (values: Record<string, unknown>) =>
-      qmp.execute("migrate-set-parameters", Schema.Unknown, values);
-
-    yield* setCapabilities(changed.map(({ capability, state }) => ({ capability, state: !state })));
-    const undoCapabilities = setCapabilities(changed);
-    yield* setParameters({
+    yield* setCapabilities(
+      qmp,
+      changed.map(({ capability, state }) => ({ capability, state: !state })),
+    );
+    yield* setParameters(qmp, {
       // Unlimited: the guest stands still, and the socket leads to a process of this host.
       "max-bandwidth": 0,
       ...(parameters["tls-creds"] ? { "tls-creds": "" } : {}),
       ...(parameters.mode === undefined || parameters.mode === "normal" ? {} : { mode: "normal" }),
-    }).pipe(Effect.onError(() => Effect.ignore(undoCapabilities)));
-    return Effect.andThen(setParameters(parameters), undoCapabilities).pipe(Effect.asVoid);
+      ...settings.parameters,
+    }).pipe(Effect.onError(() => Effect.ignore(setCapabilities(qmp, changed))));
+    return (later) =>
+      setParameters(later, parameters).pipe(
+        Effect.andThen(setCapabilities(later, changed)),
+        Effect.catch((error) => Effect.logWarning(`migration settings stay changed: ${error.message}`)),
+      );
   });
+
+const setCapabilities = (qmp: Qmp, capabilities: typeof Capabilities.Type): Effect.Effect<void, QmpError> =>
+  capabilities.length === 0
+    ? Effect.void
+    : Effect.asVoid(qmp.execute("migrate-set-capabilities", Schema.Unknown, { capabilities }));
+
+const setParameters = (qmp: Qmp, values: Record<string, unknown>): Effect.Effect<void, QmpError> =>
+  Effect.asVoid(qmp.execute("migrate-set-parameters", Schema.Unknown, values));

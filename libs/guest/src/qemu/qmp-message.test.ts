@@ -14,21 +14,23 @@ describe("parseQmpMessage", () => {
       data: { status: "setup" },
     });
     expect(parseQmpMessage('{"return": [1], "id": 7}')).toEqual({ kind: "return", id: 7, value: [1] });
-    expect(parseQmpMessage('{"id": 7, "error": {"class": "GenericError", "desc": "no"}}')).toEqual({
+    expect(parseQmpMessage('{"id": "godwit/7", "error": {"class": "GenericError", "desc": "no"}}')).toEqual({
       kind: "error",
-      id: 7,
+      id: "godwit/7",
       errorClass: "GenericError",
       text: "no",
     });
   });
 
-  it("takes an error without an id: QEMU could not read the command", () => {
+  it("takes answers without an id: to a command that QEMU could not read, or of a client that gave none", () => {
     expect(parseQmpMessage('{"error": {"class": "GenericError", "desc": "JSON parse error"}}')).toMatchObject({
-      id: null,
+      kind: "error",
+      id: undefined,
     });
+    expect(parseQmpMessage('{"return": {}}')).toEqual({ kind: "return", id: undefined, value: {} });
   });
 
-  it.each(["", "null", "[]", "17", "{", "{}", '{"return": {}}', '{"QMP": {}}', "HTTP/1.1 400 Bad Request"])(
+  it.each(["", "null", "[]", "17", "{", "{}", '{"QMP": {}}', "HTTP/1.1 400 Bad Request"])(
     "does not take %j for a message",
     (line) => {
       expect(parseQmpMessage(line)).toBeNull();

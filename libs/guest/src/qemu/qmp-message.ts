@@ -12,9 +12,10 @@ export interface QmpVersion {
 export type QmpMessage =
   | { readonly kind: "greeting"; readonly version: QmpVersion }
   | { readonly kind: "event"; readonly name: string; readonly data: unknown }
-  | { readonly kind: "return"; readonly id: number; readonly value: unknown }
-  /** `id` is null when QEMU could not read the command that it answers. */
-  | { readonly kind: "error"; readonly id: number | null; readonly errorClass: string; readonly text: string };
+  /** `id` is whatever the command carried that it answers, which may be another client's; undefined when that carried none. */
+  | { readonly kind: "return"; readonly id: unknown; readonly value: unknown }
+  /** `id` is undefined also when QEMU could not read the command that it answers. */
+  | { readonly kind: "error"; readonly id: unknown; readonly errorClass: string; readonly text: string };
 
 /** The longest line taken from a monitor, bytes. The longest answer asked for here is below 64 KiB; a whole `query-qmp-schema` has 250 KiB. */
 export const QMP_LINE_BYTES_MAX = 4 * 1024 * 1024;
@@ -39,14 +40,9 @@ export const parseQmpMessage = (line: string): QmpMessage | null => {
   const id = value["id"];
   if (isFields(value["error"])) {
     const { class: errorClass, desc } = value["error"];
-    return {
-      kind: "error",
-      id: typeof id === "number" ? id : null,
-      errorClass: String(errorClass),
-      text: String(desc),
-    };
+    return { kind: "error", id, errorClass: String(errorClass), text: String(desc) };
   }
-  if ("return" in value && typeof id === "number") return { kind: "return", id, value: value["return"] };
+  if ("return" in value) return { kind: "return", id, value: value["return"] };
   return null;
 };
 

@@ -4,7 +4,7 @@ import * as Queue from "effect/Queue";
 import * as Schema from "effect/Schema";
 import { connectQmp } from "./qmp.ts";
 import { QMP_LINE_BYTES_MAX } from "./qmp-message.ts";
-import { emit, monitor, reply } from "./testing/monitor.ts";
+import { type Command, emit, monitor, reply } from "./testing/monitor.ts";
 
 describe("connectQmp", () => {
   it.live("greets, says whose process it is, and reads an answer by its schema", () =>
@@ -67,11 +67,25 @@ describe("connectQmp", () => {
     }),
   );
 
-  it.live("drops an answer to a command it never gave", () =>
+  it.live("takes no answer to a command of the client before it for its own", () =>
     Effect.gen(function* () {
-      const qmp = yield* connectQmp(yield* monitor((socket, { id }) => reply(socket, { execute: "", id: id + 1 }, {})));
-      const error = yield* Effect.flip(qmp.execute("query-status", Schema.Unknown));
-      assert.strictEqual(error.kind, "garbage");
+      const left: Command[] = [];
+      const path = yield* monitor((socket, command) => {
+        // QEMU says what became of a command to whoever is connected by then.
+        if (command.execute === "slow") left.push(command);
+        else {
+          for (const earlier of left) reply(socket, earlier, "slow");
+          socket.write(`${JSON.stringify({ return: "of a client that numbers nothing" })}\n`);
+          reply(socket, { execute: "", id: 2 }, "of a client that numbers");
+          reply(socket, command, "fast");
+        }
+      });
+      const first = Effect.scoped(
+        Effect.flatMap(connectQmp(path, { timeout: "50 millis" }), (qmp) => qmp.execute("slow", Schema.String)),
+      );
+      assert.strictEqual((yield* Effect.flip(first)).kind, "timeout");
+      const second = yield* connectQmp(path);
+      assert.strictEqual(yield* second.execute("fast", Schema.String), "fast");
     }),
   );
 

@@ -1,5 +1,6 @@
+import { randomUUID } from "node:crypto";
 import { createConnection, type Socket } from "node:net";
-import { errnoOf, type PeerCredentials, peerCredentials } from "@godwit/host";
+import { errnoOf, type PeerCredentials } from "@godwit/host";
 import * as Cause from "effect/Cause";
 import type * as Duration from "effect/Duration";
 import * as Effect from "effect/Effect";
@@ -7,6 +8,7 @@ import * as Queue from "effect/Queue";
 import * as Schema from "effect/Schema";
 import type * as Scope from "effect/Scope";
 import * as Semaphore from "effect/Semaphore";
+import { peerOf } from "./peer.ts";
 import { QmpError } from "./qmp-error.ts";
 import { lineSplitter, parseQmpMessage, QMP_LINE_BYTES_MAX, type QmpMessage, type QmpVersion } from "./qmp-message.ts";
 
@@ -15,9 +17,10 @@ import { lineSplitter, parseQmpMessage, QMP_LINE_BYTES_MAX, type QmpMessage, typ
  *
  *     QEMU                          godwit
  *      | --- {"QMP": version} ------> |   greeting; silence instead: somebody else is connected
- *      | <-- qmp_capabilities, id 1 - |
- *      | --- {"return": {}, id 1} --> |   now commands, one at a time
+ *      | <-- qmp_capabilities, id --- |
+ *      | --- {"return": {}, id} ----> |   now commands, one at a time
  *      | --- {"event": ...} --------> |   at any moment
+ *      | --- {"return": ..., id} ---> |   at any moment: the answer to a command whose client has gone
  *
  * Trap: a monitor serves one client at a time. Hold it in the scope of the work, no longer.
  */
@@ -56,7 +59,7 @@ export const connectQmp = (socketPath: string, options: QmpOptions = {}): Effect
       Effect.sync(() => socket.destroy()),
     );
     const peer = yield* Effect.try({
-      try: () => peerCredentials(fdOf(socket)),
+      try: () => peerOf(socket),
       catch: (cause) => failure("unreachable", socketPath, "connect", String(cause)),
     });
     const conversation = converse(socket, socketPath);
@@ -118,21 +121,16 @@ const openSocket = (path: string): Effect.Effect<Socket, QmpError> =>
     return Effect.sync(() => socket.destroy());
   });
 
-/** node:net has no public name for a socket's descriptor. */
-const fdOf = (socket: Socket): number => {
-  const handle = (socket as unknown as { readonly _handle: { readonly fd: number } | null })._handle;
-  if (handle === null) throw new Error("the connection has ended");
-  return handle.fd;
-};
-
 type Settle = (result: Effect.Effect<unknown, QmpError>) => void;
 
 /** The listening side of one connection: hands answers to whoever asked, events to their subscribers, and the end to all of them. */
 const converse = (socket: Socket, path: string) => {
-  const waiting = new Map<number, { readonly command: string; readonly settle: Settle }>();
+  const waiting = new Map<unknown, { readonly command: string; readonly settle: Settle }>();
   const subscribers = new Set<{ readonly name: string; readonly queue: Queue.Queue<unknown, QmpError> }>();
   const endListeners = new Set<() => void>();
-  let lastId = 0;
+  // Unlike those of any other connection: QEMU gives the answer to a command that was running when its client left to the next client.
+  const conversation = randomUUID();
+  let commands = 0;
   let greeting: QmpVersion | null = null;
   let greeted: ((result: Effect.Effect<QmpVersion, QmpError>) => void) | null = null;
   /** Why the connection ended; null while it lives. */
@@ -176,7 +174,7 @@ const converse = (socket: Socket, path: string) => {
         return;
       case "error": {
         const { id, errorClass, text } = message;
-        if (id === null) {
+        if (id === undefined) {
           garbage(`QEMU could not read a command: ${text}`);
           return;
         }
@@ -186,13 +184,9 @@ const converse = (socket: Socket, path: string) => {
       }
     }
   };
-  const settle = (id: number, result: (command: string) => Effect.Effect<unknown, QmpError>): void => {
-    if (id > lastId) {
-      garbage(`an answer to command ${id}, which was never given`);
-      return;
-    }
+  const settle = (id: unknown, result: (command: string) => Effect.Effect<unknown, QmpError>): void => {
     const entry = waiting.get(id);
-    // Nobody waits for the answer to a command that timed out.
+    // Nobody waits for the answer to a command that timed out, nor for that to a command of the client before.
     if (entry === undefined) return;
     waiting.delete(id);
     entry.settle(result(entry.command));
@@ -222,7 +216,7 @@ const converse = (socket: Socket, path: string) => {
     execute: (command: string, args: Readonly<Record<string, unknown>> = {}): Effect.Effect<unknown, QmpError> =>
       Effect.callback((resume) => {
         if (end !== null) return resume(Effect.fail(end));
-        const id = ++lastId;
+        const id = `${conversation}/${++commands}`;
         waiting.set(id, { command, settle: resume });
         socket.write(`${JSON.stringify({ execute: command, arguments: args, id })}\n`);
         return Effect.sync(() => waiting.delete(id));

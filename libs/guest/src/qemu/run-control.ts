@@ -5,6 +5,7 @@ import * as Schedule from "effect/Schedule";
 import * as Schema from "effect/Schema";
 import { asFailure, failure } from "./failure.ts";
 import { isQmpAbsent, type Qmp } from "./qmp.ts";
+import type { QmpError } from "./qmp-error.ts";
 import { type QemuState, readState } from "./run-state.ts";
 
 /** How long QEMU may take to end after `quit`: it flushes its disks before. */
@@ -46,16 +47,27 @@ export const resumeQemu = (qmp: Qmp): Effect.Effect<void, GodwitError> =>
 export const discardQemu = (qmp: Qmp): Effect.Effect<void, GodwitError> =>
   Effect.gen(function* () {
     const state = yield* readState(qmp);
-    if (state.runState === "incoming") {
-      yield* Effect.logInfo("the destination was fed nothing and stays, ready for another try");
-      return;
-    }
+    if (state.runState === "incoming")
+      return yield* Effect.logInfo("the destination was fed nothing and stays, ready for another try");
+    yield* quit(qmp, state);
+  }).pipe(Effect.mapError(asFailure("discard")));
+
+/** Ends a QEMU for good, also one that waits; a guest that runs is refused. */
+export const quitQemu = (qmp: Qmp): Effect.Effect<void, GodwitError> =>
+  Effect.flatMap(readState(qmp), (state) => quit(qmp, state)).pipe(Effect.mapError(asFailure("quit")));
+
+/** Only says it. QEMU may end before its answer is out. */
+export const sayQuit = (qmp: Qmp): Effect.Effect<void, QmpError> =>
+  qmp.execute("quit", Schema.Unknown).pipe(
+    Effect.catch((error) => (error.kind === "closed" ? Effect.void : Effect.fail(error))),
+    Effect.asVoid,
+  );
+
+const quit = (qmp: Qmp, state: QemuState): Effect.Effect<void, QmpError | GodwitError> =>
+  Effect.gen(function* () {
     if (state.runState === "running") return yield* wrongState("discard", state, "a running guest is not thrown away");
     yield* Effect.logInfo(`QEMU is ended in run state "${state.status}"`);
-    // It may end before its answer is out.
-    yield* qmp
-      .execute("quit", Schema.Unknown)
-      .pipe(Effect.catch((error) => (error.kind === "closed" ? Effect.void : Effect.fail(error))));
+    yield* sayQuit(qmp);
     // The connection ends before the process does: until its socket is gone, it could be taken for a guest that is there.
     yield* qmp.ended.pipe(
       Effect.andThen(isQmpAbsent(qmp.socketPath)),
@@ -66,4 +78,4 @@ export const discardQemu = (qmp: Qmp): Effect.Effect<void, GodwitError> =>
           Effect.fail(wrongState("discard", state, `it did not end within ${QUIT_TIMEOUT}; kill its process`)),
       }),
     );
-  }).pipe(Effect.mapError(asFailure("discard")));
+  });

@@ -23,6 +23,10 @@ const SETTLED = new Set([undefined, "none", "completed", "failed", "cancelled"])
 /** True while a migration that QEMU itself does is under way. */
 export const migrationIsUnderWay = (info: MigrationInfo): boolean => !SETTLED.has(info.status);
 
+/** True from the load of a postcopy's device state until all pages have come: QEMU waits for those that are touched. */
+export const isIncomingPostcopy = (info: MigrationInfo): boolean =>
+  info.status?.startsWith("postcopy-") === true && info["total-time"] === undefined;
+
 /** What a QEMU is doing. */
 export interface QemuState {
   /** QEMU's own word for it. */

@@ -26,6 +26,19 @@ describe("a guest on the line", () => {
     }
   });
 
+  it("may have simulated VFIO devices, numbered through", () => {
+    const guest = readGuest("vm2=builtin:vfio=2x300MB,vfio=20MB");
+    const devices = guest.driver === "builtin" ? (guest.options.devices ?? []) : [];
+    assert.deepStrictEqual(
+      devices.map(({ options }) => [options.name, options.stateBytes]),
+      [
+        ["vfio0", 300e6],
+        ["vfio1", 300e6],
+        ["vfio2", 20e6],
+      ],
+    );
+  });
+
   it.each([
     ["vm1", "not NAME=qemu:SOCKET"],
     ["vm1=xen:foo", "not NAME=qemu:SOCKET"],
@@ -34,6 +47,7 @@ describe("a guest on the line", () => {
     ["vm1=qemu:", "no monitor socket"],
     ["vm1=builtin:memory=lots", "is not a size"],
     ["vm1=builtin:color=red", "color=red"],
+    ["vm1=builtin:vfio=some", "guest vm1: vfio"],
   ])("is refused as %s", (word, reason) => {
     assert.throws(() => readGuest(word), UsageError, reason);
   });

@@ -1,13 +1,19 @@
 /** `--guest vm1=qemu:/run/vm1.qmp` and `--guest vm2=builtin:memory=512MiB,dirty-rate=10MiB/s`. */
 import { resolve } from "node:path";
-import type { BuiltinOptions } from "@godwit/guest";
+import type { BuiltinOptions, GuestSpec } from "@godwit/guest";
 import { isSafeName } from "@godwit/protocol";
 import { parseSize } from "../terminal/size.ts";
 import { list } from "./option.ts";
 import { UsageError } from "./usage-error.ts";
+import { readSimulated } from "./vfio-argument.ts";
 
 export type GuestArgument =
-  | { readonly driver: "qemu"; readonly name: string; readonly qmp: string }
+  | {
+      readonly driver: "qemu";
+      readonly name: string;
+      readonly qmp: string;
+      readonly devices?: NonNullable<GuestSpec["devices"]>;
+    }
   | { readonly driver: "builtin"; readonly name: string; readonly options: Omit<BuiltinOptions, "directory"> };
 
 /** Memory of a builtin guest unless told otherwise, bytes. */
@@ -20,7 +26,8 @@ export const GUEST_HELP = `Guests:
                           one that waits with -incoming defer receives. It is left alone when this command ends.
   NAME=builtin:SETTINGS   a process of our own that writes its memory and checks it, for trying things out. It ends with
                           this command. SETTINGS are separated by commas, and each has a default:
-                          memory=256MiB, dirty-rate=8MiB/s, working-set=SIZE, vcpus=2, seed=1
+                          memory=256MiB, dirty-rate=8MiB/s, working-set=SIZE, vcpus=2, seed=1,
+                          vfio=2x300MB (two simulated VFIO devices with so much state each; default none)
 `;
 
 /** Throws a UsageError that shows the word. */
@@ -44,6 +51,7 @@ type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
 const readSettings = (name: string, text: string): Omit<BuiltinOptions, "directory"> => {
   const options: Mutable<Omit<BuiltinOptions, "directory">> = { name, memoryBytes: MEMORY_BYTES_DEFAULT };
+  const devices: string[] = [];
   for (const setting of text === "" ? [] : text.split(",")) {
     const [key = "", value = ""] = setting.split("=");
     switch (key) {
@@ -62,13 +70,16 @@ const readSettings = (name: string, text: string): Omit<BuiltinOptions, "directo
       case "seed":
         options.seed = number(setting, value);
         break;
+      case "vfio":
+        devices.push(value);
+        break;
       default:
         throw new UsageError(
-          `guest ${name}: ${JSON.stringify(setting)} is none of memory=, dirty-rate=, working-set=, vcpus=, seed=`,
+          `guest ${name}: ${JSON.stringify(setting)} is none of memory=, dirty-rate=, working-set=, vcpus=, seed=, vfio=`,
         );
     }
   }
-  return options;
+  return devices.length === 0 ? options : { ...options, devices: readSimulated(devices, `guest ${name}: vfio`) };
 };
 
 const number = (setting: string, value: string): number => {

@@ -47,6 +47,30 @@ export const CATALOGUE: Readonly<Record<string, Entry>> = {
     summary: "go on from pre-switchover",
     load: async () => (await import("./continue.ts")).continueCommand,
   },
+  "start-postcopy": {
+    summary: "let the guest run at the destination now, and its memory follow",
+    load: async () => (await import("./start-postcopy.ts")).startPostcopyCommand,
+  },
+  pause: {
+    summary: "fetch no further pages of a postcopy; the guest waits for those it touches",
+    load: async () => (await import("./pause.ts")).pauseCommand,
+  },
+  recover: {
+    summary: "go on with a postcopy that is paused",
+    load: async () => (await import("./recover.ts")).recoverCommand,
+  },
+  save: {
+    summary: "write a guest into a checkpoint while it runs",
+    load: async () => (await import("./save.ts")).saveCommand,
+  },
+  restore: {
+    summary: "start a guest from a checkpoint",
+    load: async () => (await import("./restore.ts")).restoreCommand,
+  },
+  inspect: {
+    summary: "what a checkpoint holds, and whether it is whole",
+    load: async () => (await import("./inspect.ts")).inspect,
+  },
   set: {
     summary: "change parameters of a running migration",
     load: async () => (await import("./set.ts")).set,

@@ -26,6 +26,7 @@ export const coordinator = command({
       node: label,
       runtimeDirectory: defaultRuntimeDirectory(label),
       guestDirectory: defaultRuntimeDirectory(label),
+      checkpointDirectory: defaultRuntimeDirectory(label),
       incarnation: randomId() as Incarnation,
     };
     return Effect.gen(function* () {

@@ -1,5 +1,5 @@
 /** `godwit demo`: what a new user runs. */
-import { awaitVerified, openRegistry, startBuiltin, type Verification } from "@godwit/guest";
+import { awaitVerified, type GuestSpec, openRegistry, startBuiltin, type Verification } from "@godwit/guest";
 import { SHARED_MEMORY_DIRECTORY } from "@godwit/host";
 import { GodwitError, type MigrationInfo } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
@@ -18,14 +18,16 @@ import {
   type Values,
 } from "../arguments/option.ts";
 import { settingsHelp } from "../arguments/settings-help.ts";
+import { vfioOption } from "../arguments/vfio-argument.ts";
 import { DESTINATION, openCluster, SOURCE, workersFor } from "../demo/cluster.ts";
+import { type CheckedDevice, checkDevices, isEqual } from "../demo/device-check.ts";
 import { checkSettings, type Journey, travel } from "../demo/journey.ts";
 import { lookForRoom } from "../demo/room.ts";
 import { onStage, type Stage } from "../demo/stage.ts";
 import { type KilledWorker, openWorkerKiller } from "../demo/worker-killer.ts";
 import { failureOf, migrationDocument } from "../reporting/ending.ts";
 import { failureDocument } from "../reporting/failure.ts";
-import { summaryText } from "../reporting/migration-view.ts";
+import { summaryText, type Verified } from "../reporting/migration-view.ts";
 import type { Report } from "../reporting/report.ts";
 import { formatBytes, formatRate } from "../terminal/format.ts";
 
@@ -35,10 +37,12 @@ const options = {
   memory: size("512MiB", "the guest's memory"),
   "dirty-rate": rate("32MiB/s", "what the guest writes"),
   "working-set": sizeIfGiven("a quarter of the memory", "the memory that it writes over and over"),
+  vfio: vfioOption,
   channels: count(4, 1, 255, "multifd channels"),
   "max-bandwidth": rateIfGiven("128MiB/s, as QEMU has it", "bandwidth of precopy; 0 is unlimited"),
   "downtime-limit": durationIfGiven("300ms", "the longest the guest may stand still"),
   ...migrationOptions,
+  postcopy: flag("let the guest run at its destination after the first round, and its memory follow"),
   "kill-worker": flag("kill -9 one multifd worker in the middle; the migration has to go on"),
   "guest-dir": textOr("DIRECTORY", SHARED_MEMORY_DIRECTORY, "where the guests' memory lies; best a tmpfs"),
   keep: flag("keep the log file; a demo that fails keeps it anyway"),
@@ -56,11 +60,16 @@ export const demo = command({
       destination: DESTINATION,
       parameters: {
         "multifd-channels": values.channels,
+        // No switchover keeps a downtime of 0.
+        ...(values.postcopy ? { "postcopy-after-rounds": 1, "downtime-limit": 0 } : {}),
         ...(values["max-bandwidth"] === null ? {} : { "max-bandwidth": values["max-bandwidth"] }),
         ...(values["downtime-limit"] === null ? {} : { "downtime-limit": values["downtime-limit"] }),
         ...readParameters(values.set),
       },
-      capabilities: readCapabilities(values.capability),
+      capabilities: {
+        ...(values.postcopy ? { "postcopy-ram": true, "postcopy-preempt": true } : {}),
+        ...readCapabilities(values.capability),
+      },
     };
     const wanted = { directory: values["guest-dir"], memoryBytes: values.memory, driver: "builtin" } as const;
     const stage = { name: "demo", guestRoot: values["guest-dir"], keepLog: values.keep };
@@ -79,7 +88,7 @@ const perform = (
 ): Effect.Effect<Outcome, GodwitError, Scope.Scope> =>
   Effect.gen(function* () {
     report.say(
-      `starting NATS, a coordinator, nodes ${SOURCE} and ${DESTINATION}, and a guest of ${formatBytes(values.memory)} that writes ${formatRate(values["dirty-rate"])}`,
+      `starting NATS, a coordinator, nodes ${SOURCE} and ${DESTINATION}, and a guest of ${formatBytes(values.memory)} that writes ${formatRate(values["dirty-rate"])}${devicesText(values)}`,
     );
     const [guest, { cluster, onFabric }] = yield* Effect.all(
       [
@@ -87,6 +96,8 @@ const perform = (
           name: GUEST,
           memoryBytes: values.memory,
           dirtyRateBytesPerSecond: values["dirty-rate"],
+          // They are looked at once their guest has gone.
+          devices: values.vfio.map((device) => ({ ...device, ownerPid: process.pid })),
           ...(values["working-set"] === null ? {} : { workingSetBytes: values["working-set"] }),
           directory: `${stage.guestDirectory}/${SOURCE}`,
         }),
@@ -110,28 +121,51 @@ const perform = (
     const ended = yield* onFabric(travel(journey, report, values["kill-worker"] ? killer.look : undefined));
     const failed = failureOf(ended);
     if (failed !== null) return outcomeOf(ended, null, killer.killed(), failed);
-    const verification = yield* verify(openRegistry(cluster.settingsOf(DESTINATION).runtimeDirectory));
-    return outcomeOf(ended, verification, killer.killed(), doubt(values, verification, killer.killed()));
+    const found = yield* verify(guest, openRegistry(cluster.settingsOf(DESTINATION).runtimeDirectory));
+    return outcomeOf(ended, found, killer.killed(), doubt(values, found, killer.killed()));
   });
 
-/** The guest itself has looked at every page since it was started at the destination. */
-const verify = (registry: ReturnType<typeof openRegistry>): Effect.Effect<Verification, GodwitError> =>
+const devicesText = ({ vfio }: DemoValues): string =>
+  vfio.length === 0 ? "" : `, with ${vfio.length} VFIO device${vfio.length === 1 ? "" : "s"}`;
+
+interface Found {
+  readonly memory: Verification;
+  readonly devices: ReadonlyArray<CheckedDevice>;
+}
+
+/** The guest itself has looked at every page since it was started at the destination; its devices are looked at by us. */
+const verify = (left: GuestSpec, registry: ReturnType<typeof openRegistry>): Effect.Effect<Found, GodwitError> =>
   Effect.suspend(() => {
     const arrived = registry.find(GUEST);
-    if (arrived?.driver === "builtin") return awaitVerified(arrived);
+    if (arrived?.driver === "builtin")
+      return Effect.all({
+        devices: checkDevices(left.devices ?? [], arrived.devices ?? []),
+        memory: awaitVerified(arrived),
+      });
     return Effect.fail(demoError("verification-failed", `node ${DESTINATION} does not know the guest`));
   });
 
 const demoError = (code: GodwitError["code"], reason: string): GodwitError =>
   new GodwitError({ code, actor: "cli", step: "look at the result", reason });
 
-const isVerified = ({ done, badCount, pagesChecked, pagesTotal }: Verification): boolean =>
+const isMemoryVerified = ({ done, badCount, pagesChecked, pagesTotal }: Verification): boolean =>
   done && badCount === 0 && pagesTotal > 0 && pagesChecked === pagesTotal;
 
+const differentDevices = ({ devices }: Found): ReadonlyArray<string> =>
+  devices.filter((device) => !isEqual(device)).map(({ device }) => device);
+
+const isVerified = (found: Found): boolean => isMemoryVerified(found.memory) && differentDevices(found).length === 0;
+
 /** Why a completed migration is not what was asked for; null when it is. */
-const doubt = (values: DemoValues, found: Verification, killed: KilledWorker | null): GodwitError | null => {
-  if (!isVerified(found)) {
-    const reason = `${found.badCount} of ${found.pagesChecked} pages checked (of ${found.pagesTotal}) are not what the guest wrote`;
+const doubt = (values: DemoValues, found: Found, killed: KilledWorker | null): GodwitError | null => {
+  const { memory } = found;
+  if (!isMemoryVerified(memory)) {
+    const reason = `${memory.badCount} of ${memory.pagesChecked} pages checked (of ${memory.pagesTotal}) are not what the guest wrote`;
+    return demoError("verification-failed", reason);
+  }
+  const different = differentDevices(found);
+  if (different.length > 0 || found.devices.length !== values.vfio.length) {
+    const reason = `device ${different.join(", ")} of ${values.vfio.length} does not hold what was saved of it`;
     return demoError("verification-failed", reason);
   }
   if (values["kill-worker"] && killed === null) {
@@ -142,9 +176,16 @@ const doubt = (values: DemoValues, found: Verification, killed: KilledWorker | n
   return null;
 };
 
+const verifiedOf = (found: Found): Verified => ({
+  verified: { pages: found.memory.pagesChecked, bad: found.memory.badCount },
+  ...(found.devices.length === 0
+    ? {}
+    : { devicesVerified: { devices: found.devices.length, different: differentDevices(found) } }),
+});
+
 const outcomeOf = (
   info: MigrationInfo,
-  found: Verification | null,
+  found: Found | null,
   killed: KilledWorker | null,
   failure: GodwitError | null,
 ): Outcome => ({
@@ -155,15 +196,16 @@ const outcomeOf = (
       ? {}
       : {
           verification: {
-            "pages-total": found.pagesTotal,
-            "pages-checked": found.pagesChecked,
-            "bad-count": found.badCount,
-            bad: found.bad,
+            "pages-total": found.memory.pagesTotal,
+            "pages-checked": found.memory.pagesChecked,
+            "bad-count": found.memory.badCount,
+            bad: found.memory.bad,
+            ...(found.devices.length === 0 ? {} : { devices: found.devices }),
           },
         }),
     ...(killed === null ? {} : { "killed-worker": killed }),
     ...(failure === null ? {} : { error: failureDocument(failure) }),
   },
-  text: summaryText(info, found === null ? undefined : { pages: found.pagesChecked, bad: found.badCount }),
+  text: summaryText(info, found === null ? {} : verifiedOf(found)),
   ...(failure === null ? {} : { failure }),
 });

@@ -8,6 +8,7 @@ import { hostFindings } from "../doctor/host-findings.ts";
 import { natsFindings } from "../doctor/nats-findings.ts";
 import { monitorsOf } from "../doctor/nats-monitor.ts";
 import { natsServerFinding, qemuFinding } from "../doctor/program-findings.ts";
+import { vfioFindings } from "../doctor/vfio-findings.ts";
 import { failureDocument } from "../reporting/failure.ts";
 import { table } from "../terminal/table.ts";
 
@@ -29,6 +30,7 @@ export const doctor = command({
           monitors: monitorsOf(values),
         })),
         qemuFinding(),
+        ...(yield* vfioFindings),
       ];
       const obstacles = found.filter(({ state }) => state === "missing");
       const rows = found.map(({ what, state, detail }) => [MARKS[state], what, detail]);

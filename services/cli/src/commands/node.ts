@@ -1,10 +1,11 @@
 import { hostname } from "node:os";
-import { defaultRuntimeDirectory, randomId, type Settings } from "@godwit/actor";
+import { defaultCheckpointDirectory, defaultRuntimeDirectory, randomId, type Settings } from "@godwit/actor";
 import { DEFAULT_WORKERS, runNode } from "@godwit/node";
 import { type Incarnation, isSafeName, OWNERSHIP_BUCKET } from "@godwit/protocol";
 import * as Telemetry from "@godwit/telemetry";
 import * as Effect from "effect/Effect";
 import { command, NO_OPERANDS } from "../arguments/command.ts";
+import { DEVICE_HELP, deviceOption, withDevices } from "../arguments/device-argument.ts";
 import { GUEST_HELP, guestOption, readGuest } from "../arguments/guest-argument.ts";
 import { count, text } from "../arguments/option.ts";
 import { UsageError } from "../arguments/usage-error.ts";
@@ -22,15 +23,18 @@ export const node = command({
   options: {
     name: text("NAME", "the node's name (default: this host's name)", { variable: "GODWIT_NODE" }),
     guest: guestOption,
+    vfio: deviceOption,
     workers: count(DEFAULT_WORKERS, 1, WORKERS_MAX, "multifd workers, processes that send"),
     "runtime-dir": text(
       "DIRECTORY",
       "sockets and the registry of guests; private (default in $XDG_RUNTIME_DIR or /tmp)",
     ),
+    "checkpoint-dir": text("DIRECTORY", "where checkpoints may lie (default in $XDG_STATE_HOME or ~/.local/state)"),
     "guest-dir": text("DIRECTORY", "memory of builtin guests; a tmpfs (default in /dev/shm)"),
     ...natsOptions,
   },
   notes: () => `${GUEST_HELP}
+${DEVICE_HELP}
 Logs go to stderr (GODWIT_LOG_LEVEL, GODWIT_LOG_FORMAT). SIGTERM and Ctrl-C stop the actors orderly. A guest that arrived by a
 migration stays, and is there again when the node of that name is started again.
 `,
@@ -41,13 +45,14 @@ migration stays, and is there again when the node of that name is started again.
         `the node's name is ${JSON.stringify(name)}, not 1 to 64 letters, digits, dashes or underscores`,
       );
     }
-    const guests = values.guest.map(readGuest);
+    const guests = withDevices(values.guest.map(readGuest), values.vfio);
     const settings: Settings = {
       nats: values.nats,
       creds: values.creds ?? undefined,
       node: name,
       runtimeDirectory: values["runtime-dir"] ?? defaultRuntimeDirectory(name),
       guestDirectory: values["guest-dir"] ?? `/dev/shm/godwit-${process.getuid?.() ?? 0}/${name}`,
+      checkpointDirectory: values["checkpoint-dir"] ?? defaultCheckpointDirectory(),
       incarnation: randomId() as Incarnation,
     };
     const { workers } = values;
@@ -59,6 +64,7 @@ migration stays, and is there again when the node of that name is started again.
           { role: "node", node: name },
           { role: "ram-sender", node: name },
           { role: "loader", node: name },
+          { role: "vfio-agent", node: name },
           ...Array.from({ length: workers }, (_, id) => ({ role: "multifd-worker", node: name, id: String(id) })),
         ]);
         const names = specs.map((spec) => spec.name);

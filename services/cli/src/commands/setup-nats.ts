@@ -1,9 +1,9 @@
 /** `godwit setup-nats`: what NATS's admin does once. Actors never make a bucket: one that vanished would look as if nothing was ever in it. */
-import { type BucketSetup, mismatchText, setUpBuckets } from "@godwit/fabric";
+import { type BucketSetup, mismatchText, setUpBuckets, setUpObjectStore } from "@godwit/fabric";
 import { BUCKETS, GodwitError } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import { command, NO_OPERANDS, type Outcome } from "../arguments/command.ts";
-import { flag } from "../arguments/option.ts";
+import { flag, list } from "../arguments/option.ts";
 import { connectionOf, fromFabric, monitorOption, natsOptions } from "../connection.ts";
 import { bucketText } from "../doctor/bucket-finding.ts";
 import type { Finding } from "../doctor/finding.ts";
@@ -16,6 +16,10 @@ import { failureDocument, unforeseen } from "../reporting/failure.ts";
 export const setupNats = command({
   operands: NO_OPERANDS,
   options: {
+    objects: list(
+      "BUCKET",
+      "also makes this object store, for checkpoints (`godwit save ... nats-object:BUCKET/NAME`)",
+    ),
     "print-config": flag("only print what each nats-server.conf must say; connects to nobody"),
     ...natsOptions,
     "nats-monitor": monitorOption,
@@ -36,13 +40,24 @@ not safe. A bucket that has vanished held the records of which node runs each gu
       const done = yield* setUpBuckets(connectionOf(values, "godwit setup-nats"), BUCKETS).pipe(
         Effect.mapError(fromFabric),
       );
+      const stores = yield* Effect.forEach(values.objects, (bucket) =>
+        Effect.map(setUpObjectStore(connectionOf(values, "godwit setup-nats"), bucket), (made) => ({
+          bucket,
+          done: made,
+        })),
+      ).pipe(Effect.mapError(fromFabric));
       const greeting = yield* Effect.tryPromise({ try: () => greet(values.nats), catch: unforeseen });
-      return outcomeOf(done, syncFinding(yield* monitorsOf(values), greeting));
+      return outcomeOf(done, stores, syncFinding(yield* monitorsOf(values), greeting));
     });
   },
 });
 
-const outcomeOf = (done: ReadonlyArray<BucketSetup>, sync: Finding): Outcome => {
+interface StoreSetup {
+  readonly bucket: string;
+  readonly done: "made" | "kept";
+}
+
+const outcomeOf = (done: ReadonlyArray<BucketSetup>, stores: ReadonlyArray<StoreSetup>, sync: Finding): Outcome => {
   const wrong = done.filter(({ reading }) => reading.mismatches.length > 0);
   const failure = wrong.length === 0 ? null : notDone(wrong);
   return {
@@ -53,14 +68,23 @@ const outcomeOf = (done: ReadonlyArray<BucketSetup>, sync: Finding): Outcome => 
         mismatches: reading.mismatches,
         copies: reading.copies,
       })),
+      "object-stores": stores,
       "sync-interval": sync,
       "nats-server-configuration": NATS_SERVER_CONFIGURATION,
       ...(failure === null ? {} : { error: failureDocument(failure) }),
     },
-    text: [...done.map(setupText), `${sync.what}: ${sync.detail}`, "", NATS_SERVER_CONFIGURATION].join("\n"),
+    text: [
+      ...done.map(setupText),
+      ...stores.map(storeText),
+      `${sync.what}: ${sync.detail}`,
+      "",
+      NATS_SERVER_CONFIGURATION,
+    ].join("\n"),
     ...(failure === null ? {} : { failure }),
   };
 };
+
+const storeText = ({ bucket, done }: StoreSetup): string => `object store ${bucket}: ${done}`;
 
 const setupText = ({ bucket, done, corrected, reading }: BucketSetup): string =>
   [

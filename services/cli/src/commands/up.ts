@@ -1,4 +1,4 @@
-import { openRegistry } from "@godwit/guest";
+import { type BuiltinDevice, openRegistry } from "@godwit/guest";
 import { SHARED_MEMORY_DIRECTORY } from "@godwit/host";
 import { GodwitError } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
@@ -6,6 +6,8 @@ import * as Scope from "effect/Scope";
 import { command, NO_OPERANDS } from "../arguments/command.ts";
 import { GUEST_HELP, type GuestArgument, guestOption, readGuest } from "../arguments/guest-argument.ts";
 import { count, textOr } from "../arguments/option.ts";
+import { UsageError } from "../arguments/usage-error.ts";
+import { vfioOption } from "../arguments/vfio-argument.ts";
 import { DESTINATION, openCluster, SOURCE } from "../demo/cluster.ts";
 import { lookForRoom } from "../demo/room.ts";
 import { onStage, type Stage } from "../demo/stage.ts";
@@ -20,16 +22,26 @@ const GUEST = "vm1=builtin:memory=256MiB,dirty-rate=8MiB/s";
 
 const memoryOf = (guest: GuestArgument): number => (guest.driver === "builtin" ? guest.options.memoryBytes : 0);
 
+const withDevices = (guest: GuestArgument, devices: ReadonlyArray<BuiltinDevice>): GuestArgument =>
+  guest.driver === "builtin" && devices.length > 0 ? { ...guest, options: { ...guest.options, devices } } : guest;
+
 export const up = command({
   operands: NO_OPERANDS,
   options: {
     port: count(NATS_PORT, 0, 65_535, "TCP port of NATS on 127.0.0.1; 0: any that is free"),
     guest: { ...guestOption, what: "a guest of node a, may be repeated; see below", shownDefault: GUEST },
+    vfio: { ...vfioOption, what: "simulated VFIO devices of the guest that is there without --guest" },
     "guest-dir": textOr("DIRECTORY", SHARED_MEMORY_DIRECTORY, "where memory of builtin guests lies; best a tmpfs"),
   },
   notes: () => `${GUEST_HELP}\nEverything ends with it, builtin guests included, and nothing of it is kept.\n`,
   run: ({ values }, report) => {
-    const guests = (values.guest.length > 0 ? values.guest : [GUEST]).map(readGuest);
+    const guests = values.guest.length > 0 ? values.guest.map(readGuest) : [withDevices(readGuest(GUEST), values.vfio)];
+    if (values.guest.length > 0 && values.vfio.length > 0) {
+      throw new UsageError(
+        "--vfio is for the guest that is there without --guest",
+        "write for example --guest vm1=builtin:memory=256MiB,vfio=2x300MB",
+      );
+    }
     const memoryBytes = guests.map(memoryOf).reduce((sum, bytes) => sum + bytes, 0);
     const directory = values["guest-dir"];
     const stage = { name: "up", guestRoot: directory, keepLog: false };

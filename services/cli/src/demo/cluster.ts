@@ -47,6 +47,7 @@ const membersOf = (nodes: LocalClusterOptions["nodes"]) => [
     { role: "node", node },
     { role: "ram-sender", node },
     { role: "loader", node },
+    { role: "vfio-agent", node },
     ...Array.from({ length: workers }, (_, id) => ({ role: "multifd-worker", node, id: String(id) })),
   ]),
 ];

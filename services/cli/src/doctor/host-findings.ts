@@ -33,6 +33,9 @@ export const hostFindings = (): ReadonlyArray<Finding> => {
       host.userfaultfd,
       `mode ${host.userfaultfd.mode}; for builtin guests, which register their memory`,
     ),
+    host.missingFaults._tag === "Works"
+      ? works("lazy restore", "builtin guests run before their memory is there")
+      : absent("lazy restore", host.missingFaults.reason),
     tracker("soft-dirty", host.softDirty, "for any process; freezes it for each scan"),
     works("tracker content", "for any guest whose memory is a file; needs room for a copy of it"),
   ];

@@ -2,21 +2,23 @@
 import type { MigrationInfo } from "@godwit/protocol";
 import type { Progress } from "../terminal/progress.ts";
 import { renderSummary, type Summary } from "../terminal/summary.ts";
+import { deviceBytesOf, timelinesOf } from "./devices-view.ts";
 
 /** A prediction beyond this is none: nothing was measured yet, ms. */
 const DOWNTIME_KNOWN_MAX_MS = 1e12;
 
 /** `bytesPerSecond`: measured over several states, see `pace.ts`. */
 export const progressOf = (info: MigrationInfo, bytesPerSecond: number | null): Progress => {
-  const { ram } = info;
+  const { ram, vfio } = info;
+  const devices = deviceBytesOf(info);
   const expected = info.downtime ?? info["expected-downtime"];
   const round = ram?.["dirty-sync-count"] ?? 0;
   return {
     status: info.status,
     round,
-    totalBytes: ram?.total ?? 0,
-    // Before the first sync has ended nothing is known to be left, and nothing has been sent: that is all of it.
-    remainingBytes: ram === undefined ? 0 : ram.transferred === 0 && ram.remaining === 0 ? ram.total : ram.remaining,
+    totalBytes: (ram?.total ?? 0) + devices.moved + devices.left,
+    remainingBytes: ramLeft(ram) + devices.left,
+    deviceBytesLeft: vfio === undefined ? null : devices.left,
     bytesPerSecond,
     // The first sync finds everything dirty; a rate is known from the second one on.
     dirtyBytesPerSecond: ram === undefined || round < 2 ? null : ram["dirty-pages-rate"] * ram["page-size"],
@@ -24,13 +26,30 @@ export const progressOf = (info: MigrationInfo, bytesPerSecond: number | null): 
   };
 };
 
+/** Before the first sync has ended nothing is known to be left, and nothing has been sent: that is all of it. */
+const ramLeft = (ram: MigrationInfo["ram"]): number =>
+  ram === undefined ? 0 : ram.transferred === 0 && ram.remaining === 0 ? ram.total : ram.remaining;
+
 /** Megabits/s over all the time in which pages were moved; `ram.mbps` is that of the last round. */
 const meanMbps = (info: MigrationInfo): number | undefined => {
   const movedMs = info["total-time"] - (info["setup-time"] ?? 0);
   return info.ram === undefined || movedMs <= 0 ? undefined : (info.ram.transferred * 8) / (movedMs * 1000);
 };
 
-export const summaryText = (info: MigrationInfo, verified?: NonNullable<Summary["verified"]>): string => {
+/** Of a postcopy. */
+const faultsOf = (info: MigrationInfo): Pick<Summary, "faults"> => {
+  const latency = info["postcopy-latency"];
+  if (latency === undefined) return {};
+  const { p50, p99, max } = latency;
+  return {
+    faults: { pages: info["postcopy-requests"] ?? 0, p50, p99, max, blockedMs: info["postcopy-blocktime"] ?? 0 },
+  };
+};
+
+/** What was looked at once it had ended, and by whom: the guest its pages, a judge its devices. */
+export type Verified = Pick<Summary, "verified" | "devicesVerified">;
+
+export const summaryText = (info: MigrationInfo, verified: Verified = {}): string => {
   const mbps = meanMbps(info);
   return renderSummary({
     status: info.status,
@@ -43,6 +62,8 @@ export const summaryText = (info: MigrationInfo, verified?: NonNullable<Summary[
     ...(info.downtime === undefined ? {} : { downtimeMs: info.downtime }),
     ...(info["downtime-parts"] === undefined ? {} : { downtimeParts: info["downtime-parts"] }),
     ...(mbps === undefined ? {} : { throughputMbps: mbps }),
-    ...(verified === undefined ? {} : { verified }),
+    devices: timelinesOf(info),
+    ...faultsOf(info),
+    ...verified,
   });
 };

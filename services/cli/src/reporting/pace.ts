@@ -3,12 +3,12 @@ import type { MigrationInfo } from "@godwit/protocol";
 /** What a rate is taken over, ms: long enough to be steady to the eye, short enough to follow a change. */
 const WINDOW_MS = 1000;
 
-/** Measures the bytes/s of a migration from what comes by: `ram.mbps` begins at nothing with each round. Null until two states have come. */
+/** Measures the bytes/s of a migration, devices included, from what comes by: `ram.mbps` begins at nothing with each round. Null until two states have come. */
 export const openPace = (): ((info: MigrationInfo) => number | null) => {
   let samples: ReadonlyArray<{ readonly atMs: number; readonly bytes: number }> = [];
   return (info) => {
     if (info.ram === undefined) return null;
-    const now = { atMs: info["total-time"], bytes: info.ram.transferred };
+    const now = { atMs: info["total-time"], bytes: info.ram.transferred + (info.vfio?.transferred ?? 0) };
     // A new attempt counts from zero again.
     if (samples.some(({ bytes }) => bytes > now.bytes)) samples = [];
     const recent = samples.filter(({ atMs }) => now.atMs - atMs <= WINDOW_MS);

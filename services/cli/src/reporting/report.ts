@@ -1,6 +1,7 @@
 /** Where a command says what it does: stdout for the human or for one JSON document, stderr for what must not be in between. */
 import type { MigrationInfo } from "@godwit/protocol";
 import { endProgress, nothingShown, type Screen, type Shown, showProgress } from "../terminal/live-line.ts";
+import type { Progress } from "../terminal/progress.ts";
 import { progressOf } from "./migration-view.ts";
 import { openPace } from "./pace.ts";
 
@@ -12,6 +13,8 @@ export interface Report {
   readonly note: (line: string) => void;
   /** The migration at this moment: a live line on a terminal, else a line for each status and round. */
   readonly progress: (info: MigrationInfo) => void;
+  /** The same for whatever else takes its time. */
+  readonly show: (progress: Progress) => void;
   /** The one answer: the document with `--json`, else the text. Only the first one is printed. */
   readonly answer: (document: unknown, text: string) => void;
   /** Resolves once what was answered has left this process, or cannot leave it. */
@@ -39,6 +42,11 @@ export const openReport = (json: boolean): Report => {
     shown = nothingShown;
     if (output !== "") human.write(output);
   };
+  const show = (progress: Progress): void => {
+    const next = showProgress(shown, progress, screen());
+    shown = next.shown;
+    if (next.output !== "") human.write(next.output);
+  };
   const line = (stream: NodeJS.WriteStream, text: string): void => {
     clear();
     stream.write(`${text}\n`);
@@ -47,11 +55,8 @@ export const openReport = (json: boolean): Report => {
     json,
     say: (text) => line(human, text),
     note: (text) => line(process.stderr, text),
-    progress: (info) => {
-      const next = showProgress(shown, progressOf(info, pace(info)), screen());
-      shown = next.shown;
-      if (next.output !== "") human.write(next.output);
-    },
+    progress: (info) => show(progressOf(info, pace(info))),
+    show,
     answer: (document, text) => {
       clear();
       if (answered) return;

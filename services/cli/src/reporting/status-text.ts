@@ -1,7 +1,9 @@
 /** Migrations as text: all fields of one, or a line for each of many. */
 import type { MigrationInfo } from "@godwit/protocol";
+import { deviceLines } from "../terminal/device-timeline.ts";
 import { formatBytes, formatMs } from "../terminal/format.ts";
 import { table } from "../terminal/table.ts";
+import { timelinesOf } from "./devices-view.ts";
 
 const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === "object" && value !== null && !Array.isArray(value);
@@ -14,11 +16,16 @@ const lines = (name: string, value: unknown): ReadonlyArray<string> => {
   return [`${name}: ${typeof value === "number" ? number(value) : String(value)}`];
 };
 
-/** One field a line, `ram.remaining: 4096`; the error by its description alone, and first of all what needs attention. */
-export const fieldsText = ({ note, ...info }: MigrationInfo): string => {
+/**
+ * One field a line, `ram.remaining: 4096`; the error by its description alone, and first of all what needs attention. Devices come
+ * last, as the timelines they are.
+ */
+export const fieldsText = ({ note, vfio, ...info }: MigrationInfo): string => {
   const fields = Object.entries(info).filter(([name]) => name !== "error");
-  return [...(note === undefined ? [] : [["note", note] as const]), ...fields]
+  const transferred = vfio === undefined ? [] : [["vfio.transferred", vfio.transferred] as const];
+  return [...(note === undefined ? [] : [["note", note] as const]), ...fields, ...transferred]
     .flatMap(([name, value]) => lines(name, value))
+    .concat(deviceLines(timelinesOf({ ...info, ...(vfio === undefined ? {} : { vfio }) })))
     .map((line) => `${line}\n`)
     .join("");
 };

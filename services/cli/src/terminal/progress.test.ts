@@ -9,6 +9,7 @@ const active: Progress = {
   round: 2,
   totalBytes: GIB,
   remainingBytes: GIB / 4,
+  deviceBytesLeft: null,
   bytesPerSecond: 200 * 1024 ** 2,
   dirtyBytesPerSecond: 20 * 1024 ** 2,
   predictedDowntimeMs: 120,
@@ -35,6 +36,11 @@ describe("a line of progress", () => {
       progressLine(early, 80),
       "[----------] active round 0  0 %  -  1.00 GiB left  downtime -  dirtied -",
     );
+  });
+
+  it("says how much of what is left is state of devices", () => {
+    const devices = { ...active, deviceBytesLeft: 16 * 1024 ** 2 };
+    assert.include(progressLine(devices, 120), "  256 MiB left (devices 16.0 MiB)  downtime");
   });
 
   it("leaves out the least important facts, then the bar, on a narrow terminal", () => {

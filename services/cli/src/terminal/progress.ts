@@ -6,10 +6,12 @@ export interface Progress {
   readonly status: string;
   /** Counted from 1; 0 before the first. */
   readonly round: number;
-  /** All of the guest's RAM, bytes. */
+  /** All of the guest's RAM, and what its devices have given and are known to owe, bytes. */
   readonly totalBytes: number;
   /** What the destination does not hold yet, bytes. */
   readonly remainingBytes: number;
+  /** What of it is state of VFIO devices; null: the guest has none. */
+  readonly deviceBytesLeft: number | null;
   readonly bytesPerSecond: number | null;
   readonly dirtyBytesPerSecond: number | null;
   readonly predictedDowntimeMs: number | null;
@@ -29,11 +31,14 @@ export const progressBar = (fraction: number, width: number): string => {
 const sentFraction = ({ totalBytes, remainingBytes }: Progress): number =>
   totalBytes > 0 ? 1 - remainingBytes / totalBytes : 0;
 
+const devicesLeft = ({ deviceBytesLeft }: Progress): string =>
+  deviceBytesLeft === null ? "" : ` (devices ${formatBytes(deviceBytesLeft)})`;
+
 /** What is worth a place in the line, most important first. */
 const facts = (progress: Progress): ReadonlyArray<string> => [
   formatPercent(sentFraction(progress)),
   progress.bytesPerSecond === null ? UNKNOWN : formatRate(progress.bytesPerSecond),
-  `${formatBytes(progress.remainingBytes)} left`,
+  `${formatBytes(progress.remainingBytes)} left${devicesLeft(progress)}`,
   `downtime ${progress.predictedDowntimeMs === null ? UNKNOWN : `~${formatMs(progress.predictedDowntimeMs)}`}`,
   `dirtied ${progress.dirtyBytesPerSecond === null ? UNKNOWN : formatRate(progress.dirtyBytesPerSecond)}`,
 ];

@@ -33,8 +33,21 @@ describe("the summary of a migration", () => {
   });
 
   it("cannot be misread when pages differ or nothing was compared", () => {
+    const faults = { pages: 1200, p50: 0.47, p99: 3, max: 11, blockedMs: 210 };
+    assert.match(
+      renderSummary({ ...completed, faults }),
+      /faults +1,200 pages waited for \(p50 .*; all vCPUs blocked 210 ms/,
+    );
     assert.include(renderSummary({ ...completed, verified: { pages: 100, bad: 3 } }), "3 of 100 pages DIFFER");
     assert.include(renderSummary({ ...completed, verified: { pages: 0, bad: 0 } }), "nothing was compared");
+  });
+
+  it("says of devices whether what was loaded is what was saved", () => {
+    const devicesVerified = { devices: 2, different: [] as string[] };
+    assert.include(renderSummary({ ...completed, devicesVerified }), "  devices     all bytes equal (2 devices");
+    devicesVerified.different.push("vfio1");
+    assert.include(renderSummary({ ...completed, devicesVerified }), "vfio1 of 2 devices DIFFER");
+    assert.include(renderSummary({ ...completed, devicesVerified: { devices: 0, different: [] } }), "nothing was");
   });
 
   it("gives the reason of a failure and leaves out what never happened", () => {

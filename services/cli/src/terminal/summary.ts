@@ -1,3 +1,4 @@
+import { type DeviceTimeline, deviceLines } from "./device-timeline.ts";
 import { formatBytes, formatCount, formatMs } from "./format.ts";
 
 /** How a migration ended. Optional figures are left out of the block, never shown as zero. */
@@ -15,7 +16,18 @@ export interface Summary {
   /** Megabits/s (10^6), QEMU's unit. */
   readonly throughputMbps?: number;
   readonly channels: number;
+  /** Postcopy: pages that vCPUs waited for, how long one of them took, and for how long all vCPUs waited, ms. */
+  readonly faults?: {
+    readonly pages: number;
+    readonly p50: number;
+    readonly p99: number;
+    readonly max: number;
+    readonly blockedMs: number;
+  };
   readonly verified?: { readonly pages: number; readonly bad: number };
+  readonly devices?: ReadonlyArray<DeviceTimeline>;
+  /** Devices whose state at the destination was compared with what the source saved, and those of them that differ. */
+  readonly devicesVerified?: { readonly devices: number; readonly different: ReadonlyArray<string> };
   /** Why it ended otherwise than `completed`. */
   readonly reason?: string;
 }
@@ -28,7 +40,7 @@ const line = (label: string, text: string): string => `  ${label.padEnd(LABEL_WI
 
 /** The block of lines that stands at the end of `godwit migrate`. */
 export const renderSummary = (summary: Summary): string => {
-  const { downtimeMs, throughputMbps, verified, reason } = summary;
+  const { downtimeMs, throughputMbps, verified, devicesVerified, reason } = summary;
   const parts = Object.entries(summary.downtimeParts ?? {}).map(([name, ms]) => `${name} ${formatMs(ms)}`);
   const pace = throughputMbps === undefined ? "" : ` at ${formatCount(throughputMbps)} Mbit/s`;
   return [
@@ -41,11 +53,24 @@ export const renderSummary = (summary: Summary): string => {
     line("rounds", formatCount(summary.rounds)),
     line("pages", `${formatCount(summary.pagesNormal)} sent, ${formatCount(summary.pagesZero)} zero`),
     line("sent", `${formatBytes(summary.bytes)}${pace} over ${plural(summary.channels, "channel")}`),
+    summary.faults === undefined ? "" : line("faults", faultText(summary.faults)),
     verified === undefined ? "" : line("verified", verification(verified)),
+    devicesVerified === undefined ? "" : line("devices", deviceVerification(devicesVerified)),
+    ...deviceLines(summary.devices ?? []).map((text) => `  ${text}\n`),
   ].join("");
 };
+
+const faultText = ({ pages, p50, p99, max, blockedMs }: NonNullable<Summary["faults"]>): string =>
+  `${plural(pages, "page")} waited for (p50 ${formatMs(p50)}, p99 ${formatMs(p99)}, max ${formatMs(max)}); all vCPUs blocked ${formatMs(blockedMs)}`;
 
 const verification = ({ pages, bad }: { readonly pages: number; readonly bad: number }): string => {
   if (pages === 0) return "nothing was compared";
   return bad === 0 ? `all ${plural(pages, "page")} equal` : `${formatCount(bad)} of ${plural(pages, "page")} DIFFER`;
+};
+
+const deviceVerification = ({ devices, different }: NonNullable<Summary["devicesVerified"]>): string => {
+  if (devices === 0) return "nothing was compared";
+  return different.length === 0
+    ? `all bytes equal (${plural(devices, "device")}: what was loaded is what was saved)`
+    : `${different.join(", ")} of ${plural(devices, "device")} DIFFER`;
 };

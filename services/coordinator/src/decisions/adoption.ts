@@ -1,5 +1,5 @@
 /** Which migrations a coordinator takes over, and how it goes on with them. */
-import { type Capabilities, isEnded } from "@godwit/protocol";
+import { type Capabilities, isEnded, isInPostcopy } from "@godwit/protocol";
 import { makeMigration } from "./migration.ts";
 import type { Migration, SavedMigration } from "./migration-state.ts";
 
@@ -63,7 +63,11 @@ export const adopt = ({ saved, revision }: StoredMigration, now: number): Migrat
     startedAt: saved.startedAt,
     now,
     // What was being undone goes on being undone: a cancel that was answered holds.
-    phase: saved.undoing === null ? { _tag: "Adopting" } : { _tag: "Aborting", next: saved.undoing },
+    phase: isInPostcopy(saved.info.status)
+      ? { _tag: "Postcopy" }
+      : saved.undoing === null
+        ? { _tag: "Adopting" }
+        : { _tag: "Aborting", next: saved.undoing },
   });
   migration.epoch = saved.epoch;
   // Both sides hear of the new term at once, so that whatever the predecessor still says is refused.
@@ -71,6 +75,8 @@ export const adopt = ({ saved, revision }: StoredMigration, now: number): Migrat
   // The source may have been told of a change that was never saved, or answered: what is saved holds, and is told again.
   migration.parametersRevision = saved.term * CHANGES_PER_TERM;
   migration.continuedAttempt = saved.continuedAttempt;
+  migration.postcopyWanted = saved.postcopyWanted ?? false;
+  migration.word = saved.word ?? null;
   migration.setupMs = saved.info["setup-time"] ?? null;
   migration.status = saved.info.status;
   migration.failure = saved.failure;

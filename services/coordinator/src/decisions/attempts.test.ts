@@ -1,6 +1,7 @@
 /** Which attempts a coordinator believes its source to be in. */
 import { describe, expect, it } from "vitest";
 import { entryOf, sourceReport, until, Watch } from "./migration-watch.conformance.ts";
+import { finish } from "./moves.ts";
 
 describe("a report of an attempt that this coordinator has not begun", () => {
   it("is not believed once it has heard its source: a stranger's `completed` must not end the migration", () => {
@@ -16,6 +17,15 @@ describe("a report of an attempt that this coordinator has not begun", () => {
     });
     expect(watch.migration.phase._tag).toBe("Active");
     expect(watch.migration.attempt).toBe(attempt);
+  });
+});
+
+describe("another attempt", () => {
+  it("has all of stall-timeout for itself, since all memory is dirty again", () => {
+    const { migration } = until(new Watch(), "Active");
+    migration.progress = { startedAt: 5, bestRemaining: 100, bestAt: 10 };
+    finish(migration, "retry", 50_000);
+    expect(migration.progress).toEqual({ startedAt: 5, bestRemaining: Number.POSITIVE_INFINITY, bestAt: 50_000 });
   });
 });
 

@@ -64,6 +64,7 @@ export const sayCommand = (migration: Migration, emit: Emit): void => {
       return reckonAgain(migration, emit);
     case "Active":
     case "Switching":
+    case "Postcopy":
     case "Ending":
     case "Ended":
     case "Replaced":
@@ -75,6 +76,14 @@ export const sayCommand = (migration: Migration, emit: Emit): void => {
 export const sayContinue = (migration: Migration, emit: Emit): void => {
   if (migration.phase._tag !== "Active" && migration.phase._tag !== "Switching") return;
   emit({ _tag: "ToSource", command: { _tag: "Continue", ...header(migration), epoch: migration.epoch as Epoch } });
+};
+
+/** The operator's last word; the destination's report shows whether it has arrived. */
+export const sayToFetching = (migration: Migration, emit: Emit): void => {
+  if (migration.word === null) return;
+  const { number, word } = migration.word;
+  const epoch = migration.epoch as Epoch;
+  emit({ _tag: "ToDestination", command: { _tag: word, ...header(migration), epoch, word: number } });
 };
 
 /** Until the source's report shows them: the first word may be lost, and `set-parameters` has been answered long since. */

@@ -1,6 +1,18 @@
 /** The answer of `query-migrate` from what a coordinator knows. */
-import { type MigrationId, type MigrationInfo, type MigrationStatus, type RamInfo, toError } from "@godwit/protocol";
+import {
+  fieldsOfPostcopy,
+  type MigrationId,
+  type MigrationInfo,
+  type MigrationStatus,
+  type RamInfo,
+  statusOfPostcopy,
+  toError,
+} from "@godwit/protocol";
+import { deviceNoteOf, vfioOf } from "./devices.ts";
 import type { Migration, SavedMigration } from "./migration-state.ts";
+
+/** A loader that is not heard for so long may be gone, ms. */
+const SILENT_MS = 3000;
 
 export const statusOf = (migration: Migration): MigrationStatus => {
   const { phase } = migration;
@@ -18,11 +30,22 @@ export const statusOf = (migration: Migration): MigrationStatus => {
       return "active";
     case "Switching":
       return migration.sourceReport?.phase === "pre-switchover" ? "pre-switchover" : "device";
+    case "Postcopy":
+      return migration.sourceReport === null && migration.destinationReport === null
+        ? migration.status
+        : statusOfPostcopy(migration.destinationReport?.postcopy ?? null);
     case "Adopting":
     case "Ending":
     case "Replaced":
       return migration.status;
   }
+};
+
+/** What came in a postcopy the destination has counted. */
+const ramOf = (ram: RamInfo, { destinationReport }: Migration): RamInfo => {
+  const postcopy = destinationReport?.postcopy;
+  if (postcopy === undefined) return ram;
+  return { ...ram, remaining: postcopy.remaining, transferred: ram.transferred + postcopy.transferred };
 };
 
 /** While it runs `mbps` is the present rate; at the end it is the mean over the whole migration, as QEMU shows it. */
@@ -36,20 +59,38 @@ const withMeanRate = (ram: RamInfo, migration: Migration): RamInfo => {
 };
 
 /** What an operator should know besides numbers: above all why a guest stands still (O8). */
-const noteOf = (migration: Migration): string | null => {
+const noteOf = (migration: Migration, status: MigrationStatus, now: number): string | null => {
   const lost = migration.destinationReport?.phase === "failed" ? migration.destinationReport.failure : undefined;
   if (migration.phase._tag === "Ended" && migration.phase.status === "completed" && lost !== undefined)
     return `the guest was handed over and has ended at node ${migration.destination} before it ran: ${lost.reason}`;
-  if (migration.endedAt !== null) return null;
+  if (migration.endedAt !== null) return deviceNoteOf(migration, status);
+  if (migration.phase._tag === "Postcopy") return postcopyNoteOf(migration, now);
   const unknownMs = migration.sourceReport?.["record-unknown-for"] ?? 0;
   if (unknownMs === 0) return null;
   const seconds = Math.max(1, Math.round(unknownMs / 1000));
   return `the ownership record cannot be reached since ${seconds} s: the guest stands still at both sides until it can; NATS JetStream needs attention`;
 };
 
+/** What is at stake. */
+const postcopyNoteOf = (
+  { sourceReport, destinationReport, source, destination, destinationHeardAt }: Migration,
+  now: number,
+): string => {
+  const info = destinationReport?.postcopy;
+  const silentMs = now - destinationHeardAt;
+  const left = info === undefined ? "pages" : `${Math.ceil(info.remaining / 1024 ** 2)} MiB of its memory`;
+  const why = sourceReport?.failure?.reason ?? info?.reason;
+  const stake = `the guest runs at node ${destination}, and ${left} are at node ${source} only: if either is lost, so is the guest`;
+  if (why !== undefined) return `${stake}; ${why}`;
+  if (silentMs < SILENT_MS) return stake;
+  return `${stake}; the loader of node ${destination} has not been heard for ${Math.round(silentMs / 1000)} s`;
+};
+
 export const infoOf = (migration: Migration, now: number, status = statusOf(migration)): MigrationInfo => {
   const report = migration.sourceReport;
-  const note = noteOf(migration);
+  const postcopy = migration.destinationReport?.postcopy;
+  const note = noteOf(migration, status, now);
+  const ram = report?.ram === undefined ? null : ramOf(report.ram, migration);
   const failure = status === "completed" ? null : migration.failure;
   return {
     migration: migration.migration as MigrationId,
@@ -66,11 +107,11 @@ export const infoOf = (migration: Migration, now: number, status = statusOf(migr
       : { "expected-downtime": Math.round(Math.min(migration.expectedDowntimeMs, Number.MAX_SAFE_INTEGER)) }),
     ...(report?.downtime === undefined ? {} : { downtime: report.downtime }),
     ...(report?.["downtime-parts"] === undefined ? {} : { "downtime-parts": report["downtime-parts"] }),
-    ...(report?.ram === undefined
-      ? {}
-      : { ram: status === "completed" ? withMeanRate(report.ram, migration) : report.ram }),
+    ...(ram === null ? {} : { ram: status === "completed" ? withMeanRate(ram, migration) : ram }),
     ...(report?.channels === undefined ? {} : { channels: report.channels }),
     ...(report?.verify === undefined ? {} : { verify: report.verify }),
+    ...vfioOf(migration),
+    ...(postcopy === undefined ? {} : fieldsOfPostcopy(postcopy)),
     ...(report?.["dirty-tracker"] === undefined ? {} : { "dirty-tracker": report["dirty-tracker"] }),
     ...(failure === null ? {} : { error: failure, "error-desc": toError(failure).message }),
   };
@@ -87,6 +128,8 @@ export const savedOf = (migration: Migration, now: number): SavedMigration => {
     startedAt: migration.startedAt,
     parameters: migration.parameters,
     continuedAttempt: migration.continuedAttempt,
+    postcopyWanted: migration.postcopyWanted,
+    word: migration.word,
     undoing: phase._tag === "Aborting" || phase._tag === "Reckoning" ? phase.next : null,
     capabilities: migration.capabilities,
     failure: migration.failure,

@@ -5,6 +5,7 @@
  *        ^            |            |          |          |
  *        |            +------------+----------+----------+--> Aborting --> Ending(failed | cancelled) --> Ended
  *        +------------------- next attempt ----------------------+
+ *     Switching -> Postcopy -> Ending(completed): the guest runs at the destination, its pages follow; nothing can be undone any more
  *     Reckoning: the source cannot say how it ended, so the ownership record does
  *     Adopting: another coordinator's migration, until its source has said how it stands
  *     Ending: how it ended is known, and is being saved; nobody is told before, so that no successor tells it otherwise (R10)
@@ -34,6 +35,7 @@ export type Phase =
   | { readonly _tag: "Starting"; readonly incarnation: string }
   | { readonly _tag: "Active" }
   | { readonly _tag: "Switching" }
+  | { readonly _tag: "Postcopy" }
   | { readonly _tag: "Aborting"; readonly next: Next }
   | {
       readonly _tag: "Reckoning";
@@ -99,6 +101,10 @@ export interface Migration {
   fencedAfter: number;
   /** The attempt that the operator let go on from pre-switchover; null: none yet. It is said again until the source has heard it. */
   continuedAttempt: number | null;
+  /** Postcopy shall be started at the next pass: by the operator, or because precopy does not get there. */
+  postcopyWanted: boolean;
+  /** The operator's words to a postcopy (pause, recover): the last one, and its number. */
+  word: { readonly number: number; readonly word: "Pause" | "Recover" } | null;
   sourceHeardAt: number;
   destinationHeardAt: number;
   destinationToldAt: number;
@@ -127,6 +133,8 @@ export type MigrationEventIn =
   | { readonly _tag: "LinkChanged" }
   | { readonly _tag: "Cancel" }
   | { readonly _tag: "Continue" }
+  | { readonly _tag: "StartPostcopy" }
+  | { readonly _tag: "SayToFetching"; readonly word: "Pause" | "Recover" }
   | { readonly _tag: "Tune"; readonly parameters: Parameters }
   | { readonly _tag: "Tick" };
 
@@ -159,6 +167,8 @@ export interface SavedMigration {
   readonly startedAt: number;
   readonly parameters: Parameters;
   readonly continuedAttempt: number | null;
+  readonly postcopyWanted?: boolean;
+  readonly word?: Migration["word"];
   /** What shall follow the attempt that is being undone; null: none is. */
   readonly undoing: Next | null;
   readonly capabilities: Record<string, boolean>;

@@ -225,6 +225,8 @@ export class Watch {
         ];
       case "Switching":
         return [source({ phase: "switching" }), source({ phase: "completed" })];
+      case "Postcopy":
+        return [source({ phase: "postcopy" }), source({ phase: "completed" })];
       case "Aborting":
         return [source({ phase: "taking-back" }), source({ phase: "failed", failure: FAILURE })];
       case "Adopting":

@@ -50,7 +50,7 @@ describe("a migration, whatever comes in whatever order", () => {
     // A property that never saw a phase said nothing about it.
     expect([...phases].sort()).toEqual([
       ...["Aborting", "Active", "Adopting", "Claiming", "Ended", "Ending"],
-      ...["Preparing", "Reckoning", "Replaced", "Starting", "Switching"],
+      ...["Postcopy", "Preparing", "Reckoning", "Replaced", "Starting", "Switching"],
     ]);
     expect([...endings].sort()).toEqual(["cancelled", "completed", "failed", "none"]);
   });

@@ -1,10 +1,10 @@
 /** A migration's state machine: one event in, its effects out. No clock, no randomness, no I/O. */
 import type { Capabilities, DestinationReport, Parameters } from "@godwit/protocol";
-import { sayCommand, sayContinue, sayParameters } from "./commands.ts";
+import { sayCommand, sayContinue, sayParameters, sayToFetching } from "./commands.ts";
 import { answerDestination, answerSource, sayConclusion } from "./conclusion.ts";
 import { statusOf } from "./info.ts";
 import type { Migration, MigrationEffect, MigrationEventIn, Phase } from "./migration-state.ts";
-import { abort, type Emit, failure } from "./moves.ts";
+import { abort, type Emit, end, failure, nextAfter } from "./moves.ts";
 import { fenceAllowed, recordRead, settlementEvent } from "./reckoning.ts";
 import { inspectDestination, tick } from "./silence.ts";
 import { sourceReported } from "./source-reports.ts";
@@ -12,6 +12,8 @@ import { isSaved, lookForDoubt, saveIfDue, tenureEvent, wantSave } from "./tenur
 
 /** An unanswered command is said again after this, ms. */
 const COMMAND_MS = 250;
+/** How long a source that is there may take to tell how long the guest stood still, once all of its memory is at the destination, ms. */
+const LAST_COUNTERS_MS = 2000;
 
 export const makeMigration = (options: {
   readonly migration: string;
@@ -62,6 +64,8 @@ export const makeMigration = (options: {
   ops: 0,
   fencedAfter: 0,
   continuedAttempt: null,
+  postcopyWanted: false,
+  word: null,
   sourceHeardAt: options.now,
   destinationHeardAt: options.now,
   destinationToldAt: options.now,
@@ -97,7 +101,7 @@ export const step = (migration: Migration, event: MigrationEventIn, now: number)
 };
 
 const isOperators = ({ _tag }: MigrationEventIn): boolean =>
-  _tag === "Cancel" || _tag === "Continue" || _tag === "Tune";
+  _tag === "Cancel" || _tag === "Continue" || _tag === "StartPostcopy" || _tag === "SayToFetching" || _tag === "Tune";
 
 const hasBeenReplaced = ({ phase }: Migration): boolean => phase._tag === "Replaced";
 
@@ -123,7 +127,8 @@ const handle = (
 ): void => {
   switch (event._tag) {
     case "SourceReported":
-      migration.sourceHeardAt = now;
+      // One that has forgotten a postcopy has nothing more to say of it.
+      if (migration.phase._tag !== "Postcopy" || event.report.phase !== "unknown") migration.sourceHeardAt = now;
       if (migration.phase._tag === "Ended") return answerSource(migration, event.report, now, emit);
       sourceReported(migration, event.report, now, emit);
       return sayParameters(migration, event.report, emit);
@@ -132,7 +137,7 @@ const handle = (
       if (migration.phase._tag === "Ended") return answerDestination(migration, event.report, now, emit);
       // It must know of this coordinator before a word of the predecessor comes late, which may be to abandon the guest.
       if (event.report.term < migration.term) inspectDestination(migration, now, emit);
-      return destinationReported(migration, event.report, now);
+      return destinationReported(migration, event.report, now, emit);
     case "RecordRead":
       return recordRead(migration, event.entry, now, emit);
     case "RecordWritten":
@@ -145,6 +150,15 @@ const handle = (
       migration.continuedAttempt = migration.attempt;
       wantSave(migration);
       return sayContinue(migration, emit);
+    case "StartPostcopy":
+      if (isOver(migration) || migration.phase._tag === "Postcopy") return;
+      migration.postcopyWanted = true;
+      return wantSave(migration);
+    case "SayToFetching":
+      if (migration.phase._tag !== "Postcopy") return;
+      migration.word = { number: (migration.word?.number ?? 0) + 1, word: event.word };
+      wantSave(migration);
+      return sayToFetching(migration, emit);
     case "Tune":
       if (isOver(migration)) return;
       migration.parameters = event.parameters;
@@ -161,9 +175,10 @@ const handle = (
 
 const isOver = ({ phase }: Migration): boolean => phase._tag === "Ending" || phase._tag === "Ended";
 
-const destinationReported = (migration: Migration, report: DestinationReport, now: number): void => {
+const destinationReported = (migration: Migration, report: DestinationReport, now: number, emit: Emit): void => {
   const { phase } = migration;
   if (isOver(migration)) return;
+  if (phase._tag === "Postcopy") return postcopyReported(migration, report, now, emit);
   if (report.phase === "unknown") {
     if (report.incarnation === migration.destinationReport?.incarnation) return;
     // It was restarted, and with it the incoming guest's session is gone (O6).
@@ -177,7 +192,7 @@ const destinationReported = (migration: Migration, report: DestinationReport, no
   // Where the attempt is being undone, or the record is asked, this adds nothing.
   if (report.phase === "failed" && phase._tag !== "Aborting" && phase._tag !== "Reckoning") {
     const why = report.failure ?? failure("internal", "load", "the destination gave no reason");
-    return abort(migration, why, "failed");
+    return abort(migration, why, nextAfter(why));
   }
   if (phase._tag === "Preparing" && report.phase === "ready") {
     migration.phase = { _tag: "Starting", incarnation: report.incarnation };
@@ -186,9 +201,26 @@ const destinationReported = (migration: Migration, report: DestinationReport, no
   // `running` ends nothing here: the source confirms it against the record, and gives the last counters.
 };
 
+/** The guest is the destination's: whatever it says, and whether it says anything, there is no way back. */
+const postcopyReported = (migration: Migration, report: DestinationReport, now: number, emit: Emit): void => {
+  if (report.phase === "unknown" || report.epoch !== migration.epoch) return;
+  migration.destinationReport = report;
+  if (migration.word !== null && (report.word ?? 0) < migration.word.number) sayToFetching(migration, emit);
+  // The source has the last counters; one that was restarted has not. It keeps the pages until the record is closed, which it is by now.
+  const { phase } = migration.sourceReport ?? { phase: "unknown" };
+  const hasTold = phase === "postcopy" || phase === "completed" || phase === "failed";
+  const mayKnow = !hasTold && now - migration.sourceHeardAt < LAST_COUNTERS_MS;
+  if (report.phase === "running" && !mayKnow) end(migration, "completed", now);
+  if (report.phase === "failed") {
+    migration.failure ??= report.failure ?? failure("internal", "load", "the destination gave no reason");
+    end(migration, "failed", now);
+  }
+};
+
 const cancel = (migration: Migration): void => {
   const why = failure("cancelled", "cancel", "cancelled by request");
   switch (migration.phase._tag) {
+    case "Postcopy":
     case "Ending":
     case "Ended":
     case "Replaced":

@@ -20,6 +20,10 @@ export const failure = (code: Failure["code"], step: string, reason: string): Fa
   reason,
 });
 
+/** An agent that is started again, and a device whose latency is known now, are worth another try; other failures say what to do first. */
+export const nextAfter = (why: Failure): Next =>
+  why.code === "vfio-agent-lost" || why.code === "device-over-budget" ? "retry" : "failed";
+
 /** Another attempt only while there are some left, and while nothing speaks against it. The first reason stays (R10). */
 export const settleNext = (migration: Migration, why: Failure, wanted: Next): Next => {
   const next =
@@ -47,6 +51,8 @@ export const finish = (migration: Migration, next: Next, now: number): void => {
   migration.phase = { _tag: "Claiming" };
   migration.sourceReport = null;
   migration.destinationReport = null;
+  // All memory is dirty again: what the former attempt had left is nothing to be measured by.
+  migration.progress = { ...migration.progress, bestRemaining: Number.POSITIVE_INFINITY, bestAt: now };
   migration.sourceHeardAt = now;
   migration.destinationHeardAt = now;
   migration.epoch = 0;

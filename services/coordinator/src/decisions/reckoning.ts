@@ -43,7 +43,13 @@ export const recordRead = (
   const { record } = entry;
   if (record.epoch < migration.epoch) return;
   if (record.migration !== migration.migration) return finish(migration, phase.next, now);
-  if (record.state === "destination") return end(migration, "completed", now);
+  if (record.state === "destination") {
+    if (record.postcopy !== true || !record.open) return end(migration, "completed", now);
+    migration.epoch = record.epoch;
+    migration.failure = null;
+    migration.phase = { _tag: "Postcopy" };
+    return wantSave(migration);
+  }
   if (phase.silent) return fence(migration, entry);
   // A restarted sender takes its predecessor's switchover back, under a higher epoch; until then, and by an answer from before,
   // nothing is decided.

@@ -2,8 +2,9 @@
 import type { Epoch, SourceReport } from "@godwit/protocol";
 import { sayContinue } from "./commands.ts";
 import * as Convergence from "./convergence.ts";
+import { devicesOf } from "./devices.ts";
 import type { Migration } from "./migration-state.ts";
-import { abort, type Emit, end, failure, finish, header, settleNext } from "./moves.ts";
+import { abort, type Emit, end, failure, finish, header, nextAfter, settleNext } from "./moves.ts";
 import { reckon } from "./reckoning.ts";
 import { wantSave } from "./tenure.ts";
 
@@ -35,6 +36,15 @@ export const sourceReported = (migration: Migration, report: SourceReport, now: 
   if (report.phase === "pre-switchover" && migration.continuedAttempt === migration.attempt)
     sayContinue(migration, emit);
   if (report.phase === "completed") return end(migration, "completed", now);
+  if (report.phase === "postcopy") {
+    if (phase._tag === "Postcopy") return;
+    migration.epoch = report.epoch;
+    migration.phase = { _tag: "Postcopy" };
+    migration.failure = null;
+    return wantSave(migration);
+  }
+  // The guest is at the destination, which may have all of it by now: its word counts.
+  if (phase._tag === "Postcopy") return;
   if (report.phase === "failed") return sourceFailed(migration, report, now);
   switch (phase._tag) {
     case "Adopting":
@@ -69,15 +79,28 @@ export const sourceReported = (migration: Migration, report: SourceReport, now: 
   }
 };
 
+const mayPostcopy = ({ capabilities }: Migration): boolean => capabilities["postcopy-ram"];
+
+/** By the operator's word, or by `postcopy-after-rounds`. */
+const isPostcopyDue = (migration: Migration, round: number): boolean => {
+  const after = migration.parameters["postcopy-after-rounds"];
+  return mayPostcopy(migration) && (migration.postcopyWanted || (after !== 0 && round > after));
+};
+
 /** Answers a source that wants to know whether to switch over. */
 const judge = (migration: Migration, report: SourceReport, now: number, emit: Emit): void => {
   const pass = report.verdict;
   if (pass === undefined || report.phase !== "precopy") return;
-  const verdict = Convergence.judge(pass, migration.progress, migration.parameters, now);
-  if (verdict._tag === "GiveUp") return abort(migration, verdict.failure, "failed");
-  migration.expectedDowntimeMs = verdict.expectedDowntimeMs;
+  const verdict = Convergence.judge(pass, migration.progress, migration.parameters, now, devicesOf(migration));
+  if (verdict._tag === "GiveUp" && !mayPostcopy(migration)) return abort(migration, verdict.failure, "failed");
+  if (verdict._tag !== "GiveUp") migration.expectedDowntimeMs = verdict.expectedDowntimeMs;
   if (verdict._tag === "Iterate") migration.progress = verdict.progress;
-  const word = verdict._tag === "Iterate" ? "iterate" : "switch-over";
+  const word =
+    verdict._tag === "SwitchOver"
+      ? "switch-over"
+      : verdict._tag === "GiveUp" || isPostcopyDue(migration, pass.round)
+        ? "start-postcopy"
+        : "iterate";
   emit({
     _tag: "ToSource",
     command: { _tag: "Verdict", ...header(migration), epoch: report.epoch as Epoch, round: pass.round, verdict: word },
@@ -105,7 +128,7 @@ const adopt = (migration: Migration, report: SourceReport, now: number): void =>
 const sourceFailed = (migration: Migration, report: SourceReport, now: number): void => {
   const why = report.failure ?? failure("internal", "migrate", "the source gave no reason");
   const { phase } = migration;
-  const wanted = phase._tag === "Aborting" || phase._tag === "Reckoning" ? phase.next : "failed";
+  const wanted = phase._tag === "Aborting" || phase._tag === "Reckoning" ? phase.next : nextAfter(why);
   // Fenced off, it does not know by whom; the record does.
   if (why.code === "fenced") {
     if (phase._tag !== "Reckoning") reckon(migration, why, wanted, false);
@@ -120,6 +143,8 @@ const sourceForgot = (migration: Migration): void => {
   const why = failure("source-lost", "move pages", "the RAM sender was restarted");
   switch (migration.phase._tag) {
     case "Claiming":
+    // Its successor keeps the pages until the record is closed.
+    case "Postcopy":
     case "Ending":
     case "Ended":
     case "Replaced":

@@ -9,10 +9,16 @@ const block = fc.record({
   hostPageBytes: fc.constantFrom(4096, 2 * 1024 ** 2),
 });
 const blocks = fc.uniqueArray(block, { selector: ({ name }) => name, maxLength: 4 });
+const device = fc.record({
+  name: fc.constantFrom("vfio0", "vfio1"),
+  provider: fc.constantFrom("kernel" as const, "vfio-user" as const),
+});
+const devices = fc.uniqueArray(device, { selector: ({ name }) => name, maxLength: 2 });
 const present: fc.Arbitrary<Present> = fc.record({
   driver: fc.constantFrom("builtin", "qemu"),
   machine: fc.constantFrom("pc-10.0", "pc-9.2"),
   blocks,
+  devices,
 });
 const offerOf = (side: Present): Offer => ({
   version: PROTOCOL_VERSION,
@@ -24,6 +30,13 @@ const offerOf = (side: Present): Offer => ({
     name: each.name,
     "length-bytes": each.lengthBytes,
     "page-size": each.hostPageBytes,
+  })),
+  devices: side.devices.map(({ name, provider }) => ({
+    device: name,
+    provider: provider as "kernel",
+    p2p: true,
+    "pre-copy": true,
+    "dirty-logging": false,
   })),
 });
 
@@ -41,8 +54,13 @@ describe("two sides", () => {
     fc.assert(
       fc.property(present, present, (yours, mine) => {
         const found = differences(offerOf(yours), mine);
-        const sorted = (side: Present) => JSON.stringify([...side.blocks].sort((a, b) => (a.name < b.name ? -1 : 1)));
-        const alike = yours.driver === mine.driver && yours.machine === mine.machine && sorted(yours) === sorted(mine);
+        const sorted = (named: ReadonlyArray<{ readonly name: string }>) =>
+          JSON.stringify([...named].sort((a, b) => (a.name < b.name ? -1 : 1)));
+        const alike =
+          yours.driver === mine.driver &&
+          yours.machine === mine.machine &&
+          sorted(yours.blocks) === sorted(mine.blocks) &&
+          sorted(yours.devices) === sorted(mine.devices);
         expect(found.length === 0).toBe(alike);
         expect(new Set(found.map(({ what }) => what)).size).toBe(found.length);
         for (const { what, mine: ours, yours: theirs } of found) {
@@ -67,6 +85,7 @@ describe("two sides", () => {
   it("do not agree on an offer that names a block twice: packets name blocks by their place in it", () => {
     const side: Present = {
       driver: "qemu",
+      devices: [],
       machine: "m",
       blocks: [{ name: "ram", lengthBytes: 4096, hostPageBytes: 4096 }],
     };
@@ -77,6 +96,7 @@ describe("two sides", () => {
 
   it("that differ in everything still fit one report", () => {
     const many = (prefix: string): Present => ({
+      devices: [],
       driver: "qemu",
       machine: prefix,
       blocks: Array.from({ length: 512 }, (_, index) => ({

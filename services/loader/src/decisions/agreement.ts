@@ -13,6 +13,7 @@ export interface Present {
     readonly lengthBytes: number;
     readonly hostPageBytes: number;
   }>;
+  readonly devices: ReadonlyArray<{ readonly name: string; readonly provider: string }>;
 }
 
 /** The protocol version is compared alone: of another version nothing else can be trusted to mean the same. */
@@ -46,7 +47,23 @@ export const differences = (offer: Offer, mine: Present): ReadonlyArray<Differen
     if (!offered.has(block.name))
       found.push({ what: `RAMBlock ${block.name}`, mine: `${block.lengthBytes} bytes`, yours: "absent" });
   }
+  found.push(...differentDevices(offer, mine));
   if (found.length <= DIFFERENCES_MAX) return found;
   const further = { what: `${found.length - DIFFERENCES_MAX} further differences`, mine: "", yours: "" };
   return [...found.slice(0, DIFFERENCES_MAX), further];
+};
+
+/** A device is known by its name, and its state means something only to its like. */
+const differentDevices = (offer: Offer, mine: Present): ReadonlyArray<Difference> => {
+  const found: Difference[] = [];
+  const offered = offer.devices ?? [];
+  for (const { device, provider } of offered) {
+    const match = mine.devices.find(({ name }) => name === device);
+    if (match?.provider !== provider)
+      found.push({ what: `VFIO device ${device}`, mine: match?.provider ?? "absent", yours: provider });
+  }
+  for (const { name, provider } of mine.devices)
+    if (!offered.some(({ device }) => device === name))
+      found.push({ what: `VFIO device ${name}`, mine: provider, yours: "absent" });
+  return found;
 };

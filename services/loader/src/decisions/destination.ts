@@ -4,21 +4,28 @@ import {
   type Epoch,
   type Failure,
   type Incarnation,
+  type LoadReport,
   type MigrationId,
-  type Offer,
   type OwnershipEntry,
   type OwnershipRecord,
-  PAGE_BYTES,
+  type Packet,
   type SettlementEvent,
   settle,
 } from "@godwit/protocol";
-import type { Destination, DestinationEffect, DestinationEvent, LocalStep } from "./destination-state.ts";
+import {
+  type Destination,
+  type DestinationEffect,
+  type DestinationEvent,
+  type LocalStep,
+  pagesOf,
+  REPORT_MS,
+} from "./destination-state.ts";
+import * as Devices from "./devices.ts";
 import * as Fence from "./fence.ts";
+import { ASK_AGAIN_MS, beginPostcopy, isOurs, lookedAtWhilePaging, missingKnown } from "./missing.ts";
 
 /** Between two tries of a write whose outcome is unknown, ms. */
 const SETTLE_PAUSE_MS = 50;
-/** The last word is repeated until the coordinator has concluded, ms. */
-const REPORT_MS = 200;
 /** A session that hears nothing at all for this long frees its memory, ms: longer than anybody waits for a host that was cut off. */
 const IDLE_MS = 180_000;
 /** A resumed session looks at the record so often until it says what is to be done, ms. */
@@ -28,57 +35,15 @@ const START_AGAIN_MS = 500;
 
 type Emit = (effect: DestinationEffect) => void;
 
-export const makeDestination = (options: {
-  readonly migration: string;
-  readonly guest: string;
-  readonly node: string;
-  readonly source: string;
-  readonly incarnation: string;
-  readonly epoch: number;
-  readonly term: number;
-  readonly offer: Offer;
-  /** Above 0 for a session that a restarted loader goes on with. */
-  readonly life?: number;
-  readonly now: number;
-}): Destination => ({
-  migration: options.migration,
-  guest: options.guest,
-  node: options.node,
-  source: options.source,
-  startedAt: options.now,
-  incarnation: options.incarnation,
-  life: options.life ?? 0,
-  epoch: options.epoch,
-  offer: options.offer,
-  term: options.term,
-  phase: { _tag: "Preparing" },
-  mayBeCommitted: false,
-  fence: Fence.make(options.migration, options.epoch, 0, Fence.CLOSED),
-  promise: null,
-  wasRunning: true,
-  revision: 0,
-  ops: 0,
-  failure: null,
-  guestEnded: null,
-  heardAt: options.now,
-  nextReportAt: options.now + REPORT_MS,
-  nextStartAt: 0,
-  nextLookAt: 0,
-  concluded: false,
-});
-
-/** Pages of all RAMBlocks: what the fence must have bits for. */
-export const pagesOf = (offer: Offer): number =>
-  offer.blocks.reduce((sum, block) => sum + block["length-bytes"] / PAGE_BYTES, 0);
-
 export const begin: ReadonlyArray<DestinationEffect> = [{ _tag: "Local", step: "prepare" }];
 
 /** Advances `destination` (which it owns and changes) by one event. */
 export const step = (destination: Destination, event: DestinationEvent, now: number): DestinationEffect[] => {
   const effects: DestinationEffect[] = [];
   const emit: Emit = (effect) => effects.push(effect);
+  destination.lastStepAt = now;
   handle(destination, event, now, emit);
-  if (destination.phase._tag === "Ready") maybeLoad(destination, emit);
+  if (destination.phase._tag === "Ready") maybeLoad(destination, now, emit);
   const at = nextWake(destination, now);
   if (at !== null) emit({ _tag: "WakeAt", at });
   return effects;
@@ -92,8 +57,11 @@ const handle = (destination: Destination, event: DestinationEvent, now: number, 
     case "Prepared":
       if (phase._tag !== "Preparing") return;
       destination.mayBeCommitted = event.loaded;
+      destination.isListening = event.listening ?? false;
       if (destination.failure !== null) return giveUp(destination, emit);
       return prepared(destination, event.words, now, emit);
+    case "DevicesReported":
+      return devicesReported(destination, event.report, now, emit);
     case "SwitchingTold":
       if (phase._tag === "Ready" && event.epoch === destination.epoch && destination.promise === null) {
         emit({ _tag: "ReadRecord", op: "promise", afterMs: 0 });
@@ -104,12 +72,34 @@ const handle = (destination: Destination, event: DestinationEvent, now: number, 
       return settlementEvent(destination, { ...event, _tag: "Read" }, emit);
     case "RecordWritten":
       return settlementEvent(destination, { ...event, _tag: "Written" }, emit);
+    case "MissingKnown":
+      return missingKnown(destination, event.digest, now);
+    case "PagesExpected":
+      if (phase._tag !== "Expecting") return;
+      if (destination.failure !== null) return giveUp(destination, emit);
+      // Some device may read memory while it is loaded.
+      emit({ _tag: "Fetch" });
+      return load(destination, emit);
+    case "Fetched":
+      if (destination.postcopy === null) return;
+      destination.postcopy.info = event.info;
+      destination.postcopy.isAllThere ||= event.isAllThere;
+      // Whatever the source has lost meanwhile is needed no more.
+      if (event.isAllThere && phase._tag === "Paging") destination.failure = null;
+      if (phase._tag === "Paging" && destination.postcopy.isAllThere) started(destination, emit);
+      return;
+    case "PauseFetching":
+    case "RecoverFetching":
+      // An older word that comes late.
+      if (destination.postcopy === null || event.word <= destination.postcopy.word) return;
+      destination.postcopy.word = event.word;
+      return emit({ _tag: "SayToFetching", word: event._tag === "PauseFetching" ? "Pause" : "Recover" });
     case "DeviceStateLoaded":
       if (phase._tag !== "Loading") return;
       if (destination.failure !== null) return giveUp(destination, emit);
       return commit(destination, emit);
     case "Resumed":
-      if (phase._tag === "Starting") started(destination, emit);
+      if (phase._tag === "Starting") running(destination, emit);
       return;
     case "Discarded":
       if (phase._tag === "Discarding") failed(destination, emit);
@@ -133,31 +123,70 @@ const handle = (destination: Destination, event: DestinationEvent, now: number, 
 };
 
 const prepared = (destination: Destination, words: Uint32Array, now: number, emit: Emit): void => {
+  if (destination.devices === null) return ready(destination, words, now, emit);
+  destination.phase = { _tag: "PreparingDevices", words };
+  Devices.lead(destination, "ready", now, emit);
+};
+
+const ready = (destination: Destination, words: Uint32Array, now: number, emit: Emit): void => {
   destination.fence = Fence.make(destination.migration, destination.epoch, pagesOf(destination.offer), words);
   destination.phase = { _tag: "Ready" };
   destination.nextLookAt = now;
   emit({ _tag: "Report" });
 };
 
-const isOurs = (destination: Destination, record: OwnershipRecord): boolean =>
-  record.epoch === destination.epoch &&
-  record.migration === destination.migration &&
-  "incarnation" in record &&
-  record.incarnation === destination.incarnation;
+/** A former life of this loader may have led them further: devices only go on. */
+const PREPARED: ReadonlyArray<LoadReport["stage"]> = ["ready", "loading", "loaded", "starting", "running"];
+
+const devicesReported = (destination: Destination, report: LoadReport, now: number, emit: Emit): void => {
+  const { devices, phase } = destination;
+  if (devices === null || report.epoch !== destination.epoch) return;
+  const failure = Devices.reported(devices, report, now);
+  switch (phase._tag) {
+    case "PreparingDevices":
+      if (failure !== null) return devicesFailed(destination, failure, emit);
+      if (PREPARED.includes(report.stage)) ready(destination, phase.words, now, emit);
+      return;
+    case "Ready":
+      if (failure !== null) devicesFailed(destination, failure, emit);
+      return;
+    case "StartingDevices":
+      // The guest is ours: a device that failed is told of, and keeps nobody waiting.
+      if (report.stage === "running") devicesStarted(destination, emit);
+      return;
+    case "Discarding":
+      // It says so more than once; after the first time nothing is wanted of it.
+      if (report.stage === "discarded" && devices.want !== null) discardGuest(destination, emit);
+      return;
+    default:
+      return;
+  }
+};
+
+const devicesFailed = (destination: Destination, failure: Failure, emit: Emit): void => {
+  destination.failure ??= failure;
+  giveUp(destination, emit);
+};
 
 /** The record itself is the promise; the source's message was only the wake-up call. */
 const promised = (destination: Destination, entry: OwnershipEntry | null | "Unknown", emit: Emit): void => {
   const { phase } = destination;
-  if ((phase._tag !== "Ready" && phase._tag !== "Yielding") || entry === null || entry === "Unknown") return;
+  if (entry === null || entry === "Unknown") return;
   const { record } = entry;
+  if (phase._tag === "Paging") return lookedAtWhilePaging(destination, entry, emit);
+  if (phase._tag !== "Ready" && phase._tag !== "Yielding") return;
   if (isOurs(destination, record)) {
     destination.revision = entry.revision;
     destination.wasRunning = record.wasRunning;
-    if (record.state === "switching" && record.destination === destination.node)
+    if (record.state === "switching" && record.destination === destination.node) {
       destination.promise = { manifest: record.manifest, revision: entry.revision };
+      if (record.manifest.postcopy !== undefined) destination.postcopy ??= beginPostcopy();
+      Devices.lead(destination, "loaded", destination.lastStepAt, emit);
+    }
     // A former life has committed, and did not live to start the guest.
     if (record.state !== "destination") return;
     destination.failure = null;
+    if (record.postcopy === true && record.open) destination.postcopy ??= { ...beginPostcopy(), isKnown: true };
     committed(destination, emit);
     return;
   }
@@ -177,8 +206,23 @@ const takenBack = (record: OwnershipRecord): Failure => ({
   reason: `the source took the guest back (record: ${record.state}, epoch ${record.epoch})`,
 });
 
-const maybeLoad = (destination: Destination, emit: Emit): void => {
-  if (destination.promise === null || !Fence.holds(destination.fence, destination.promise.manifest)) return;
+const maybeLoad = (destination: Destination, now: number, emit: Emit): void => {
+  const { devices } = destination;
+  // Loaded by a former life: what was missing was thrown away before that, and the guest may run by now, if this read was a stale one.
+  const postcopy = destination.mayBeCommitted ? null : destination.postcopy;
+  if (postcopy !== null && !postcopy.isKnown && now >= postcopy.nextAskAt) {
+    postcopy.nextAskAt = now + ASK_AGAIN_MS;
+    emit({ _tag: "AskMissing" });
+  }
+  if (!Devices.holdsMemory(destination) || postcopy?.isKnown === false) return;
+  if (!Devices.isAt(devices, "loaded")) return Devices.memoryIsHere(devices, emit);
+  if (postcopy === null) return load(destination, emit);
+  destination.phase = { _tag: "Expecting" };
+  emit({ _tag: "Local", step: "expect-pages" });
+  emit({ _tag: "Report" });
+};
+
+const load = (destination: Destination, emit: Emit): void => {
   destination.phase = { _tag: "Loading" };
   emit({ _tag: "Local", step: "load-device-state" });
   emit({ _tag: "Report" });
@@ -194,6 +238,9 @@ const record = (destination: Destination, open: boolean): OwnershipRecord => ({
   open,
   wasRunning: destination.wasRunning,
   incarnation: destination.incarnation as Incarnation,
+  ...(destination.postcopy === null ? {} : { postcopy: true as const }),
+  // Its end is no completion, for whoever reads it later as well.
+  ...(destination.failure?.code === "postcopy-source-lost" ? { lost: destination.failure.reason } : {}),
 });
 
 const write = (destination: Destination, value: OwnershipRecord, emit: Emit) => {
@@ -225,9 +272,9 @@ const settlementEvent = (destination: Destination, event: SettlementEvent, emit:
     case "Won":
       destination.revision = next.revision;
       if (phase._tag === "Committing") return committed(destination, emit);
-      return closed(destination);
+      return closed(destination, emit);
     case "Lost":
-      if (phase._tag === "Closing") return closed(destination);
+      if (phase._tag === "Closing") return closedByOther(destination, next.to, emit);
       // A former life's write landed late: it said the same.
       if (next.to.record.state === "destination" && isOurs(destination, next.to.record)) {
         destination.revision = next.to.revision;
@@ -238,17 +285,41 @@ const settlementEvent = (destination: Destination, event: SettlementEvent, emit:
   }
 };
 
-const closed = (destination: Destination): void => {
+const closed = (destination: Destination, emit: Emit): void => {
   destination.phase = { _tag: destination.failure === null ? "Running" : "Lost" };
+  if (destination.postcopy !== null) emit({ _tag: "Report" });
+};
+
+/** What the source has said of pages that it has lost changes nothing: all are here, or the guest is lost already. */
+const closedByOther = (destination: Destination, entry: OwnershipEntry, emit: Emit): void => {
+  if (!isOurs(destination, entry.record) || !entry.record.open) return closed(destination, emit);
+  destination.revision = entry.revision;
+  destination.phase = { _tag: "Closing", settlement: write(destination, record(destination, false), emit) };
 };
 
 /** The record says that the guest is ours. */
 const committed = (destination: Destination, emit: Emit): void => {
   if (destination.guestEnded !== null) return lost(destination, destination.guestEnded, emit);
+  if (destination.postcopy !== null) emit({ _tag: "Fetch" });
+  if (destination.devices === null) return devicesStarted(destination, emit);
+  destination.phase = { _tag: "StartingDevices" };
+  Devices.lead(destination, "running", destination.lastStepAt, emit);
+};
+
+const devicesStarted = (destination: Destination, emit: Emit): void => {
+  if (destination.guestEnded !== null) return lost(destination, destination.guestEnded, emit);
   // A guest that was paused at the source arrives paused.
-  if (!destination.wasRunning) return started(destination, emit);
+  if (!destination.wasRunning) return running(destination, emit);
   destination.phase = { _tag: "Starting" };
+  // How the devices stand must be known before the ending is.
+  if (destination.devices !== null) emit({ _tag: "Report" });
   emit({ _tag: "Local", step: "resume" });
+};
+
+const running = (destination: Destination, emit: Emit): void => {
+  if (destination.postcopy === null || destination.postcopy.isAllThere) return started(destination, emit);
+  destination.phase = { _tag: "Paging" };
+  emit({ _tag: "Report" });
 };
 
 const started = (destination: Destination, emit: Emit): void => {
@@ -265,7 +336,8 @@ const lost = (destination: Destination, failure: Failure, emit: Emit): void => {
 
 const guestEnded = (destination: Destination, failure: Failure, emit: Emit): void => {
   destination.guestEnded ??= failure;
-  if (destination.phase._tag === "Starting") return lost(destination, failure, emit);
+  if (destination.phase._tag === "Starting" || destination.phase._tag === "Paging")
+    return lost(destination, destination.failure ?? failure, emit);
   // Before the commit this ends the attempt; while it is written, the record decides; a guest that has run has a life of its own.
   abandon(destination, failure, emit);
 };
@@ -273,6 +345,13 @@ const guestEnded = (destination: Destination, failure: Failure, emit: Emit): voi
 const discard = (destination: Destination, emit: Emit): void => {
   destination.phase = { _tag: "Discarding" };
   emit({ _tag: "Report" });
+  // Its devices first: whoever is gone cannot be told to stop.
+  if (destination.devices?.want == null) return discardGuest(destination, emit);
+  Devices.lead(destination, "discarded", destination.lastStepAt, emit);
+};
+
+const discardGuest = (destination: Destination, emit: Emit): void => {
+  if (destination.devices !== null) destination.devices.want = null;
   emit({ _tag: "Local", step: "discard" });
 };
 
@@ -290,10 +369,12 @@ const failed = (destination: Destination, emit: Emit): void => {
 const abandon = (destination: Destination, failure: Failure, emit: Emit): void => {
   switch (destination.phase._tag) {
     case "Preparing":
+    case "Expecting":
     case "Loading":
       // The guest is being worked on: the answer to that leads to Discarding.
       destination.failure ??= failure;
       return;
+    case "PreparingDevices":
     case "Ready":
       destination.failure ??= failure;
       return giveUp(destination, emit);
@@ -316,13 +397,19 @@ const localFailed = (
       // What prepare could not get ready is not ours to discard: it may be somebody's running guest.
       if (localStep === "prepare") failed(destination, emit);
       return;
+    case "PreparingDevices":
     case "Ready":
       destination.failure ??= failure;
       return giveUp(destination, emit);
+    case "Expecting":
     case "Loading":
       destination.failure ??= failure;
       // Whatever else has failed, the guest's own work ends first; its answer leads to Discarding.
-      if (localStep === "load-device-state") giveUp(destination, emit);
+      if (localStep === (destination.phase._tag === "Expecting" ? "expect-pages" : "load-device-state"))
+        giveUp(destination, emit);
+      return;
+    case "Paging":
+      if (localStep === "give-up-pages" && destination.postcopy !== null) destination.postcopy.isGivenUp = false;
       return;
     case "Starting":
       // The guest is ours and nobody else's: there is no way but forward.
@@ -338,6 +425,12 @@ const localFailed = (
 
 const tick = (destination: Destination, now: number, emit: Emit): void => {
   const { phase } = destination;
+  const silence = Devices.tick(destination, now, emit);
+  if (silence !== null) return devicesFailed(destination, silence, emit);
+  if (destination.devices !== null && Devices.isOverdue(destination.devices, now)) {
+    if (phase._tag === "StartingDevices") return devicesStarted(destination, emit);
+    if (phase._tag === "Discarding" && destination.devices.want !== null) return discardGuest(destination, emit);
+  }
   if (phase._tag === "Ready" && now - destination.heardAt >= IDLE_MS) {
     const reason = `neither the source nor a coordinator was heard for ${IDLE_MS} ms`;
     destination.failure = { code: "source-lost", actor: "loader", side: "destination", step: "receive pages", reason };
@@ -357,8 +450,11 @@ const tick = (destination: Destination, now: number, emit: Emit): void => {
   }
 };
 
-const mustLook = ({ phase, life, promise }: Destination): boolean =>
-  phase._tag === "Yielding" || (phase._tag === "Ready" && life > 0 && promise === null);
+const mustLook = ({ phase, life, promise, postcopy }: Destination): boolean =>
+  phase._tag === "Yielding" ||
+  // Pages that do not come may never come.
+  (phase._tag === "Paging" && postcopy?.info?.state !== "active") ||
+  (phase._tag === "Ready" && life > 0 && promise === null);
 
 /** Nothing is left to be done but to tell how it ended. */
 export const isOver = (destination: Destination): boolean =>
@@ -370,16 +466,33 @@ export const mayForget = (destination: Destination, now: number): boolean =>
 
 const nextWake = (destination: Destination, now: number): number | null => {
   if (isOver(destination) && (destination.concluded || now - destination.heardAt >= IDLE_MS)) return null;
+  const tellAt = destination.devices === null ? null : Devices.nextWake(destination.devices);
   const report = Math.max(
     now,
-    mustLook(destination) ? Math.min(destination.nextReportAt, destination.nextLookAt) : destination.nextReportAt,
+    Math.min(
+      destination.nextReportAt,
+      mustLook(destination) ? destination.nextLookAt : destination.nextReportAt,
+      tellAt ?? destination.nextReportAt,
+    ),
   );
+  const asks =
+    destination.phase._tag === "Ready" && !destination.mayBeCommitted && destination.postcopy?.isKnown === false;
+  if (asks) return Math.min(report, Math.max(now, destination.postcopy?.nextAskAt ?? now));
   return destination.nextStartAt === 0 ? report : Math.min(report, Math.max(now, destination.nextStartAt));
 };
 
 /**
  * Whether a packet may touch memory now. Only in Ready: once everything promised is here the memory belongs to the device state,
- * and soon to the running guest; a late copy of a page would overwrite what the guest has written since.
+ * and soon to the running guest; a late copy of a page would overwrite what the guest has written since. So it is for a session
+ * whose former life had loaded the device state, until the record says how it stands. In a postcopy the pages are
+ * asked for, once it is known which are missing: what comes unasked is of before.
  */
-export const admit = (destination: Destination, packet: Address): Fence.Verdict | "not receiving" =>
-  destination.phase._tag === "Ready" ? Fence.admit(destination.fence, packet) : "not receiving";
+export const admit = (
+  destination: Destination,
+  packet: Address & Pick<Packet, "kind">,
+): Fence.Verdict | "not receiving" =>
+  destination.phase._tag === "Ready" &&
+  !destination.mayBeCommitted &&
+  (destination.postcopy === null || packet.kind === "slice")
+    ? Fence.admit(destination.fence, packet)
+    : "not receiving";

@@ -1,6 +1,23 @@
 export { differences, type Present } from "./agreement.ts";
-export { admit, begin, isOver, makeDestination, mayForget, pagesOf, step } from "./destination.ts";
-export type * from "./destination-state.ts";
+export { admit, begin, isOver, mayForget, step } from "./destination.ts";
+export * from "./destination-state.ts";
+export { holdsMemory, promisedStreams } from "./devices.ts";
 export * as Fence from "./fence.ts";
+export { FILL_ROUND, type Fill, type FillBlock, type FillEffect, type FillEvent, makeFill, stepFill } from "./fill.ts";
+export { addLatency, type Latencies, type LatencySummary, makeLatencies, summaryOf } from "./latencies.ts";
 export { infoOf, isIdle, type Loader, type Routed, reportOf, route } from "./loader.ts";
+export { alreadyThere, makePager, nextWork, type PagedBlock, type Pager, type PagerWork, touch } from "./pager.ts";
+export {
+  isExpected,
+  makePostcopy,
+  type Postcopy,
+  type PostcopyBlock,
+  type PostcopyEffect,
+  type PostcopyEvent,
+  postcopyInfoOf,
+  stepPostcopy,
+  type Way,
+  wayOf,
+} from "./postcopy.ts";
 export { type Recovery, recover } from "./recovery.ts";
+export { mayRestore } from "./restore-claim.ts";

@@ -24,7 +24,13 @@ const offer: Offer = {
 
 let loader: Loader;
 beforeEach(() => {
-  loader = { node: "b", incarnation: "b".repeat(16), destinations: new Map(), discarding: new Set() } as never;
+  loader = {
+    node: "b",
+    incarnation: "b".repeat(16),
+    destinations: new Map(),
+    discarding: new Set(),
+    restoring: new Set(),
+  } as never;
 });
 
 const prepare = (

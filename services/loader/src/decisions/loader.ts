@@ -5,13 +5,16 @@ import {
   type DestinationReport,
   type Epoch,
   type Failure,
+  fieldsOfPostcopy,
   type Incarnation,
   type MigrationInfo,
   PAGE_BYTES,
+  statusOfPostcopy,
   toError,
 } from "@godwit/protocol";
-import { isOver, makeDestination } from "./destination.ts";
-import type { Destination, DestinationEvent } from "./destination-state.ts";
+import { isOver } from "./destination.ts";
+import { type Destination, type DestinationEvent, makeDestination } from "./destination-state.ts";
+import * as Devices from "./devices.ts";
 import * as Fence from "./fence.ts";
 
 export interface Loader {
@@ -20,6 +23,8 @@ export interface Loader {
   readonly destinations: Map<string, Destination>;
   /** Guests whose leftovers are being removed; what shall arrive waits for that. */
   readonly discarding: Set<string>;
+  /** Guests that are being restored from a checkpoint. */
+  readonly restoring: Set<string>;
 }
 
 export type Routed =
@@ -29,23 +34,31 @@ export type Routed =
   | { readonly _tag: "Answer"; readonly report: DestinationReport }
   | { readonly _tag: "Ignore" };
 
-/** Whether no migration of this process is working on the guest. */
+/** Whether neither a migration nor a restore of this process is working on the guest. */
 export const isIdle = (loader: Loader, guest: string): boolean =>
+  !loader.restoring.has(guest) &&
   ![...loader.destinations.values()].some((destination) => destination.guest === guest && !isOver(destination));
 
 const phaseOf = (destination: Destination): DestinationPhase => {
   switch (destination.phase._tag) {
     case "Preparing":
+    case "PreparingDevices":
       return "preparing";
     case "Ready":
       return "ready";
+    case "Expecting":
     case "Loading":
     case "Yielding":
       return "loading";
     case "Committing":
+    case "StartingDevices":
     case "Starting":
       return "committing";
+    case "Paging":
+      return "postcopy";
     case "Closing":
+      // The source needs its memory until the record says so.
+      if (destination.postcopy !== null && destination.failure === null) return "postcopy";
       return destination.failure === null ? "running" : "failed";
     case "Running":
       return "running";
@@ -54,6 +67,12 @@ const phaseOf = (destination: Destination): DestinationPhase => {
     case "Failed":
       return "failed";
   }
+};
+
+const devicesOf = ({ devices }: Destination): Pick<DestinationReport, "devices" | "switchover-ack"> => {
+  if (devices === null || devices.report === null) return {};
+  const ack = Devices.switchoverAckOf(devices);
+  return { devices: devices.report.devices, ...(ack === null ? {} : { "switchover-ack": ack }) };
 };
 
 export const reportOf = (destination: Destination): DestinationReport => ({
@@ -65,6 +84,9 @@ export const reportOf = (destination: Destination): DestinationReport => ({
   life: destination.life,
   round: Fence.roundOf(destination.fence),
   "dropped-packets": destination.fence.dropped,
+  ...devicesOf(destination),
+  ...(destination.postcopy?.info == null ? {} : { postcopy: destination.postcopy.info }),
+  ...(destination.postcopy === null ? {} : { word: destination.postcopy.word }),
   ...(destination.failure === null ? {} : { failure: destination.failure }),
 });
 
@@ -87,12 +109,14 @@ export const infoOf = (destination: Destination, now: number): MigrationInfo => 
             ? "failed"
             : phase === "running"
               ? "completed"
-              : "device",
+              : phase === "postcopy"
+                ? statusOfPostcopy(destination.postcopy?.info ?? null)
+                : "device",
     "total-time": now - destination.startedAt,
     attempts: 1,
     ram: {
       total,
-      remaining: 0,
+      remaining: destination.postcopy?.info?.remaining ?? 0,
       transferred: fence.wireBytes,
       normal: fence.normalPages,
       duplicate: fence.pages - fence.normalPages,
@@ -105,6 +129,7 @@ export const infoOf = (destination: Destination, now: number): MigrationInfo => 
       "multifd-bytes": fence.wireBytes,
       "resent-items": 0,
     },
+    ...(destination.postcopy?.info == null ? {} : fieldsOfPostcopy(destination.postcopy.info)),
     ...(failure === null ? {} : { error: failure, "error-desc": toError(failure).message }),
   };
 };
@@ -125,6 +150,12 @@ export const route = (loader: Loader, command: DestinationCommand, now: number):
       // Said to an earlier attempt.
       if (command.epoch < destination.epoch) return { _tag: "Ignore" };
       return { _tag: "Step", destination, event: { _tag: "Abandon", failure: command.failure } };
+    case "Pause":
+    case "Recover": {
+      if (command.epoch !== destination.epoch) return { _tag: "Ignore" };
+      const tag = command._tag === "Pause" ? "PauseFetching" : "RecoverFetching";
+      return { _tag: "Step", destination, event: { _tag: tag, word: command.word } };
+    }
     case "Conclude":
       return { _tag: "Step", destination, event: { _tag: "Concluded", failure: failureOf(command.info) } };
   }
@@ -159,7 +190,7 @@ const prepare = (
   now: number,
 ): Routed => {
   if (present !== undefined && present.epoch >= command.epoch) return { _tag: "Show", destination: present };
-  if (loader.discarding.has(command.guest)) return { _tag: "Ignore" };
+  if (loader.discarding.has(command.guest) || loader.restoring.has(command.guest)) return { _tag: "Ignore" };
   if (present !== undefined && mayRenew(present, command)) return beginOf(loader, command, now);
   for (const other of loader.destinations.values()) {
     if (other.guest !== command.guest || isOver(other)) continue;
@@ -184,6 +215,7 @@ const prepare = (
  */
 const mayRenew = (present: Destination, command: Extract<DestinationCommand, { _tag: "Prepare" }>): boolean =>
   present.phase._tag === "Ready" &&
+  !present.isListening &&
   present.guest === command.guest &&
   JSON.stringify(present.offer.blocks) === JSON.stringify(command.offer.blocks);
 
@@ -201,6 +233,8 @@ const beginOf = (
     epoch: command.epoch,
     term: command.term,
     offer: command.offer,
+    parameters: command.parameters,
+    capabilities: command.capabilities,
     now,
   });
   loader.destinations.set(command.migration, destination);

@@ -24,13 +24,22 @@ export type Recovery =
  * The device state was loaded before the record could say `destination`, so a paused guest only needs to be started. `arriving`: a
  * migration filled it that was never committed. While an attempt is on its way (the record is open) it may be of use to it.
  */
-export const recover = (entry: OwnershipEntry | null, node: string, op: string, arriving: boolean): Recovery => {
+export const recover = (
+  entry: OwnershipEntry | null,
+  node: string,
+  op: string,
+  arriving: boolean,
+  /** The guest runs, and waits for pages of a postcopy. */
+  pagesMissing = false,
+): Recovery => {
   if (entry === null) return { _tag: "Nothing" };
   const { record } = entry;
   if (record.state === "source" && !record.open && record.node !== node && arriving)
     return { _tag: "Discard", record: { ...record, op }, revision: entry.revision };
   if (record.state !== "destination") return { _tag: "Nothing" };
   if (record.node !== node || !record.open) return { _tag: "Nothing" };
+  // Closing it would let the source throw away pages that are not here: only the session that fetches them may.
+  if (record.postcopy === true && pagesMissing) return { _tag: "Nothing" };
   return {
     _tag: "Start",
     resume: record.wasRunning,

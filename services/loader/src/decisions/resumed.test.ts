@@ -1,8 +1,13 @@
 /** A session that a restarted loader goes on with: what its predecessor did counts, and nothing is thrown away that it may have handed over. */
 import type { OwnershipEntry, OwnershipRecord } from "@godwit/protocol";
 import { describe, expect, it } from "vitest";
-import { makeDestination, step } from "./destination.ts";
-import type { Destination, DestinationEffect, DestinationEvent } from "./destination-state.ts";
+import { step } from "./destination.ts";
+import {
+  type Destination,
+  type DestinationEffect,
+  type DestinationEvent,
+  makeDestination,
+} from "./destination-state.ts";
 import * as Fence from "./fence.ts";
 import { reportOf } from "./loader.ts";
 

@@ -1,5 +1,6 @@
 /** How an attempt ends: completed, or with the guest going on at the source. Each path goes through a settled write of the record. */
 import type { Epoch, Failure, Incarnation, MigrationId, OwnershipRecord, Settlement } from "@godwit/protocol";
+import * as Devices from "./devices.ts";
 import type { Source, SourceEffect } from "./source-state.ts";
 
 export type Emit = (effect: SourceEffect) => void;
@@ -49,7 +50,8 @@ export const write = (source: Source, record: OwnershipRecord, emit: Emit): Sett
 export const fail = (source: Source, failure: Failure, emit: Emit): void => {
   const { phase } = source;
   // The guest is at the destination, or the ending was told: a reason that comes now is not this attempt's (R10).
-  if (phase._tag === "Discarding" || phase._tag === "Ended") return;
+  if (phase._tag === "Serving" || phase._tag === "Losing" || phase._tag === "Discarding" || phase._tag === "Ended")
+    return;
   // What failed because the guest is gone is told as that.
   source.failure ??= source.guestEnded ?? failure;
   switch (phase._tag) {
@@ -64,7 +66,9 @@ export const fail = (source: Source, failure: Failure, emit: Emit): void => {
     case "Precopy":
       emit({ _tag: "CloseTracker" });
       return release(source, emit);
+    case "StoppingDevices":
     case "PreSwitchover":
+    case "SavingDevices":
       return resume(source, emit);
     case "AwaitingCommit":
       source.phase = { _tag: "TakingBack", settlement: write(source, sourceRecord(source, true), emit) };
@@ -75,6 +79,7 @@ export const fail = (source: Source, failure: Failure, emit: Emit): void => {
     case "FinalSync":
     case "Switching":
     case "TakingBack":
+    case "ReleasingDevices":
     case "Resuming":
     case "Releasing":
       return;
@@ -98,6 +103,7 @@ export const guestEnded = (source: Source, failure: Failure, emit: Emit): void =
 /** The guest was stopped and the record says `source`: let it go on, if it ran before and is still there. */
 export const resume = (source: Source, emit: Emit): void => {
   emit({ _tag: "CloseTracker" });
+  if (Devices.mustRelease(source.devices)) return releaseDevices(source, source.devices, "resume", emit);
   if (!source.wasRunning || source.guestEnded !== null) return release(source, emit);
   source.phase = { _tag: "Resuming" };
   // Asked again only when it was refused: an answer that comes late must not meet a guest that was stopped anew.
@@ -107,7 +113,21 @@ export const resume = (source: Source, emit: Emit): void => {
 
 /** Closes the record, so that nobody who restarts later believes this attempt is still on its way. */
 export const release = (source: Source, emit: Emit): void => {
+  if (Devices.mustRelease(source.devices)) return releaseDevices(source, source.devices, "release", emit);
   source.phase = { _tag: "Releasing", settlement: write(source, sourceRecord(source, false), emit) };
+};
+
+const releaseDevices = (source: Source, devices: Devices.Devices, next: "resume" | "release", emit: Emit): void => {
+  source.phase = { _tag: "ReleasingDevices", next };
+  Devices.lead(devices, "resumed", source.lastStepAt, emit);
+  emit({ _tag: "Report" });
+};
+
+/** The devices run again, or would not. */
+export const devicesReleased = (source: Source, emit: Emit): void => {
+  if (source.phase._tag !== "ReleasingDevices" || source.devices === null) return;
+  source.devices.isReleased = true;
+  return source.phase.next === "resume" ? resume(source, emit) : release(source, emit);
 };
 
 export const released = (source: Source, emit: Emit): void => {
@@ -117,8 +137,9 @@ export const released = (source: Source, emit: Emit): void => {
 
 /** The record says `destination`: this copy of the guest must never run again. */
 export const complete = (source: Source, emit: Emit): void => {
-  source.phase = { _tag: "Discarding" };
+  source.phase = { _tag: "Discarding", guestIsGone: false };
   source.failure = null;
+  if (source.devices !== null) Devices.lead(source.devices, "discarded", source.lastStepAt, emit);
   emit({ _tag: "Report" });
   emit({ _tag: "CloseTracker" });
   emit({ _tag: "Local", step: "discard", round: source.ledger.round });

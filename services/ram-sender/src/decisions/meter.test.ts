@@ -1,6 +1,6 @@
+import { Ledger } from "@godwit/multifd";
 import { PARAMETER_DEFAULTS, proposeCapabilities } from "@godwit/protocol";
 import { describe, expect, it } from "vitest";
-import * as Ledger from "./ledger.ts";
 import { itemsApplied, pump } from "./precopy.ts";
 import { reportOf } from "./report.ts";
 import { makeSource, step } from "./source.ts";
@@ -49,6 +49,19 @@ describe("the meter", () => {
     itemsApplied(source, applied([1, 2, 3], 120), 30);
     const { ram } = reportOf(source, 40);
     expect(ram).toMatchObject({ normal: 160, duplicate: 4 * ITEM_PAGES - 160, transferred: 280 * 4096 });
+  });
+
+  it("shows a way that became faster also in a round that moves little, and a slower one only in one that moves much", () => {
+    const source = inPrecopy();
+    step(source, { _tag: "WorkerUp", worker: "0" }, 0);
+    pump(source, 0, () => {});
+    source.meter.bandwidth = 1_000_000;
+    itemsApplied(source, applied([0], ITEM_PAGES), 10);
+    expect(source.meter.bandwidth).toBeCloseTo((ITEM_PAGES * 4096 * 1000) / 10);
+    itemsApplied(source, applied([1], ITEM_PAGES), 1000);
+    expect(source.meter.bandwidth).toBeCloseTo((ITEM_PAGES * 4096 * 1000) / 10);
+    itemsApplied(source, applied([2, 3, 4], 3 * ITEM_PAGES), 2000);
+    expect(source.meter.bandwidth).toBeLessThan(1_000_000);
   });
 
   it("learns how long a slow path takes, though every first item was late", () => {

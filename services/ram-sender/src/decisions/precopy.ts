@@ -1,43 +1,40 @@
 /** Rounds: hand out what the ledger holds, retire what the destination applied, sync again when a round is done. */
+import { Channels, Handing, Ledger, Pace } from "@godwit/multifd";
 import { PAGE_BYTES, type PassReport } from "@godwit/protocol";
-import * as Channels from "./channels.ts";
+import * as Devices from "./devices.ts";
 import { type Emit, fail } from "./ending.ts";
-import * as Ledger from "./ledger.ts";
-import * as Pace from "./pace.ts";
 import type { Source } from "./source-state.ts";
 
-/** When an item is late: after so many usual delays, within limits, ms; twice as long for each further copy, up to the same limit. */
-interface Patience {
-  readonly delays: number;
-  readonly minMs: number;
-  readonly maxMs: number;
-}
 /** While the guest runs: an event loop of a busy host stands still for 150 ms now and then, and a copy sent in vain costs bandwidth. */
-const RUNNING: Patience = { delays: 8, minMs: 150, maxMs: 3000 };
+const RUNNING: Handing.Patience = { delays: 8, minMs: 150, maxMs: 3000 };
 /** While it stands still every millisecond is downtime, and a copy sent in vain costs little of what is left. */
-const STOPPED: Patience = { delays: 3, minMs: 10, maxMs: 1000 };
+const STOPPED: Handing.Patience = { delays: 3, minMs: 10, maxMs: 1000 };
 /** Rounds of a guest that hardly writes are no shorter, ms: looking more often gains nothing, and costs the guest and the log. */
 const ROUND_MIN_MS = 25;
+/** While VFIO devices are what a switchover waits for, rounds only take the time that their state needs, ms, */
+const ROUND_FOR_DEVICES_MS = 250;
+/** from so many bytes on: less is moved within a round or two. */
+const DEVICES_BEHIND_BYTES = 16 * 1024 ** 2;
 /** A check that differs is repaired and made again at most so often: memory that does not keep what it is given must not be run on. */
 const CHECK_ATTEMPTS_MAX = 8;
+/** An item that was refused so often ends the attempt: what eight tries cannot read is not there to be read, and the next attempt exports it anew. */
+const REFUSALS_MAX = 8;
 /** A round must move this much before its rate says anything about the link, bytes. */
 const MEASURE_BYTES_MIN = 1024 ** 2;
 /** Without a single worker for this long the migration gives up, ms: a supervisor restarts one in well under a second, and a host that was cut off from NATS for half a minute comes back. */
 export const WORKERS_LOST_MS = 60_000;
 
-const patienceOf = (source: Source): Patience => (pumping(source) === "at full speed" ? STOPPED : RUNNING);
+const patienceOf = (source: Source): Handing.Patience => (pumping(source) === "at full speed" ? STOPPED : RUNNING);
 
 /** How long after it was handed out first an item is late, ms. */
-export const resendAfterMs = (source: Source): number => {
-  const { delays, minMs, maxMs } = patienceOf(source);
-  return Math.min(maxMs, Math.max(minMs, delays * source.meter.ackMs));
-};
+export const resendAfterMs = (source: Source): number => Handing.lateAfter(patienceOf(source), source.meter.ackMs);
 
 /** Phases in which items are handed out; the pace of `max-bandwidth` does not bind a stopped guest. */
 const pumping = (source: Source): "paced" | "at full speed" | "no" => {
   switch (source.phase._tag) {
     case "Precopy":
       return "paced";
+    case "SavingDevices":
     case "Switching":
     case "AwaitingCommit":
       return "at full speed";
@@ -46,42 +43,28 @@ const pumping = (source: Source): "paced" | "at full speed" | "no" => {
   }
 };
 
+export const isSending = (source: Source): boolean => pumping(source) !== "no";
+
 /** Hands out items while there are any, windows have room and the pace allows. */
 export const pump = (source: Source, now: number, emit: Emit): void => {
   const mode = pumping(source);
   if (mode === "no") return;
-  const { ledger, channels, pace } = source;
+  const { ledger, pace } = source;
   while (Ledger.hasWork(ledger)) {
     if (mode === "paced" && !Pace.maySpend(pace, now)) return;
-    const lane = Channels.roomiest(channels, now);
-    if (lane === null || lane.worker === null) return;
-    const item = Ledger.take(ledger, lane, now);
-    if (item === null) return;
-    lane.inFlightBytes += item.bytes;
-    if (mode === "paced") Pace.spend(pace, wireBytesAtMost(item));
-    emit({ _tag: "Dispatch", worker: lane.worker, item, channel: lane.channel, channelEpoch: lane.epoch });
+    const handed = Handing.next(source, now);
+    if (handed === null) return;
+    if (mode === "paced") Pace.spend(pace, wireBytesAtMost(handed.item));
+    emit({ _tag: "Dispatch", ...handed });
   }
 };
 
 /** What an item may put on the wire; a check sends digests only, which nobody counts. */
 const wireBytesAtMost = ({ work, bytes }: Ledger.Item): number => (work.kind === "check" ? 0 : bytes);
 
-/** Takes an item's bytes out of its channel's window, unless the channel was bound anew since. */
-const leaveWindow = (source: Source, item: Ledger.Item): void => {
-  const lane = item.channel === null ? undefined : source.channels.lanes[item.channel];
-  if (lane !== undefined && lane.epoch === item.channelEpoch)
-    lane.inFlightBytes = Math.max(0, lane.inFlightBytes - item.bytes);
-};
-
-const again = (source: Source, item: Ledger.Item): void => {
-  leaveWindow(source, item);
-  Ledger.sendAgain(source.ledger, item);
-};
-
 /** Begins a round: from here on acknowledgements of the old one no longer count, and everything owed is owed again. */
 export const beginRound = (source: Source, now: number): void => {
-  Ledger.beginRound(source.ledger);
-  for (const lane of source.channels.lanes) lane.inFlightBytes = 0;
+  Handing.beginRound(source);
   source.meter.roundNormalBytes = 0;
   source.meter.checkedBytes = 0;
   source.meter.checksStartedAt = now;
@@ -110,6 +93,7 @@ export const synced = (source: Source, dirtyPages: number, syncMs: number, now: 
     "verify-bandwidth": meter.verifyBandwidth,
     "sync-ms": syncMs,
     running: source.wasRunning,
+    ...Devices.passOf(source.devices),
   };
   source.verdictWanted = pass;
   source.phase = { _tag: "Precopy", scanning: false, verdict: "asked" };
@@ -124,7 +108,8 @@ export const maybeEndRound = (source: Source, now: number, emit: Emit): void => 
   if (isRoundDone(source) && now >= nextRoundAt(source)) beginSync(source, now, emit);
 };
 
-const nextRoundAt = ({ meter }: Source): number => meter.roundStartedAt + ROUND_MIN_MS;
+const nextRoundAt = ({ meter, devices }: Source): number =>
+  meter.roundStartedAt + (Devices.remainingBytes(devices) > DEVICES_BEHIND_BYTES ? ROUND_FOR_DEVICES_MS : ROUND_MIN_MS);
 
 /** When the next round begins, ms; null while something else must happen first. */
 export const roundDueAt = (source: Source): number | null => (isRoundDone(source) ? nextRoundAt(source) : null);
@@ -143,14 +128,13 @@ export const itemsApplied = (
     if (item === null) continue;
     retired++;
     retiredBytes += wireBytesAtMost(item);
-    leaveWindow(source, item);
-    trust(source, item);
+    Channels.leaveWindow(source.channels, item);
+    Channels.trust(source.channels, item);
     if (item.work.kind === "check") meter.checkedBytes += item.bytes;
     if (item.work.kind === "pages") pages += item.work.pages;
     // From the first copy on, whichever copy was answered: where every item is late the last copy alone would teach nothing, and
     // a path that is only slow would get everything twice for ever.
-    const ackMs = now - item.firstSentAt;
-    meter.ackMs = meter.ackMs === 0 ? ackMs : meter.ackMs * 0.9 + ackMs * 0.1;
+    meter.ackMs = Handing.smoothed(meter.ackMs, now - item.firstSentAt);
   }
   // The sum is over all items of the message; those that were retired before have been counted.
   const normalPages = Math.min(pages, Math.round((event.normalPages * retired) / event.items.length));
@@ -160,9 +144,18 @@ export const itemsApplied = (
   Pace.refund(source.pace, retiredBytes - event.wireBytes);
   meter.roundNormalBytes += normalPages * PAGE_BYTES;
   noteChecks(source, now);
+  noteBandwidth(source, now);
+};
+
+/**
+ * A round that moves much tells how fast the way is. One that moves little tells less than that, since most of its time is waiting: a
+ * way that is faster than was believed (the guest wrote more before, or `max-bandwidth` was raised) shows in it all the same.
+ */
+const noteBandwidth = ({ meter }: Source, now: number): void => {
   const elapsed = now - meter.roundStartedAt;
-  if (meter.roundNormalBytes >= MEASURE_BYTES_MIN && elapsed > 0)
-    meter.bandwidth = (meter.roundNormalBytes * 1000) / elapsed;
+  if (elapsed <= 0) return;
+  const rate = (meter.roundNormalBytes * 1000) / elapsed;
+  if (meter.roundNormalBytes >= MEASURE_BYTES_MIN || rate > meter.bandwidth) meter.bandwidth = rate;
 };
 
 /** The rate of checks is that of a round's checks alone: from its last applied page on. */
@@ -174,12 +167,6 @@ const noteChecks = (source: Source, now: number): void => {
     meter.verifyBandwidth = (meter.checkedBytes * 1000) / elapsed;
 };
 
-/** A channel that has delivered is no longer under suspicion. */
-const trust = (source: Source, item: Ledger.Item): void => {
-  const lane = item.channel === null ? undefined : source.channels.lanes[item.channel];
-  if (lane !== undefined && lane.epoch === item.channelEpoch) lane.suspectUntil = 0;
-};
-
 /** A check found pages that are not what they are here. One that does not come out equal however often it is repaired ends the attempt. */
 export const itemDiffers = (source: Source, number: number, differing: Uint8Array, emit: Emit): void => {
   const { ledger } = source;
@@ -187,45 +174,53 @@ export const itemDiffers = (source: Source, number: number, differing: Uint8Arra
   if (check === undefined) return;
   const { channel } = check;
   if (Ledger.differs(ledger, number, differing) === null) return;
-  leaveWindow(source, { ...check, channel });
+  Channels.leaveWindow(source.channels, { ...check, channel });
   // While the guest runs it may have written the page; and copies that were only late are no repairs.
   if (ledger.promised === null || check.attempts < CHECK_ATTEMPTS_MAX) return;
   const reason = `pages of RAMBlock ${source.offer?.blocks[(check.work as Ledger.CheckWork).block]?.name} differ at the destination after they were sent ${check.attempts} times`;
   fail(source, { code: "verification-failed", actor: "ram-sender", side: "source", step: "verify", reason }, emit);
 };
 
-export const itemsRefused = (source: Source, items: Uint32Array): void => {
-  for (const number of items) {
-    const item = source.ledger.outstanding.get(number);
-    if (item !== undefined) again(source, item);
+/**
+ * A worker could not read the memory: another channel sends it at once, and this one gets nothing for a while. Refused again it goes
+ * when it is late, like any other: memory that went with its guest is not asked for before the guest's end is known.
+ */
+export const itemsRefused = (
+  source: Source,
+  event: { readonly items: Uint32Array; readonly reason: string },
+  now: number,
+  emit: Emit,
+): void => {
+  for (const number of event.items) {
+    const item = Handing.refused(source, number, now);
+    if (item === null) continue;
+    if (item.refusals === 1) Handing.again(source, item);
+    if (item.refusals < REFUSALS_MAX) continue;
+    const reason = `multifd workers of node ${source.node} have refused one item ${REFUSALS_MAX} times: ${event.reason}`;
+    return fail(
+      source,
+      { code: "memory-unreadable", actor: "ram-sender", side: "source", step: "send pages", reason },
+      emit,
+    );
   }
 };
 
 export const workerUp = (source: Source, worker: string): void => {
   source.workersLostAt = null;
-  for (const lane of Channels.workerUp(source.channels, worker)) releaseLane(source, lane.channel);
+  Handing.workerUp(source, worker);
 };
 
 export const workerDown = (source: Source, worker: string, now: number): void => {
-  for (const lane of Channels.workerDown(source.channels, worker)) releaseLane(source, lane.channel);
+  Handing.workerDown(source, worker);
   if (source.channels.workers.size === 0) source.workersLostAt = now;
 };
 
-const releaseLane = (source: Source, channel: number): void => {
-  for (const item of source.ledger.outstanding.values()) if (item.channel === channel) again(source, item);
-};
-
 /** Everything in flight may be lost: the link broke. */
-export const linkRestored = (source: Source): void => {
-  for (const item of source.ledger.outstanding.values()) again(source, item);
-};
+export const linkRestored: (source: Source) => void = Handing.linkRestored;
 
 /** Time has passed: late items go to other channels at once; without workers for too long the attempt ends. */
 export const checkChannels = (source: Source, now: number, emit: Emit): void => {
-  for (const item of Ledger.overdue(source.ledger, now, resendAfterMs(source), patienceOf(source).maxMs)) {
-    if (item.channel !== null) Channels.suspect(source.channels, item.channel, now);
-    again(source, item);
-  }
+  Handing.takeBackLate(source, now, resendAfterMs(source), patienceOf(source).maxMs);
   if (source.workersLostAt !== null && now - source.workersLostAt >= WORKERS_LOST_MS) {
     fail(
       source,

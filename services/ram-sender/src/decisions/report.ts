@@ -1,4 +1,5 @@
 /** How a source stands, in the words of the protocol. */
+import { Ledger } from "@godwit/multifd";
 import {
   type Epoch,
   type Incarnation,
@@ -13,7 +14,6 @@ import {
   toError,
   VERIFY_BLOCKS_SHOWN,
 } from "@godwit/protocol";
-import * as Ledger from "./ledger.ts";
 import type { Source } from "./source-state.ts";
 
 const phaseOf = (source: Source): SourcePhase => {
@@ -26,15 +26,21 @@ const phaseOf = (source: Source): SourcePhase => {
     case "Precopy":
       return "precopy";
     case "Stopping":
+    case "StoppingDevices":
     case "SavingDeviceState":
     case "FinalSync":
+    case "SavingDevices":
       return "stopping";
     case "PreSwitchover":
       return "pre-switchover";
     case "Switching":
     case "AwaitingCommit":
       return "switching";
+    case "Serving":
+    case "Losing":
+      return "postcopy";
     case "TakingBack":
+    case "ReleasingDevices":
     case "Resuming":
     case "Releasing":
       return "taking-back";
@@ -98,7 +104,14 @@ const downtimeOf = (source: Source): Pick<SourceReport, "downtime" | "downtime-p
   return {
     downtime: marks.running - marks.stop,
     "downtime-parts": {
-      stop: marks.save - marks.stop,
+      // A wait in pre-switchover is part of it.
+      stop: marks.save - marks.stop - (marks.devicesStopped - marks.devices),
+      ...(source.devices === null
+        ? {}
+        : {
+            "stop-devices": marks.devicesStopped - marks.devices,
+            "save-devices": Math.max(0, marks.devicesSaved - marks.finalRound),
+          }),
       "save-device-state": marks.sync - marks.save,
       "final-sync": marks.finalRound - marks.sync,
       "final-round": applied - marks.finalRound,
@@ -126,6 +139,7 @@ export const reportOf = (source: Source, now: number): SourceReport => ({
   ...(source.offer === null ? {} : { offer: source.offer }),
   ...(source.verdictWanted === null ? {} : { verdict: source.verdictWanted }),
   ...(source.tracker === null ? {} : { "dirty-tracker": source.tracker }),
+  ...(source.devices?.report == null ? {} : { devices: source.devices.report.devices }),
   ...(source.failure === null ? {} : { failure: source.failure }),
   ...recordOf(source, now),
   ...verifyOf(source),
@@ -160,6 +174,7 @@ const STATUS = {
   stopping: "device",
   "pre-switchover": "pre-switchover",
   switching: "device",
+  postcopy: "postcopy-active",
   "taking-back": "failed",
   completed: "completed",
   failed: "failed",

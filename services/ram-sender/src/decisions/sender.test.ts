@@ -18,7 +18,14 @@ const ENDED = { _tag: "Ended", outcome: "failed" } as const;
 
 let sender: Sender;
 beforeEach(() => {
-  sender = { node: "a", incarnation: "a".repeat(16), itemPagesMax: 64, sources: new Map(), recovering: new Set() };
+  sender = {
+    node: "a",
+    incarnation: "a".repeat(16),
+    itemPagesMax: 64,
+    sources: new Map(),
+    saving: new Set(),
+    recovering: new Set(),
+  };
 });
 
 type Change = Partial<Record<"migration" | "guest", string>> & { readonly term?: number; readonly attempt?: number };
@@ -161,7 +168,7 @@ describe("a command to the RAM sender", () => {
     });
     fc.assert(
       fc.property(fc.array(any, { maxLength: 40 }), (all) => {
-        const fresh: Sender = { ...sender, sources: new Map(), recovering: new Set() };
+        const fresh: Sender = { ...sender, sources: new Map(), saving: new Set(), recovering: new Set() };
         const terms = new Map<Source, number>();
         for (const { kind, migration, guest, term, attempt } of all) {
           const known = fresh.sources.get(migration);

@@ -1,5 +1,5 @@
 /** All migrations of one RAM sender process, and which of them a command is for. */
-import type { Capabilities, SourceCommand, SourceReport } from "@godwit/protocol";
+import type { Capabilities, Failure, SourceCommand, SourceReport } from "@godwit/protocol";
 import { unknownReport } from "./report.ts";
 import { makeSource } from "./source.ts";
 import type { Source, SourceEvent } from "./source-state.ts";
@@ -12,6 +12,8 @@ export interface Sender {
   readonly sources: Map<string, Source>;
   /** Guests whose record is being settled after a restart; claims wait for that. */
   readonly recovering: Set<string>;
+  /** Guests that are being saved into a checkpoint: their dirty pages are tracked for that. */
+  readonly saving: Set<string>;
 }
 
 export type Routed =
@@ -73,6 +75,23 @@ export const route = (sender: Sender, command: SourceCommand, now: number): Rout
   }
 };
 
+/** Why a guest cannot be moved, or saved, now; null when nothing else has it in hand. */
+export const guestBusy = (sender: Sender, guest: string, migration: string | null): Failure | null => {
+  const busy = (reason: string): Failure => ({
+    code: "migration-in-progress",
+    actor: "ram-sender",
+    side: "source",
+    step: "claim the guest",
+    reason,
+  });
+  if (sender.saving.has(guest)) return busy(`guest ${guest} is being saved into a checkpoint`);
+  for (const other of sender.sources.values()) {
+    if (other.guest === guest && other.migration !== migration && !isOver(other))
+      return busy(`guest ${guest} is being moved by migration ${other.migration}`);
+  }
+  return null;
+};
+
 const claim = (
   sender: Sender,
   present: Source | undefined,
@@ -87,21 +106,15 @@ const claim = (
     const failure = { code: "fenced", actor: "ram-sender", side: "source", step: "claim the guest", reason } as const;
     return { _tag: "Step", source: present, event: { _tag: "Abort", failure } };
   }
-  for (const other of sender.sources.values()) {
-    if (other.guest !== command.guest || other.migration === command.migration || isOver(other)) continue;
+  const busy = guestBusy(sender, command.guest, command.migration);
+  if (busy !== null) {
     return {
       _tag: "Answer",
       report: {
         ...unknownReport(command, sender.incarnation),
         attempt: command.attempt,
         phase: "failed",
-        failure: {
-          code: "migration-in-progress",
-          actor: "ram-sender",
-          side: "source",
-          step: "claim the guest",
-          reason: `guest ${command.guest} is being moved by migration ${other.migration}`,
-        },
+        failure: busy,
       },
     };
   }

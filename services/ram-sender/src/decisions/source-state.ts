@@ -1,15 +1,20 @@
 /**
  * What the source side of one migration is doing.
  *
- *     Claiming -> Claimed -> OpeningTracker -> Precopy (rounds) -> Stopping [-> PreSwitchover] -> SavingDeviceState -> FinalSync
+ *     Claiming -> Claimed -> OpeningTracker -> Precopy (rounds) -> Stopping -> StoppingDevices [-> PreSwitchover] -> SavingDeviceState
  *                                                                                                                   |
- *     Ended(completed) <- Discarding <--- record: destination --- AwaitingCommit <--- record: switching --- Switching <-+
- *     Ended(failed) <- Releasing <- Resuming <- TakingBack <-------- deadline, abort, loader's failure ---------+
+ *                                                                                          SavingDevices <- FinalSync +
+ *                                                                                                 |
+ *     Ended(completed) <- Discarding <--- record: destination --- AwaitingCommit <--- record: switching --- Switching
+ *     Ended(failed) <- Releasing <- Resuming <- ReleasingDevices <- TakingBack <---- deadline, abort, loader's failure ---+
  *
  * The guest runs in Claiming ... Precopy, and again after Resuming. In between it is stopped, and only a settled
- * compare-and-set of the ownership record lets it go on (O4, O5). A guest that ends by itself fails the attempt, until all of it
+ * compare-and-set of the ownership record lets it go on (O4, O5). In a postcopy the guest's memory is kept, and nothing is begun with
+ * it, until the record says that the destination has all of it: AwaitingCommit -> Serving -> Discarding. A guest that ends by itself fails the attempt, until all of it
  * is promised to the destination: from Switching on the commit or the deadline decides.
  */
+import type * as Bitmap from "@godwit/memory/bitmap";
+import type { Channels, Ledger, Pace } from "@godwit/multifd";
 import type {
   Capabilities,
   Failure,
@@ -19,11 +24,11 @@ import type {
   OwnershipRecord,
   Parameters,
   PassReport,
+  SaveReport,
+  SaveStage,
   Settlement,
 } from "@godwit/protocol";
-import type * as Channels from "./channels.ts";
-import type * as Ledger from "./ledger.ts";
-import type * as Pace from "./pace.ts";
+import type * as Devices from "./devices.ts";
 
 export type Phase =
   | { readonly _tag: "Claiming"; readonly settlement: Settlement | null }
@@ -31,23 +36,39 @@ export type Phase =
   | { readonly _tag: "OpeningTracker" }
   | { readonly _tag: "Precopy"; readonly scanning: boolean; readonly verdict: "none" | "asked" | "iterate" }
   | { readonly _tag: "Stopping" }
+  /** The vCPUs stand still, and the VFIO devices are being stopped. */
+  | { readonly _tag: "StoppingDevices" }
   | { readonly _tag: "PreSwitchover" }
   | { readonly _tag: "SavingDeviceState" }
   | { readonly _tag: "FinalSync" }
+  /** The last round is on its way; the devices' streams are being read to their end. */
+  | { readonly _tag: "SavingDevices" }
   | { readonly _tag: "Switching"; readonly settlement: Settlement }
   | { readonly _tag: "AwaitingCommit" }
   | { readonly _tag: "TakingBack"; readonly settlement: Settlement }
+  /** The VFIO devices go back to RUNNING before anything else. */
+  | { readonly _tag: "ReleasingDevices"; readonly next: "resume" | "release" }
   | { readonly _tag: "Resuming" }
   | { readonly _tag: "Releasing"; readonly settlement: Settlement }
-  | { readonly _tag: "Discarding" }
+  /** Postcopy: the record says `destination`, and the destination fetches from here what it has not. */
+  | { readonly _tag: "Serving" }
+  /** Postcopy: the guest's process is gone, and with it what the destination had not fetched. The record is being told. */
+  | { readonly _tag: "Losing"; readonly settlement: Settlement }
+  /** The record says `destination`: this copy goes, and so do its devices. */
+  | { readonly _tag: "Discarding"; readonly guestIsGone: boolean }
   | { readonly _tag: "Ended"; readonly outcome: "completed" | "failed" };
 
 /** Wall-clock marks of the switchover, ms; 0 until reached. */
 export interface Marks {
   stop: number;
+  /** vCPUs stand still, and the devices begin to stop; 0 without devices. */
+  devices: number;
+  devicesStopped: number;
   save: number;
   sync: number;
   finalRound: number;
+  /** All device streams were read. */
+  devicesSaved: number;
   applied: number;
   verified: number;
   running: number;
@@ -95,6 +116,8 @@ export interface Source {
   ops: number;
   wasRunning: boolean;
   offer: Offer | null;
+  /** null: the guest has no VFIO devices, or was not described yet. */
+  devices: Devices.Devices | null;
   readonly startedAt: number;
   destination: { readonly node: string; readonly incarnation: string; life: number } | null;
   blockPages: ReadonlyArray<number>;
@@ -103,17 +126,25 @@ export interface Source {
   pace: Pace.Pace;
   tracker: string | null;
   manifest: Manifest | null;
+  /** The guest shall run at the destination before its memory is there. */
+  postcopy: boolean;
+  /** The pages that it runs without, by RAMBlock; null until they are known. */
+  missing: ReadonlyArray<Bitmap.Bitmap> | null;
   deviceBytes: number;
   deviceDigest: number;
   verdictWanted: PassReport | null;
   /** Why the attempt is being ended; the first reason stays (R10). */
   failure: Failure | null;
+  /** The record by which it was handed over in a postcopy, as it was read last. */
+  handedOver: OwnershipEntry | null;
   /** Why the guest itself has ended at this side; null while it lives. There is nothing left to resume then. */
   guestEnded: Failure | null;
   readonly marks: Marks;
   readonly meter: Meter;
   /** Since when the ownership record does not answer, ms since 1970; null: it does, or is not asked. */
   recordUnknownSince: number | null;
+  /** When the last event came, ms since 1970. */
+  lastStepAt: number;
   workersLostAt: number | null;
   nextReportAt: number;
   nextCheckAt: number;
@@ -176,14 +207,16 @@ export type SourceEvent =
       readonly _tag: "Verdict";
       readonly epoch: number;
       readonly round: number;
-      readonly verdict: "iterate" | "switch-over";
+      readonly verdict: "iterate" | "switch-over" | "start-postcopy";
     }
   | { readonly _tag: "Continue" }
   | { readonly _tag: "Tune"; readonly parameters: Parameters; readonly revision: number }
   | { readonly _tag: "Abort"; readonly failure: Failure }
   | { readonly _tag: "Paused" }
+  | { readonly _tag: "DevicesReported"; readonly report: SaveReport }
   | { readonly _tag: "DeviceStateSaved"; readonly bytes: number; readonly digest: number }
   | { readonly _tag: "Resumed" }
+  | { readonly _tag: "Served" }
   | { readonly _tag: "Discarded" }
   /** The guest has shut down or crashed, or its process is gone. */
   | { readonly _tag: "GuestEnded"; readonly failure: Failure }
@@ -199,7 +232,15 @@ export type SourceEvent =
   | { readonly _tag: "Tick" };
 
 /** Steps that the shell carries out on this host. */
-export type LocalStep = "describe" | "open-tracker" | "sync" | "pause" | "save-device-state" | "resume" | "discard";
+export type LocalStep =
+  | "describe"
+  | "open-tracker"
+  | "sync"
+  | "pause"
+  | "save-device-state"
+  | "resume"
+  | "serve"
+  | "discard";
 
 export type SourceEffect =
   | { readonly _tag: "Local"; readonly step: LocalStep; readonly round: number }
@@ -219,5 +260,6 @@ export type SourceEffect =
       readonly channelEpoch: number;
     }
   | { readonly _tag: "TellLoader" }
+  | { readonly _tag: "TellAgent"; readonly stage: SaveStage }
   | { readonly _tag: "Report" }
   | { readonly _tag: "WakeAt"; readonly at: number };

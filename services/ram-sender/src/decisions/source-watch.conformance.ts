@@ -1,4 +1,5 @@
 /** A source watched from outside: what may happen to it next, and what it must never do. */
+import { Channels } from "@godwit/multifd";
 import {
   FENCE_OP_PREFIX,
   json,
@@ -10,7 +11,6 @@ import {
   SourceReport,
 } from "@godwit/protocol";
 import { expect } from "vitest";
-import * as Channels from "./channels.ts";
 import { reportOf } from "./report.ts";
 import { begin, makeSource, step } from "./source.ts";
 import type { LocalStep, Source, SourceEffect, SourceEvent } from "./source-state.ts";
@@ -77,6 +77,8 @@ export class Watch {
   takeBacks = new Set<string>();
   readonly unanswered = new Map<LocalStep, number>();
   guestEnded = false;
+  /** The record was seen to say that the destination needs nothing of this side any more. */
+  seenClosed = false;
   /** The record was seen to say that the destination has the guest. */
   seenHandedOver = false;
   outcome: string | null = null;
@@ -101,7 +103,11 @@ export class Watch {
 
   read({ record }: OwnershipEntry): void {
     if (this.takeBacks.has(record.op)) this.mayBeSwitching = false;
-    if (record.state === "destination" && record.epoch === this.source.epoch) this.seenHandedOver = true;
+    // Nobody claims a guest whose pages are not all there.
+    if (record.epoch > this.source.epoch) this.seenClosed = true;
+    if (record.state !== "destination" || record.epoch !== this.source.epoch) return;
+    this.seenHandedOver = true;
+    if (record.postcopy !== true || !record.open) this.seenClosed = true;
   }
 
   answered(event: SourceEvent): void {
@@ -112,6 +118,7 @@ export class Watch {
       Paused: "pause",
       DeviceStateSaved: "save-device-state",
       Resumed: "resume",
+      Served: "serve",
       Discarded: "discard",
     };
     const local = event._tag === "LocalFailed" ? event.step : of[event._tag];
@@ -137,6 +144,8 @@ export class Watch {
             if (this.mayBeSwitching) throw new Error("the guest goes on while the record may be `switching`");
             if (this.seenHandedOver) throw new Error("the guest goes on at the source after it was handed over");
           }
+          if (effect.step === "discard" && !this.seenClosed)
+            throw new Error("memory is thrown away that the destination may not have yet");
           for (const other of this.unanswered.keys()) {
             const both = `${other} then ${effect.step}`;
             // The tracker is closed under a step that uses it; everything else answers before the next begins.
@@ -204,6 +213,7 @@ export class Watch {
       if (local === "pause") events.push({ _tag: "Paused" });
       if (local === "save-device-state") events.push({ _tag: "DeviceStateSaved", bytes: 300_000, digest: 7 });
       if (local === "resume") events.push({ _tag: "Resumed" });
+      if (local === "serve") events.push({ _tag: "Served" });
       if (local === "discard") events.push({ _tag: "Discarded" });
     }
     if (source.channels.workers.size === 0) events.push({ _tag: "WorkerUp", worker: "w0" });
@@ -211,12 +221,20 @@ export class Watch {
     if (phase._tag === "Precopy" && phase.verdict === "asked") {
       events.push({ _tag: "Verdict", epoch, round, verdict: "iterate" });
       events.push({ _tag: "Verdict", epoch, round, verdict: "switch-over" });
+      if (source.capabilities["postcopy-ram"])
+        events.push({ _tag: "Verdict", epoch, round, verdict: "start-postcopy" });
     }
     if (phase._tag === "PreSwitchover") events.push({ _tag: "Continue" });
     if (phase._tag === "AwaitingCommit") {
-      const entry = { record: recordOf(source, { state: "destination" }), revision: source.revision + 1 };
+      const postcopy = source.postcopy ? { postcopy: true as const } : {};
+      const entry = { record: recordOf(source, { state: "destination", ...postcopy }), revision: source.revision + 1 };
       events.push({ _tag: "DestinationRunning", epoch, incarnation: DESTINATION });
       events.push({ _tag: "RecordRead", op: "confirm", entry });
+    }
+    if (phase._tag === "Serving") {
+      const closed = recordOf(source, { state: "destination", postcopy: true, open: false });
+      events.push({ _tag: "Tick" });
+      events.push({ _tag: "RecordRead", op: "confirm", entry: { record: closed, revision: source.revision + 2 } });
     }
     const items = Uint32Array.from(source.ledger.outstanding.keys());
     const applied = { epoch, round, incarnation: DESTINATION, normalPages: 1, wireBytes: 100 };
@@ -251,7 +269,8 @@ export class Watch {
         other({ state: "switching", node: "a", epoch: next }, revision + 2),
       );
       // Only a record that was `switching` can be handed over.
-      if (this.mayBeSwitching) events.push(other({ state: "destination" }, revision + 2));
+      const postcopy = source.postcopy ? { postcopy: true as const } : {};
+      if (this.mayBeSwitching) events.push(other({ state: "destination", ...postcopy }, revision + 2));
       else events.push(other({ state: "destination", epoch: next }, revision + 2));
     } else if (phase._tag === "Claiming") {
       const mine = recordOf(source, { state: "source", node: "a", epoch: 4 as never });
@@ -271,7 +290,16 @@ export class Watch {
     const { epoch } = source;
     const { round } = source.ledger;
     const stranger = { record: recordOf(source, { state: "destination", epoch: 77 as never }), revision: 1000 };
-    const steps: LocalStep[] = ["describe", "open-tracker", "sync", "pause", "save-device-state", "resume", "discard"];
+    const steps: LocalStep[] = [
+      "describe",
+      "open-tracker",
+      "sync",
+      "pause",
+      "save-device-state",
+      "resume",
+      "serve",
+      "discard",
+    ];
     return [
       { _tag: "WorkerUp", worker: "w0" },
       { _tag: "WorkerUp", worker: "w1" },

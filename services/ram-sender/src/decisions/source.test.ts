@@ -1,3 +1,4 @@
+import { FENCE_OP_PREFIX } from "@godwit/protocol";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { reportOf } from "./report.ts";
@@ -25,15 +26,15 @@ describe("a source, whatever comes in whatever order", () => {
     const endings = new Map<string, number>();
     const phases = new Set<string>();
     fc.assert(
-      fc.property(fate, fc.boolean(), ({ helpful, events }, pause) => {
-        const watch = new Watch(make({ "pause-before-switchover": pause }));
+      fc.property(fate, fc.boolean(), fc.boolean(), ({ helpful, events }, pause, postcopy) => {
+        const watch = new Watch(make({ "pause-before-switchover": pause, "postcopy-ram": postcopy }));
         for (const event of events) {
           next(watch, helpful, event);
           phases.add(watch.source.phase._tag);
         }
         endings.set(watch.outcome ?? "none", (endings.get(watch.outcome ?? "none") ?? 0) + 1);
       }),
-      { numRuns: 1000 },
+      { numRuns: 2000 },
     );
     // A property that never saw a phase said nothing about it.
     expect([...phases].sort()).toEqual(
@@ -48,11 +49,37 @@ describe("a source, whatever comes in whatever order", () => {
           "OpeningTracker",
           "PreSwitchover",
         ],
-        ...["Precopy", "Releasing", "Resuming", "SavingDeviceState", "Stopping", "Switching", "TakingBack"],
+        ...[
+          "Losing",
+          "Precopy",
+          "Releasing",
+          "Resuming",
+          "SavingDeviceState",
+          "Serving",
+          "Stopping",
+          "Switching",
+          "TakingBack",
+        ],
       ].sort(),
     );
     expect(endings.get("completed")).toBeGreaterThan(0);
     expect(endings.get("failed")).toBeGreaterThan(0);
+  });
+});
+
+describe("a guest with VFIO devices", () => {
+  it("is not moved with postcopy-ram, as with QEMU: what a device writes into missing memory nobody could stop", () => {
+    const source = make({ "postcopy-ram": true });
+    const device = {
+      device: "vfio0",
+      provider: "simulated",
+      p2p: true,
+      "pre-copy": true,
+      "dirty-logging": true,
+    } as const;
+    step(source, { _tag: "Described", offer: { ...offer, devices: [device] }, running: true }, 1000);
+    expect(source.phase).toEqual({ _tag: "Ended", outcome: "failed" });
+    expect(source.failure).toMatchObject({ code: "capability-conflict", reason: expect.stringContaining("vfio0") });
   });
 });
 
@@ -85,6 +112,21 @@ describe("a source", () => {
     const watch = until(new Watch(make()), "Stopping");
     expect(stepsIn(effectsOf(watch, { _tag: "LocalFailed", step: "sync", failure: FAILURE }))).toEqual([]);
     expect(stepsIn(effectsOf(watch, { _tag: "Paused" }))).toEqual(["resume"]);
+  });
+
+  it("that a coordinator took the guest back for while it slept closes that record, once the guest goes on", () => {
+    const watch = until(new Watch(make()), "Stopping");
+    watch.happen({ _tag: "Abort", failure: FAILURE });
+    watch.happen({ _tag: "Paused" });
+    const [closing] = effectsOf(watch, { _tag: "Resumed" }).filter(({ _tag }) => _tag === "WriteRecord");
+    const mine = closing as Extract<SourceEffect, { _tag: "WriteRecord" }>;
+    const epoch = (watch.source.epoch + 1) as typeof mine.record.epoch;
+    const fence = { ...mine.record, epoch, op: `${FENCE_OP_PREFIX}1`, open: true };
+    const lost: SourceEvent = { _tag: "RecordRead", op: mine.record.op, entry: { record: fence, revision: 50 } };
+    watch.happen({ _tag: "RecordWritten", op: mine.record.op, outcome: "Lost" });
+    expect(effectsOf(watch, lost)).toContainEqual(
+      expect.objectContaining({ record: expect.objectContaining({ epoch, open: false }), revision: 50 }),
+    );
   });
 
   it("asks a guest to go on once, and again only half a second after it has refused", () => {
@@ -236,6 +278,52 @@ describe("a source", () => {
     expect(watch.source.phase._tag).toBe("TakingBack");
     until(watch, "Ended");
     expect(reportOf(watch.source, watch.now)).toMatchObject({ phase: "failed", failure: GUEST_ENDED });
+  });
+
+  describe("whose worker cannot read what it shall send", () => {
+    const scanning = (): Watch => {
+      const watch = until(new Watch(make()), "Precopy");
+      watch.happen({ _tag: "WorkerUp", worker: "w1" });
+      return watch;
+    };
+    const dispatched = (watch: Watch, event: SourceEvent) =>
+      effectsOf(watch, event).filter((effect) => effect._tag === "Dispatch");
+    const first = (watch: Watch): number => {
+      const { round } = watch.source.ledger;
+      return dispatched(watch, { _tag: "Found", round, block: 0, runs: [0, 1] })[0]!.item.item;
+    };
+    const refuse = (watch: Watch, item: number) => {
+      const { epoch, ledger } = watch.source;
+      const items = Uint32Array.of(item);
+      return dispatched(watch, { _tag: "Refused", epoch, round: ledger.round, items, reason: "no such file" });
+    };
+    const late = (watch: Watch) => {
+      watch.now += 3000;
+      return dispatched(watch, { _tag: "Tick" });
+    };
+
+    it("has another channel send it at once, and then only when it is late", () => {
+      const watch = scanning();
+      const item = first(watch);
+      const { channel } = watch.source.ledger.outstanding.get(item)!;
+      const [again, ...more] = refuse(watch, item);
+      expect(again?.channel).not.toBe(channel);
+      expect(more).toEqual([]);
+      for (let doubled = 0; doubled < 10; doubled++) expect(refuse(watch, item)).toEqual([]);
+      // What is refused because the guest has ended is to be told as that, which is known a little later.
+      expect(watch.source.phase._tag).toBe("Precopy");
+      expect(late(watch)).toHaveLength(1);
+    });
+
+    it("gives the attempt up once one item was refused eight times, with the worker's reason", () => {
+      const watch = scanning();
+      const item = first(watch);
+      for (let refusals = 1; refusals < 8; refusals++) expect(refuse(watch, item).length || late(watch).length).toBe(1);
+      expect(watch.source.phase._tag).toBe("Precopy");
+      refuse(watch, item);
+      expect(watch.source.phase._tag).toBe("Releasing");
+      expect(watch.source.failure).toMatchObject({ code: "memory-unreadable", reason: /8 times.*no such file/ });
+    });
   });
 
   it("gives up when no worker was there for a minute", () => {

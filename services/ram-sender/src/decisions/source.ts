@@ -1,4 +1,5 @@
 /** The source side of one migration: one event in, its effects out. No clock, no randomness, no I/O. */
+import { Channels, Ledger, Pace, Verification } from "@godwit/multifd";
 import {
   type Capabilities,
   type Failure,
@@ -8,14 +9,23 @@ import {
   type SettlementEvent,
   settle,
 } from "@godwit/protocol";
-import * as Channels from "./channels.ts";
-import { complete, type Emit, fail, guestEnded, release, released, resume, sourceRecord, write } from "./ending.ts";
-import * as Ledger from "./ledger.ts";
-import * as Pace from "./pace.ts";
+import * as Devices from "./devices.ts";
+import {
+  devicesReleased,
+  type Emit,
+  fail,
+  guestEnded,
+  release,
+  released,
+  resume,
+  sourceRecord,
+  write,
+} from "./ending.ts";
 import * as Precopy from "./precopy.ts";
+import * as Serving from "./serving.ts";
 import type { LocalStep, Source, SourceEffect, SourceEvent } from "./source-state.ts";
 import * as Switchover from "./switchover.ts";
-import * as Verification from "./verification.ts";
+import { beginFirstRound, devicesReported, guestGone, maybeEnded } from "./with-devices.ts";
 
 /** Between two tries of a write whose outcome is unknown, ms: a few round trips; a register that changes its leader takes seconds. */
 const SETTLE_PAUSE_MS = 50;
@@ -58,6 +68,7 @@ export const makeSource = (options: {
   ops: 0,
   wasRunning: false,
   offer: null,
+  devices: null,
   startedAt: options.now,
   destination: null,
   blockPages: [],
@@ -66,12 +77,26 @@ export const makeSource = (options: {
   pace: Pace.make(options.parameters["max-bandwidth"], options.now),
   tracker: null,
   manifest: null,
+  postcopy: false,
+  missing: null,
   deviceBytes: 0,
   deviceDigest: 0,
   verdictWanted: null,
   failure: null,
+  handedOver: null,
   guestEnded: null,
-  marks: { stop: 0, save: 0, sync: 0, finalRound: 0, applied: 0, verified: 0, running: 0 },
+  marks: {
+    stop: 0,
+    devices: 0,
+    devicesStopped: 0,
+    save: 0,
+    sync: 0,
+    finalRound: 0,
+    devicesSaved: 0,
+    applied: 0,
+    verified: 0,
+    running: 0,
+  },
   meter: {
     wireBytes: 0,
     normalPages: 0,
@@ -88,6 +113,7 @@ export const makeSource = (options: {
     verifyBandwidth: 0,
   },
   recordUnknownSince: null,
+  lastStepAt: options.now,
   workersLostAt: options.now,
   nextReportAt: options.now + REPORT_MS,
   nextCheckAt: 0,
@@ -101,6 +127,7 @@ export const begin: ReadonlyArray<SourceEffect> = [{ _tag: "Local", step: "descr
 export const step = (source: Source, event: SourceEvent, now: number): SourceEffect[] => {
   const effects: SourceEffect[] = [];
   const emit: Emit = (effect) => effects.push(effect);
+  source.lastStepAt = now;
   handle(source, event, now, emit);
   Precopy.pump(source, now, emit);
   Precopy.maybeEndRound(source, now, emit);
@@ -117,6 +144,9 @@ const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): vo
       if (phase._tag !== "Claiming" || source.offer !== null) return;
       source.offer = event.offer;
       source.wasRunning = event.running;
+      source.devices = (event.offer.devices ?? []).length === 0 ? null : Devices.make();
+      if (source.devices !== null && source.capabilities["postcopy-ram"])
+        return fail(source, Serving.noDevices(source), emit);
       source.blockPages = event.offer.blocks.map((block) => block["length-bytes"] / 4096);
       emit({ _tag: "ReadRecord", op: "claim", afterMs: 0 });
       return;
@@ -130,12 +160,15 @@ const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): vo
       source.destination = { node: event.destination, incarnation: event.incarnation, life: 0 };
       source.phase = { _tag: "OpeningTracker" };
       emit({ _tag: "Local", step: "open-tracker", round: 0 });
+      if (source.devices !== null) Devices.lead(source.devices, "precopy", now, emit);
       return;
     case "TrackerOpened":
       if (phase._tag !== "OpeningTracker") return;
       source.tracker = event.kind;
       source.ledger = Ledger.make(source.blockPages, source.itemPagesMax, verificationOf(source));
-      return Precopy.beginSync(source, now, emit);
+      return beginFirstRound(source, now, emit);
+    case "DevicesReported":
+      return devicesReported(source, event.report, now, emit);
     case "Found":
       if ((!isScanning(source) && phase._tag !== "FinalSync") || event.round !== source.ledger.round) return;
       for (let r = 0; r < event.runs.length; r += 2) {
@@ -153,7 +186,7 @@ const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): vo
       return Precopy.itemsApplied(source, event, now);
     case "Refused":
       if (event.epoch === source.epoch && event.round === source.ledger.round)
-        Precopy.itemsRefused(source, event.items);
+        Precopy.itemsRefused(source, event, now, emit);
       return;
     case "Differs":
       if (event.epoch !== source.epoch || event.round !== source.ledger.round) return;
@@ -174,7 +207,10 @@ const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): vo
     case "Verdict":
       if (phase._tag !== "Precopy" || phase.scanning || phase.verdict !== "asked") return;
       if (event.epoch !== source.epoch || event.round !== source.ledger.round) return;
-      if (event.verdict === "switch-over") return Switchover.stop(source, now, emit);
+      if (event.verdict !== "iterate") {
+        source.postcopy = event.verdict === "start-postcopy";
+        return Switchover.stop(source, now, emit);
+      }
       source.verdictWanted = null;
       source.phase = { ...phase, verdict: "iterate" };
       return;
@@ -186,7 +222,7 @@ const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): vo
       if (event.revision < source.parametersRevision) return;
       source.parametersRevision = event.revision;
       source.parameters = event.parameters;
-      source.pace.bytesPerSecond = event.parameters["max-bandwidth"];
+      source.pace.bytesPerSecond = Devices.paceFor(source.devices, event.parameters["max-bandwidth"]);
       return;
     case "Abort":
       return fail(source, event.failure, emit);
@@ -209,10 +245,18 @@ const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): vo
     case "Resumed":
       if (phase._tag === "Resuming") release(source, emit);
       return;
+    case "Served":
+      // Whoever asked meanwhile was refused, and asks again.
+      if (phase._tag === "Serving") emit({ _tag: "Report" });
+      return;
     case "Discarded":
-      if (phase._tag === "Discarding") ended(source, emit);
+      if (phase._tag === "Discarding") guestGone(source, now, emit);
       return;
     case "GuestEnded":
+      if (phase._tag === "Serving") {
+        source.guestEnded ??= event.failure;
+        return Serving.memoryLost(source, event.failure, emit);
+      }
       return guestEnded(source, event.failure, emit);
     case "LocalFailed":
       return localFailed(source, event.step, event.failure, now, emit);
@@ -225,11 +269,6 @@ const verificationOf = (source: Source): Verification.Verification | null =>
   source.capabilities.verify ? Verification.make(source.blockPages) : null;
 
 const isScanning = (source: Source): boolean => source.phase._tag === "Precopy" && source.phase.scanning;
-
-const ended = (source: Source, emit: Emit): void => {
-  source.phase = { _tag: "Ended", outcome: "completed" };
-  emit({ _tag: "Report" });
-};
 
 /** O8: how long the record has been out of reach is what an operator of a guest that stands still wants to know. */
 const noteAnswer = (source: Source, answer: unknown, now: number): void => {
@@ -302,33 +341,39 @@ const won = (source: Source, now: number, emit: Emit): void => {
       return resume(source, emit);
     case "Releasing":
       return released(source, emit);
+    case "Losing":
+      return Serving.lossTold(source, emit);
     default:
       throw new Error(`no write is settled in ${source.phase._tag}`);
   }
 };
 
 const lost = (source: Source, entry: OwnershipEntry, now: number, emit: Emit): void => {
+  if (source.phase._tag === "Losing") return Serving.lossNotTold(source, entry, now, emit);
   // Who only claims has handed nothing over: it was another life, or another migration.
-  if (source.phase._tag !== "Claiming" && Switchover.isHandedOver(source, entry)) {
-    if (source.marks.running === 0) source.marks.running = now;
-    source.revision = entry.revision;
-    return complete(source, emit);
-  }
+  if (source.phase._tag !== "Claiming" && Serving.isHandedOver(source, entry))
+    return Serving.handedOver(source, entry, now, emit);
   switch (source.phase._tag) {
     case "Claiming":
       source.phase = { _tag: "Claiming", settlement: null };
       return claim(source, entry, emit);
     case "Releasing":
-      return released(source, emit);
+      if (!isTakenBackForUs(entry) || !entry.record.open) return released(source, emit);
+      // Left open for whoever lets the guest go on, which it does already.
+      source.epoch = entry.record.epoch;
+      source.revision = entry.revision;
+      return release(source, emit);
     case "Switching":
     case "TakingBack":
-      if (entry.record.state === "source" && entry.record.op.startsWith(FENCE_OP_PREFIX))
-        return goOn(source, entry, emit);
+      if (isTakenBackForUs(entry)) return goOn(source, entry, emit);
       return fencedOff(source, entry, emit);
     default:
       return fencedOff(source, entry, emit);
   }
 };
+
+const isTakenBackForUs = ({ record }: OwnershipEntry): boolean =>
+  record.state === "source" && record.op.startsWith(FENCE_OP_PREFIX);
 
 /** A coordinator gave this source up for lost and took the guest back for it: go on from its record. */
 const goOn = (source: Source, entry: OwnershipEntry, emit: Emit): void => {
@@ -360,8 +405,13 @@ const localFailed = (source: Source, localStep: LocalStep, failure: Failure, now
     source.nextCheckAt = now + RESUME_AGAIN_MS;
     return;
   }
+  // The pages are nowhere else: it is tried again until it works.
+  if (phase._tag === "Serving") {
+    if (localStep === "serve") source.nextCheckAt = now + Serving.SERVE_AGAIN_MS;
+    return;
+  }
   // The record already says that the guest belongs to the destination; a copy that would not go away is stopped and stays so.
-  if (phase._tag === "Discarding" && localStep === "discard") return ended(source, emit);
+  if (phase._tag === "Discarding" && localStep === "discard") return guestGone(source, now, emit);
   const underWay = UNDER_WAY[phase._tag];
   if (underWay === undefined) return fail(source, failure, emit);
   source.failure ??= failure;
@@ -378,9 +428,11 @@ const UNDER_WAY: Partial<Record<Source["phase"]["_tag"], LocalStep>> = {
 
 const tick = (source: Source, now: number, emit: Emit): void => {
   const { phase } = source;
-  if (phase._tag === "Precopy" || phase._tag === "Switching" || phase._tag === "AwaitingCommit") {
-    Precopy.checkChannels(source, now, emit);
-  }
+  if (Precopy.isSending(source)) Precopy.checkChannels(source, now, emit);
+  const agentFailure = Devices.tick(source, now, emit);
+  if (agentFailure !== null) fail(source, agentFailure, emit);
+  if (source.phase._tag === "ReleasingDevices" && source.devices !== null && Devices.isOverdue(source.devices, now))
+    devicesReleased(source, emit);
   if (phase._tag === "Claimed" && now - source.startedAt >= CLAIM_IDLE_MS) {
     const reason = `no coordinator has begun with guest ${source.guest} within ${CLAIM_IDLE_MS} ms`;
     fail(
@@ -393,7 +445,8 @@ const tick = (source: Source, now: number, emit: Emit): void => {
     source.nextCheckAt = Number.POSITIVE_INFINITY;
     emit({ _tag: "Local", step: "resume", round: 0 });
   }
-  if ((phase._tag === "Switching" || phase._tag === "AwaitingCommit") && Switchover.isPastDeadline(source, now)) {
+  maybeEnded(source, now, emit);
+  if (Switchover.isUnderWay(source) && Switchover.isPastDeadline(source, now)) {
     const reason = `the switchover took longer than switchover-deadline (${source.parameters["switchover-deadline"]} ms)`;
     fail(
       source,
@@ -406,6 +459,7 @@ const tick = (source: Source, now: number, emit: Emit): void => {
     emit({ _tag: "TellLoader" });
     if (source.marks.running !== 0) emit({ _tag: "ReadRecord", op: "confirm", afterMs: 0 });
   }
+  if (source.phase._tag === "Serving") Serving.tickServing(source, now, emit);
   if (now >= source.nextReportAt) {
     source.nextReportAt = now + REPORT_MS;
     emit({ _tag: "Report" });
@@ -427,7 +481,10 @@ const nextWake = (source: Source, now: number): number | null => {
     at = Math.min(at, Pace.payday(source.pace));
   at = Math.min(at, Math.max(now, Precopy.roundDueAt(source) ?? at));
   if (source.ledger.outstanding.size > 0) at = Math.min(at, now + Precopy.resendAfterMs(source) / 2);
-  if (phase._tag === "AwaitingCommit") at = Math.min(at, Math.max(now, source.nextTellAt));
+  if (phase._tag === "AwaitingCommit" || phase._tag === "Serving") at = Math.min(at, Math.max(now, source.nextTellAt));
+  if (phase._tag === "Serving") at = Math.min(at, Math.max(now, source.nextCheckAt));
+  const tellAt = Devices.nextWake(source);
+  if (tellAt !== null) at = Math.min(at, Math.max(now, tellAt));
   if (phase._tag === "Resuming" && source.nextCheckAt > now) at = Math.min(at, source.nextCheckAt);
   return at;
 };

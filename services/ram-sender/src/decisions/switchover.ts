@@ -1,8 +1,10 @@
 /** From stopping the guest at the source to hearing that it runs at the destination. */
+import { Ledger } from "@godwit/multifd";
 import { DEVICE_STATE_BYTES_MAX, type OwnershipEntry } from "@godwit/protocol";
+import * as Devices from "./devices.ts";
 import { complete, type Emit, fail, resume, switchingRecord, write } from "./ending.ts";
-import * as Ledger from "./ledger.ts";
 import { beginRound } from "./precopy.ts";
+import { handedOver, isHandedOver, leaveBehind, promiseOf } from "./serving.ts";
 import type { Source } from "./source-state.ts";
 
 export const stop = (source: Source, now: number, emit: Emit): void => {
@@ -15,6 +17,21 @@ export const stop = (source: Source, now: number, emit: Emit): void => {
 
 export const paused = (source: Source, now: number, emit: Emit): void => {
   if (source.failure !== null) return resume(source, emit);
+  const { devices } = source;
+  if (devices === null) return stopped(source, now, emit);
+  // The vCPUs first, as QEMU does it: a device must not be asked for what has stopped.
+  source.marks.devices = now;
+  source.phase = { _tag: "StoppingDevices" };
+  Devices.lead(devices, "stopped", now, emit);
+  emit({ _tag: "Report" });
+};
+
+export const devicesStopped = (source: Source, now: number, emit: Emit): void => {
+  source.marks.devicesStopped = now;
+  if (source.failure === null) stopped(source, now, emit);
+};
+
+const stopped = (source: Source, now: number, emit: Emit): void => {
   if (!source.capabilities["pause-before-switchover"]) return saveDeviceState(source, now, emit);
   source.phase = { _tag: "PreSwitchover" };
   emit({ _tag: "Report" });
@@ -53,6 +70,7 @@ export const finallySynced = (source: Source, now: number, emit: Emit): void => 
   if (source.failure !== null) return resume(source, emit);
   const { ledger } = source;
   Ledger.foundAll(ledger);
+  if (source.postcopy) leaveBehind(source);
   Ledger.addDeviceState(ledger, source.deviceBytes);
   source.marks.finalRound = now;
   source.manifest = {
@@ -60,7 +78,23 @@ export const finallySynced = (source: Source, now: number, emit: Emit): void => 
     items: Ledger.promise(ledger),
     deviceBytes: source.deviceBytes,
     deviceDigest: source.deviceDigest,
+    ...(source.missing === null ? {} : { postcopy: promiseOf(source.missing) }),
   };
+  source.phase = { _tag: "SavingDevices" };
+  devicesSaved(source, now, emit);
+  emit({ _tag: "Report" });
+};
+
+/** Goes on once the length of every device's stream is known; what was found of RAM is on its way meanwhile. */
+export const devicesSaved = (source: Source, now: number, emit: Emit): void => {
+  const { devices, manifest } = source;
+  if (source.phase._tag !== "SavingDevices" || manifest === null) return;
+  if (devices !== null) {
+    const streams = devices.report?.streams;
+    if (streams === undefined) return;
+    source.manifest = { ...manifest, streams };
+    source.marks.devicesSaved = now;
+  }
   source.phase = { _tag: "Switching", settlement: write(source, switchingRecord(source), emit) };
   emit({ _tag: "Report" });
 };
@@ -74,22 +108,27 @@ export const switched = (source: Source, now: number, emit: Emit): void => {
 
 /** The loader says that the guest runs there. Its word is a hint; what the record says decides. */
 export const destinationRunning = (source: Source, now: number, emit: Emit): void => {
-  if (source.phase._tag !== "AwaitingCommit") return;
+  if (source.phase._tag !== "AwaitingCommit" && source.phase._tag !== "Serving") return;
   if (source.marks.running === 0) source.marks.running = now;
   emit({ _tag: "ReadRecord", op: "confirm", afterMs: 0 });
 };
 
 /** `destination` at a revision after our own write cannot be left without us: it may be acted on though it was only read. */
 export const confirmed = (source: Source, entry: OwnershipEntry | null | "Unknown", now: number, emit: Emit): void => {
-  if (source.phase._tag !== "AwaitingCommit" || entry === null || entry === "Unknown") return;
-  if (!isHandedOver(source, entry)) return;
-  if (source.marks.running === 0) source.marks.running = now;
-  source.revision = entry.revision;
-  complete(source, emit);
+  const isWaiting = source.phase._tag === "AwaitingCommit" || source.phase._tag === "Serving";
+  if (!isWaiting || entry === null || entry === "Unknown") return;
+  if (isHandedOver(source, entry)) return handedOver(source, entry, now, emit);
+  // The guest has moved on, or is about to: nobody claims one whose pages are not all there.
+  if (source.phase._tag === "Serving" && entry.record.epoch > source.epoch) complete(source, emit);
 };
 
-export const isHandedOver = (source: Source, entry: OwnershipEntry): boolean =>
-  entry.revision > source.revision && entry.record.state === "destination" && entry.record.epoch === source.epoch;
+/** The guest stands still for devices that stop, or while what it still needs is on its way. */
+export const isUnderWay = ({ phase }: Source): boolean =>
+  phase._tag === "StoppingDevices" ||
+  phase._tag === "SavingDevices" ||
+  phase._tag === "Switching" ||
+  phase._tag === "AwaitingCommit";
 
-export const isPastDeadline = (source: Source, now: number): boolean =>
-  source.marks.save !== 0 && now - source.marks.save >= source.parameters["switchover-deadline"];
+/** Counted anew once the devices have stopped: in between an operator may take his time. */
+export const isPastDeadline = ({ phase, marks, parameters }: Source, now: number): boolean =>
+  now - (phase._tag === "StoppingDevices" ? marks.devices : marks.save) >= parameters["switchover-deadline"];

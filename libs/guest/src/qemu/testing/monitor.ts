@@ -9,7 +9,7 @@ export const greeting = (major: number): string =>
 
 export interface Command {
   readonly execute: string;
-  readonly id: number;
+  readonly id: unknown;
 }
 
 /** A socket that behaves as badly as `answer` says; no QEMU can be made to. It greets, and answers the handshake. */

@@ -1,0 +1,15 @@
+export * from "./aside.ts";
+export * from "./checksums.ts";
+export { builtinState, builtinTail, type DeviceSection } from "./device-sections.ts";
+export * from "./direct-io.ts";
+export * from "./folder.ts";
+export { RAM_SECTION_ID } from "./format.ts";
+export * from "./gate.ts";
+export type { BlockPlace, BlockSize } from "./layout.ts";
+export * from "./malformed.ts";
+export * from "./object-transfer.ts";
+export * from "./parts.ts";
+export * from "./qemu-state.ts";
+export * from "./reader.ts";
+export * from "./stored-pages.ts";
+export * from "./writer.ts";

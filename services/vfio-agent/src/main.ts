@@ -1,0 +1,4 @@
+import { runActor } from "@godwit/actor";
+import { runVfioAgent } from "./service.ts";
+
+runActor("vfio-agent", "0", runVfioAgent);

@@ -1,0 +1,96 @@
+/** Postcopy of a guest in host pages of 2 MiB: each is fetched and placed whole, on real hugetlbfs. */
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { startPostcopy } from "../../services/cli/src/client.ts";
+import { expectMoved } from "./outcome.ts";
+import { eventually, loaderOf, MIB, openWorld, type World } from "./world.ts";
+
+const POOL = "/proc/sys/vm/nr_hugepages";
+const HUGE_BYTES = 2 * MIB;
+const MEMORY_BYTES = 32 * MIB;
+/** The guest at both nodes, for each of three tests: workers keep files open for a while after their guest has gone. */
+const PAGES_NEEDED = (3 * 2 * MEMORY_BYTES) / HUGE_BYTES;
+
+/** Whether this user may have so many huge pages, and mount a file system of them: root on a host with memory to spare. */
+const before = existsSync(POOL) ? Number(readFileSync(POOL, "utf8")) : 0;
+const obstacle = ((): string | null => {
+  if (process.getuid?.() !== 0) return "only root can mount hugetlbfs";
+  try {
+    writeFileSync(POOL, String(before + PAGES_NEEDED));
+    const have = Number(readFileSync(POOL, "utf8"));
+    return have >= before + PAGES_NEEDED ? null : `the kernel gave ${have - before} huge pages of ${PAGES_NEEDED}`;
+  } catch (error) {
+    return String(error);
+  } finally {
+    if (existsSync(POOL)) writeFileSync(POOL, String(before));
+  }
+})();
+const title = `host pages of 2 MiB${obstacle === null ? "" : ` (skipped: ${obstacle})`}`;
+
+describe.skipIf(obstacle !== null)(title, () => {
+  let world: World;
+  const mounts: string[] = [];
+  beforeAll(async () => {
+    writeFileSync(POOL, String(before + PAGES_NEEDED));
+    world = await openWorld();
+    for (const node of ["a", "b"]) {
+      const huge = join(world.cluster.settingsOf(node).guestDirectory, "huge");
+      mkdirSync(huge, { recursive: true });
+      execFileSync("mount", ["-t", "hugetlbfs", "-o", `pagesize=${HUGE_BYTES}`, "none", huge]);
+      mounts.push(huge);
+    }
+  });
+  afterAll(async () => {
+    for (const guest of ["precopy", "postcopy", "killed"])
+      for (const { spec } of world?.processesOf(guest) ?? []) process.kill(spec.pid, "SIGKILL");
+    for (const huge of mounts) execFileSync("umount", ["-l", huge]);
+    await world?.close();
+    writeFileSync(POOL, String(before));
+  });
+
+  const start = (name: string) =>
+    world.startGuest({
+      ...{ name, memoryBytes: MEMORY_BYTES, hostPageBytes: HUGE_BYTES, dirtyRateBytesPerSecond: 4 * MIB },
+    });
+  const end = async (name: string): Promise<void> => {
+    for (const { spec } of world.processesOf(name)) process.kill(spec.pid, "SIGTERM");
+    await eventually(`guest ${name} is gone`, () => world.processesOf(name).length === 0);
+  };
+
+  it("are moved by precopy as any", async () => {
+    await start("precopy");
+    await expectMoved(world, await world.migrate("precopy", "b"), "b");
+    await end("precopy");
+  });
+
+  it("are fetched whole: the guest finds every page as it left it, and faults once for each host page at most", async () => {
+    await start("postcopy");
+    const journey = await world.migrate("postcopy", "b", {
+      parameters: { "downtime-limit": 1, "max-postcopy-bandwidth": 16 * MIB },
+      capabilities: { "postcopy-ram": true, "postcopy-preempt": true },
+    });
+    await world.run(startPostcopy({ migration: journey.id }));
+    const moved = await expectMoved(world, journey, "b");
+    expect(moved["postcopy-requests"]).toBeGreaterThan(0);
+    // Two vCPUs may touch one page at once.
+    expect(moved["postcopy-requests"]).toBeLessThanOrEqual((2 * MEMORY_BYTES) / HUGE_BYTES);
+    await end("postcopy");
+  });
+
+  it("survive the death of the loader in the middle: what it had placed is known, what it held in parts is fetched again", async () => {
+    await start("killed");
+    const journey = await world.migrate("killed", "b", {
+      parameters: { "downtime-limit": 1, "max-postcopy-bandwidth": 8 * MIB },
+      capabilities: { "postcopy-ram": true, "postcopy-preempt": true },
+    });
+    await world.run(startPostcopy({ migration: journey.id }));
+    await journey.until(
+      ({ status, ram }) => status === "postcopy-active" && ram !== undefined && ram.remaining < MEMORY_BYTES - 4 * MIB,
+    );
+    await world.kill(loaderOf("b"));
+    await expectMoved(world, journey, "b");
+    await end("killed");
+  });
+});

@@ -1,0 +1,155 @@
+/** Checkpoints between godwit and an unmodified QEMU, both ways: mapped-ram is QEMU's own format. */
+import { mkdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { randomId } from "@godwit/actor";
+import { checkBootGuest, launchTestQemu, qemuIsInstalled, type TestQemu } from "@godwit/guest";
+import { type CheckpointInfo, isCheckpointOver, type RestoreRequest, type SaveRequest } from "@godwit/protocol";
+import * as Effect from "effect/Effect";
+import * as Schedule from "effect/Schedule";
+import * as Schema from "effect/Schema";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+// The monitor itself is not part of what the library offers: nobody but its driver speaks QMP.
+import { connectQmp } from "../../libs/guest/src/qemu/qmp.ts";
+import { queryRestore, querySave, restore, save } from "../../services/cli/src/client.ts";
+import { eventually, openWorld, type World } from "../integration/world.ts";
+import { MEMORY_BYTES } from "./qemu-pair.ts";
+import { startQemuAt } from "./qemu-world.ts";
+
+const suite = qemuIsInstalled() ? describe : describe.skip;
+const because = qemuIsInstalled() ? "" : " (skipped: no qemu-system-x86_64 in PATH)";
+
+let world: World;
+let folder: string;
+beforeAll(async () => {
+  if (!qemuIsInstalled()) return;
+  world = await openWorld();
+  folder = world.cluster.settingsOf("a").checkpointDirectory;
+  mkdirSync(folder, { recursive: true });
+});
+afterAll(() => world?.close());
+
+const Status = Schema.Struct({ status: Schema.optionalKey(Schema.String) });
+
+/** Commands at a QEMU's monitor, in order. */
+const atMonitor = (
+  qemu: TestQemu,
+  ...commands: ReadonlyArray<readonly [string, Record<string, unknown>?]>
+): Promise<void> =>
+  world.run(
+    Effect.scoped(
+      Effect.flatMap(connectQmp(qemu.spec.qmp), (qmp) =>
+        Effect.forEach(commands, ([name, args]) => qmp.execute(name, Schema.Unknown, args), { discard: true }),
+      ),
+    ),
+  );
+/** Waits until QEMU's own migration has completed. */
+const migrated = (qemu: TestQemu): Promise<void> =>
+  world.run(
+    Effect.scoped(
+      Effect.flatMap(connectQmp(qemu.spec.qmp), (qmp) =>
+        qmp.execute("query-migrate", Status).pipe(
+          Effect.repeat({
+            until: ({ status }) => status === "completed" || status === "failed",
+            schedule: Schedule.spaced("10 millis"),
+          }),
+          Effect.map(({ status }) => expect(status).toBe("completed")),
+        ),
+      ),
+    ),
+  );
+const capabilities = (on: ReadonlyArray<string>) =>
+  ["migrate-set-capabilities", { capabilities: on.map((capability) => ({ capability, state: true })) }] as const;
+
+/** The guest goes on and writes letters; then its whole memory is looked at. */
+const expectAlive = async (qemu: TestQemu, name: string): Promise<void> => {
+  const before = qemu.serial().length;
+  await world.run(qemu.awaitSerial((text) => text.length >= before + 3));
+  const dump = join(world.directory, `${name}.ram`);
+  await atMonitor(qemu, ["stop"], ["pmemsave", { val: 0, size: MEMORY_BYTES, filename: dump }]);
+  const ledger = checkBootGuest(readFileSync(dump), qemu.program);
+  expect(ledger.faults).toEqual([]);
+  expect(ledger.round).toBeGreaterThan(1);
+};
+
+const program = { burstPages: 800 };
+const until = async (what: string, ask: () => Promise<CheckpointInfo>): Promise<CheckpointInfo> => {
+  let info = await ask();
+  await eventually(what, async () => {
+    info = await ask();
+    return isCheckpointOver(info);
+  });
+  return info;
+};
+
+suite(`a checkpoint of a QEMU guest${because}`, () => {
+  it.each([
+    ["off", ["mapped-ram"]],
+    ["on", ["mapped-ram", "multifd"]],
+  ] as const)("that godwit saved while it ran loads in a plain QEMU with multifd %s", async (multifd, on) => {
+    const name = `out-${multifd}`;
+    const source = await startQemuAt(world, name, "source", { program });
+    await world.run(source.awaitSerial((text) => text.includes("B")));
+    const id = randomId() as SaveRequest["id"];
+    const request = {
+      id,
+      guest: name,
+      uri: `file:${name}`,
+      parameters: {},
+      capabilities: {},
+      stop: false,
+      checksums: false,
+    };
+    await world.run(save("a", request));
+    const info = await until(`save ${id} ends`, () => world.run(querySave("a", { id })));
+    expect(info, world.log().slice(-3000)).toMatchObject({ status: "completed" });
+    await expectAlive(source, `${name}-source`);
+    const plain = await world.run(
+      launchTestQemu({
+        name: `${name}-plain`,
+        directory: world.directory,
+        memoryBytes: MEMORY_BYTES,
+        role: "destination",
+        program,
+        memoryOptions: [
+          ...["-machine", "pc,memory-backend=ram0"],
+          ...["-object", `memory-backend-ram,id=ram0,size=${MEMORY_BYTES}`],
+        ],
+      }),
+    );
+    await atMonitor(plain, capabilities(on), ["migrate-incoming", { uri: `file:${join(folder, name)}` }]);
+    await migrated(plain);
+    await atMonitor(plain, ["cont"]);
+    await expectAlive(plain, `${name}-plain`);
+  });
+
+  it.each([
+    ["off", ["mapped-ram"], 0],
+    ["on", ["mapped-ram", "multifd"], 0x1234],
+  ] as const)("that QEMU saved with multifd %s starts with `godwit restore`", async (multifd, on, start) => {
+    const name = `in-${multifd}`;
+    const source = await startQemuAt(world, name, "source", { program });
+    await world.run(source.awaitSerial((text) => text.includes("B")));
+    const path = join(folder, name);
+    const uri = start === 0 ? `file:${path}` : `file:${path},offset=${start}`;
+    await atMonitor(source, ["stop"], capabilities(on), ["migrate", { uri }]);
+    await migrated(source);
+    await atMonitor(source, ["quit"]).catch(() => {});
+    const destination = await startQemuAt(world, name, "destination", { program });
+    const id = randomId() as RestoreRequest["id"];
+    const request = {
+      id,
+      guest: name,
+      uri,
+      parameters: {},
+      capabilities: {},
+      stop: false,
+      takeOver: false,
+      lazy: false,
+    };
+    await world.run(restore("b", request));
+    const info = await until(`restore ${id} ends`, () => world.run(queryRestore("b", { id })));
+    expect(info, world.log().slice(-3000)).toMatchObject({ status: "completed" });
+    await expectAlive(destination, name);
+    expect(await world.record(name)).toMatchObject({ state: "destination", node: "b", open: false });
+  });
+});
