@@ -3,6 +3,7 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     include: ["libs/*/src/**/*.test.ts", "services/*/src/**/*.test.ts", "test/**/*.test.ts"],
+    setupFiles: ["test/property-cases.ts"],
     // Real processes and a real NATS server share two cores: a slow start must not read as a failure.
     testTimeout: 60_000,
     hookTimeout: 60_000,

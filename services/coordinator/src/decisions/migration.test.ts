@@ -70,6 +70,12 @@ describe("a migration", () => {
     expect(watch.ended).toBe("completed");
   });
 
+  it("that is a postcopy completes by the destination's word, when the source has no last counters to tell", () => {
+    const watch = until(new Watch(), "Active");
+    watch.happen({ _tag: "SourceReported", report: sourceReport(watch.migration, { phase: "postcopy" }) });
+    watch.happen({ _tag: "DestinationReported", report: destinationReport(watch.migration, { phase: "running" }) });
+    expect(watch.ended).toBe("completed");
+  });
   it("says to a source that asks whether to go on or to switch over", () => {
     const watch = until(new Watch(), "Active");
     const asked = (remaining: number) =>
