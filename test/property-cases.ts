@@ -12,4 +12,5 @@ const seedOf = (text: string): number => {
   if (!Number.isSafeInteger(seed)) throw new Error(`GODWIT_PROPERTY_SEED is "random" or a whole number, not "${text}"`);
   return seed;
 };
-if (wanted !== "random") fc.configureGlobal({ ...fc.readConfigureGlobal(), seed: wanted ? seedOf(wanted) : FIXED_SEED });
+if (wanted !== "random")
+  fc.configureGlobal({ ...fc.readConfigureGlobal(), seed: wanted ? seedOf(wanted) : FIXED_SEED });

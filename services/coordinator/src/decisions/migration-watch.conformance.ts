@@ -134,7 +134,8 @@ export class Watch {
     const { migration } = this;
     const doubted = migration.tenure.doubt !== null;
     this.saveWon = event._tag === "SaveAnswered" && typeof event.outcome === "object";
-    if (event._tag === "SourceReported" && ["postcopy", "completed"].includes(event.report.phase)) this.handedOver = true;
+    if (event._tag === "SourceReported" && ["postcopy", "completed"].includes(event.report.phase))
+      this.handedOver = true;
     if (event._tag === "RecordRead" && event.entry !== null && event.entry !== "Unknown")
       if (event.entry.record.state === "destination") this.handedOver = true;
     const over = this.ended !== null;
