@@ -13,8 +13,9 @@ import {
 import { join } from "node:path";
 import { randomId } from "@godwit/actor";
 import { readCheckpoint } from "@godwit/checkpoint";
-import { awaitVerified, type BuiltinSpec, readStats } from "@godwit/guest";
+import { awaitVerified, type BuiltinSpec, openGuest, readStats } from "@godwit/guest";
 import { type CheckpointInfo, isCheckpointOver, type RestoreRequest, type SaveRequest } from "@godwit/protocol";
+import * as Effect from "effect/Effect";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { cancelRestore, cancelSave, queryRestore, querySave, restore, save } from "../../services/cli/src/client.ts";
 import { eventually, loaderOf, MIB, openWorld, runStateOf, senderOf, type World, workerOf } from "./world.ts";
@@ -245,6 +246,28 @@ describe("a save", () => {
     const again = theOnly("sleeper", "b");
     expect(await runStateOf(world, again)).toBe("paused");
     await endGuest(again);
+  });
+
+  it("of a guest that somebody lets go on meanwhile fails, says so, and leaves no checkpoint of two moments", async () => {
+    const spec = await world.startGuest({ name: "restless", memoryBytes: 16 * MIB });
+    const workers = [0, 1].map((id) => world.pidOf(workerOf("a", id)));
+    for (const pid of workers) process.kill(pid, "SIGSTOP");
+    const id = randomId() as SaveRequest["id"];
+    try {
+      const request = { id, guest: "restless", uri: "file:restless", parameters: {}, capabilities: {} };
+      await world.run(save("a", { ...request, checksums: false, stop: true }));
+      await eventually("the guest stands still", async () => (await runStateOf(world, spec)) === "paused");
+      await world.run(Effect.flatMap(openGuest(spec), ({ resume }) => resume));
+    } finally {
+      for (const pid of workers) process.kill(pid, "SIGCONT");
+    }
+    expect(await until(id)).toMatchObject({
+      status: "failed",
+      error: { code: "checkpoint-failed", reason: expect.stringContaining("let guest restless go on") },
+    });
+    expect(readdirSync(folder).filter((name) => name.includes("restless"))).toEqual([]);
+    expect(await runStateOf(world, spec)).toBe("running");
+    await endGuest(spec);
   });
 
   it("past the page cache holds the same", async () => {

@@ -1,5 +1,5 @@
 /** Names of what is not a checkpoint yet, or not any more: files beside it that no operator could have named. */
-import { closeSync, openSync } from "node:fs";
+import { closeSync, type Dirent, openSync, readdirSync, rmSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { tryLockFile } from "@godwit/host";
 
@@ -14,7 +14,7 @@ export const asidePath = (folder: string, name: string, id: string): string =>
   join(folder, `.${name}.${id}.object${SUFFIX}`);
 
 /** Whether a directory's entry may be a file that a dead writer left. */
-export const isPartial = (name: string): boolean => name.startsWith(".") && name.endsWith(SUFFIX);
+const isPartial = (name: string): boolean => name.startsWith(".") && name.endsWith(SUFFIX);
 
 /** Whether the writer of such a file is gone, for sure: what cannot be opened or locked may be somebody's. */
 export const isDeserted = (path: string): boolean => {
@@ -31,5 +31,22 @@ export const isDeserted = (path: string): boolean => {
     return false;
   } finally {
     closeSync(fd);
+  }
+};
+
+/** Removes what dead writers left in `folder` and deeper. What cannot be looked at stays: it may be somebody's. */
+export const removeDeserted = (folder: string): void => {
+  let entries: ReadonlyArray<Dirent>;
+  try {
+    entries = readdirSync(folder, { withFileTypes: true });
+  } catch {
+    // No such folder, or not ours: nothing was left there.
+    return;
+  }
+  for (const entry of entries) {
+    const path = join(folder, entry.name);
+    // Never through a link: what it leads to is not in the folder.
+    if (entry.isDirectory()) removeDeserted(path);
+    else if (entry.isFile() && isPartial(entry.name) && isDeserted(path)) rmSync(path, { force: true });
   }
 };

@@ -1,11 +1,13 @@
 import {
   closeSync,
+  mkdirSync,
   mkdtempSync,
   openSync,
   readdirSync,
   readFileSync,
   rmSync,
   statSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
   writeSync,
@@ -16,7 +18,8 @@ import * as Bitmap from "@godwit/memory/bitmap";
 import { PAGE_BYTES } from "@godwit/protocol";
 import fc from "fast-check";
 import { afterAll, assert, describe, it } from "vitest";
-import { isDeserted } from "./aside.ts";
+import { isDeserted, removeDeserted } from "./aside.ts";
+import { writeChecksums } from "./checksums.ts";
 import { builtinState } from "./device-sections.ts";
 import { layOut } from "./layout.ts";
 import { MalformedCheckpoint } from "./malformed.ts";
@@ -143,6 +146,24 @@ describe("a checkpoint that was not written to its end", () => {
     writeFileSync(writer.partialPath, "");
     assert.isTrue(isDeserted(writer.partialPath));
     rmSync(writer.partialPath);
+  });
+
+  it("is removed wherever in the folder it lies, its checksums too, and nothing that somebody writes", () => {
+    const deep = join(directory, "deep", "deeper");
+    mkdirSync(deep, { recursive: true });
+    const elsewhere = mkdtempSync(join(tmpdir(), "godwit-elsewhere-"));
+    writeFileSync(join(elsewhere, ".vm1.4.partial"), "");
+    symlinkSync(elsewhere, join(directory, "link"));
+    for (const left of [".vm1.4.partial", ".vm1.sums.4.partial"]) writeFileSync(join(deep, left), "");
+    writeFileSync(join(deep, "vm1.sums"), "");
+    const sums = writeChecksums(join(deep, "vm2"), "5", { fingerprint: 1, blocks: [] });
+    removeDeserted(directory);
+    assert.deepStrictEqual(readdirSync(deep).sort(), [".vm2.sums.5.partial", "vm1.sums"]);
+    assert.deepStrictEqual(readdirSync(elsewhere), [".vm1.4.partial"]);
+    sums.put();
+    assert.deepStrictEqual(readdirSync(deep).sort(), ["vm1.sums", "vm2.sums"]);
+    rmSync(join(directory, "link"));
+    for (const folder of [elsewhere, join(directory, "deep")]) rmSync(folder, { recursive: true });
   });
 
   it("is refused wherever it was cut, with the place", async () => {

@@ -7,10 +7,12 @@
  * Numbers are little-endian. The sum of a page that is not stored is 0. Two files cannot be renamed at once: the fingerprint says of
  * which save of that name the sums are.
  */
-import { closeSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { closeSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
 import { crc32 } from "node:zlib";
+import { tryLockFile, writeWhole } from "@godwit/host";
 import * as Bitmap from "@godwit/memory/bitmap";
 import { BLOCK_BYTES_MAX, PAGE_BYTES } from "@godwit/protocol";
+import { partialPath } from "./aside.ts";
 import { MalformedCheckpoint } from "./malformed.ts";
 
 export interface BlockSums {
@@ -101,15 +103,30 @@ export const writeChecksums = (
   id: string,
   checksums: Checksums,
 ): { readonly put: () => void; readonly drop: () => void } => {
-  const aside = `${checksumPath(path)}.${id}`;
-  writeFileSync(aside, encodeChecksums(checksums), { mode: 0o600 });
-  const fd = openSync(aside, "r+");
+  const place = checksumPath(path);
+  const aside = partialPath(place, id);
+  const fd = openSync(aside, "wx+", 0o600);
   try {
+    // Whoever finds it locked knows that its writer lives: the lock is held until the file is in its place, or gone.
+    tryLockFile(fd);
+    writeWhole(fd, encodeChecksums(checksums), 0);
     fsyncSync(fd);
-  } finally {
+  } catch (error) {
+    rmSync(aside, { force: true });
     closeSync(fd);
+    throw error;
   }
-  return { put: () => renameSync(aside, checksumPath(path)), drop: () => rmSync(aside, { force: true }) };
+  const ending = (end: () => void) => (): void => {
+    try {
+      end();
+    } finally {
+      closeSync(fd);
+    }
+  };
+  return {
+    put: ending(() => renameSync(aside, place)),
+    drop: ending(() => rmSync(aside, { force: true })),
+  };
 };
 
 /** Null when there is no such file. */

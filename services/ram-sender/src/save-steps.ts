@@ -269,6 +269,18 @@ export const makeSaveSteps = Effect.fnUntraced(function* (
 
   const withGuest = <A>(use: (opened: Guest) => Effect.Effect<A, GodwitError>): Effect.Effect<A, GodwitError> =>
     Effect.suspend(() => (guest === null ? Effect.fail(failed("reach the guest", "it was not opened")) : use(guest)));
+  /** A guest that somebody else let go on has written behind the last round's back: its pages and its devices are of two moments. */
+  const requireStill = (opened: Guest): Effect.Effect<void, GodwitError> =>
+    Effect.flatMap(opened.describe, ({ runState }) =>
+      runState === "running"
+        ? Effect.fail(
+            failed(
+              "write the last round",
+              `somebody let guest ${save.guest} go on while it stood still to be saved; save it again, and leave it alone meanwhile`,
+            ),
+          )
+        : Effect.void,
+    );
   const note = (step: string, write: () => void): Effect.Effect<void, GodwitError> =>
     Effect.try({ try: write, catch: asGodwitError("ram-sender", step) });
 
@@ -291,7 +303,7 @@ export const makeSaveSteps = Effect.fnUntraced(function* (
       case "sync":
         return sync(round);
       case "shut-gate":
-        return shut(round);
+        return save.last ? Effect.tap(shut(round), () => withGuest(requireStill)) : shut(round);
       case "pause":
         // Noted first: a successor that finds the guest stopped must know that it was for this.
         return note("note that the guest is saved", () => registry.mark(save.guest, "saving")).pipe(

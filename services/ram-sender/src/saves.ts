@@ -1,7 +1,5 @@
 /** The saves of one host: what users ask for them, and the sessions that carry them out. */
-import { readdirSync, rmSync } from "node:fs";
-import { join } from "node:path";
-import { type HostPlace, isDeserted, isPartial, placeOnHost } from "@godwit/checkpoint";
+import { type HostPlace, placeOnHost, removeDeserted } from "@godwit/checkpoint";
 import { type Endpoint, Fabric } from "@godwit/fabric";
 import {
   CheckpointInfo,
@@ -51,7 +49,7 @@ export const makeSaves = Effect.fnUntraced(function* (
   const home = { settings, register };
   const sessions = new Map<string, { readonly session: SaveSession; readonly scope: Scope.Closeable }>();
   const endings = new Map<string, CheckpointInfo>();
-  removeLeftovers(checkpointDirectory);
+  removeDeserted(checkpointDirectory);
   yield* Effect.addFinalizer(() =>
     Effect.forEach([...sessions.values()], ({ scope }) => Scope.close(scope, Exit.void), { discard: true }),
   );
@@ -205,16 +203,3 @@ const requireHome: (
       `the ownership record of guest ${guest} cannot be written; save again`,
     );
 });
-
-/** What saves left that died in the middle: files nobody has locked. */
-const removeLeftovers = (directory: string): void => {
-  let names: ReadonlyArray<string>;
-  try {
-    names = readdirSync(directory);
-  } catch {
-    // No folder yet: nothing was left.
-    return;
-  }
-  for (const name of names)
-    if (isPartial(name) && isDeserted(join(directory, name))) rmSync(join(directory, name), { force: true });
-};
