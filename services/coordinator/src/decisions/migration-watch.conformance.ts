@@ -107,6 +107,7 @@ export class Watch {
   ended: string | null = null;
   /** The source, or the record, has said that the guest is at the destination. */
   handedOver = false;
+  readonly heard = new Set<string>();
   readonly toSource = json(SourceCommand);
   readonly toDestination = json(DestinationCommand);
   readonly info = json(MigrationInfo);
@@ -148,7 +149,7 @@ export class Watch {
         throw new Error(`${command} in doubt, upon ${event._tag}`);
       if (effect._tag === "ToSource") this.said(this.toSource, effect.command);
       if (effect._tag === "ToDestination") this.said(this.toDestination, effect.command);
-      if (effect._tag === "WakeAt") expect(effect.at).toBeGreaterThan(this.now - 1);
+      if (effect._tag === "WakeAt" && effect.at < this.now) throw new Error("a wake in the past");
       if (effect._tag === "WriteRecord") {
         const { record } = effect;
         if (!this.saveWon) throw new Error("a fence by somebody who does not know that it is the owner");
@@ -170,7 +171,12 @@ export class Watch {
   }
 
   said<A>(codec: { encode: (value: A) => Uint8Array; decode: (bytes: Uint8Array) => unknown }, command: A): void {
-    expect(codec.decode(codec.encode(command))).toEqual(command);
+    const bytes = codec.encode(command);
+    const text = Buffer.from(bytes).toString("latin1");
+    // Commands are repeated word for word: one that was looked at before is right.
+    if (this.heard.has(text)) return;
+    this.heard.add(text);
+    expect(codec.decode(bytes)).toEqual(command);
   }
 
   check(effects: ReadonlyArray<MigrationEffect>): void {
@@ -186,7 +192,7 @@ export class Watch {
       if (this.ended !== null) throw new Error(`${phase._tag} after the end`);
       if (["completed", "failed", "cancelled"].includes(statusOf(migration)))
         throw new Error(`${statusOf(migration)} is told before it is saved`);
-      expect(effects.some((effect) => effect._tag === "WakeAt")).toBe(true);
+      if (!effects.some((effect) => effect._tag === "WakeAt")) throw new Error("nobody wakes it");
       return;
     }
     if (this.ended === null) {
@@ -201,7 +207,7 @@ export class Watch {
       if (phase.status === "completed" && !this.handedOver) throw new Error("completed, and nobody said so");
     }
     if (phase.status !== this.ended) throw new Error(`${this.ended}, then ${phase.status}`);
-    expect(statusOf(migration)).toBe(this.ended);
+    if (statusOf(migration) !== this.ended) throw new Error(`${this.ended} is told as ${statusOf(migration)}`);
   }
 
   /** What comes when all goes well. */

@@ -157,18 +157,18 @@ export class Watch {
         }
         case "Dispatch": {
           const { item, channel, channelEpoch, worker } = effect;
-          expect(this.source.channels.workers.has(worker)).toBe(true);
-          expect(this.source.ledger.outstanding.get(item.item)).toBe(item);
-          expect(item).toMatchObject({ channel, channelEpoch });
+          if (!this.source.channels.workers.has(worker)) throw new Error(`worker ${worker} is not there`);
+          if (this.source.ledger.outstanding.get(item.item) !== item) throw new Error("an item that nobody keeps");
+          if (item.channel !== channel || item.channelEpoch !== channelEpoch) throw new Error("another channel's item");
           break;
         }
         case "WakeAt":
-          expect(effect.at).toBeGreaterThanOrEqual(this.now);
+          if (effect.at < this.now) throw new Error("a wake in the past");
           break;
       }
     }
-    if (this.outcome === null && this.source.phase._tag !== "Ended")
-      expect(effects === begin || effects.some((effect) => effect._tag === "WakeAt")).toBe(true);
+    const isWoken = effects === begin || effects.some((effect) => effect._tag === "WakeAt");
+    if (this.outcome === null && this.source.phase._tag !== "Ended" && !isWoken) throw new Error("nobody wakes it");
   }
 
   check(): void {
