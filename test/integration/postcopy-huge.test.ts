@@ -1,53 +1,34 @@
 /** Postcopy of a guest in host pages of 2 MiB: each is fetched and placed whole, on real hugetlbfs. */
-import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { startPostcopy } from "../../services/cli/src/client.ts";
+import { HUGE_BYTES, hugePagesObstacle, mountHugePages, reserveHugePages } from "../huge-pages.ts";
 import { expectMoved } from "./outcome.ts";
 import { eventually, loaderOf, MIB, openWorld, type World } from "./world.ts";
 
-const POOL = "/proc/sys/vm/nr_hugepages";
-const HUGE_BYTES = 2 * MIB;
 const MEMORY_BYTES = 32 * MIB;
 /** The guest at both nodes, for each of three tests: workers keep files open for a while after their guest has gone. */
 const PAGES_NEEDED = (3 * 2 * MEMORY_BYTES) / HUGE_BYTES;
 
-/** Whether this user may have so many huge pages, and mount a file system of them: root on a host with memory to spare. */
-const before = existsSync(POOL) ? Number(readFileSync(POOL, "utf8")) : 0;
-const obstacle = ((): string | null => {
-  if (process.getuid?.() !== 0) return "only root can mount hugetlbfs";
-  try {
-    writeFileSync(POOL, String(before + PAGES_NEEDED));
-    const have = Number(readFileSync(POOL, "utf8"));
-    return have >= before + PAGES_NEEDED ? null : `the kernel gave ${have - before} huge pages of ${PAGES_NEEDED}`;
-  } catch (error) {
-    return String(error);
-  } finally {
-    if (existsSync(POOL)) writeFileSync(POOL, String(before));
-  }
-})();
+const obstacle = hugePagesObstacle(PAGES_NEEDED);
 const title = `host pages of 2 MiB${obstacle === null ? "" : ` (skipped: ${obstacle})`}`;
 
 describe.skipIf(obstacle !== null)(title, () => {
   let world: World;
-  const mounts: string[] = [];
+  const undo: Array<() => void> = [];
   beforeAll(async () => {
-    writeFileSync(POOL, String(before + PAGES_NEEDED));
+    undo.push(reserveHugePages(PAGES_NEEDED));
     world = await openWorld();
-    for (const node of ["a", "b"]) {
-      const huge = join(world.cluster.settingsOf(node).guestDirectory, "huge");
-      mkdirSync(huge, { recursive: true });
-      execFileSync("mount", ["-t", "hugetlbfs", "-o", `pagesize=${HUGE_BYTES}`, "none", huge]);
-      mounts.push(huge);
-    }
+    for (const node of ["a", "b"])
+      undo.push(mountHugePages(join(world.cluster.settingsOf(node).guestDirectory, "huge")));
   });
   afterAll(async () => {
     for (const guest of ["precopy", "postcopy", "killed"])
       for (const { spec } of world?.processesOf(guest) ?? []) process.kill(spec.pid, "SIGKILL");
-    for (const huge of mounts) execFileSync("umount", ["-l", huge]);
+    const [release, ...unmount] = undo;
+    for (const one of unmount) one();
     await world?.close();
-    writeFileSync(POOL, String(before));
+    release?.();
   });
 
   const start = (name: string) =>
