@@ -4,9 +4,9 @@ export default defineConfig({
   test: {
     include: ["libs/*/src/**/*.test.ts", "services/*/src/**/*.test.ts", "test/**/*.test.ts"],
     setupFiles: ["test/property-cases.ts"],
-    // Real processes and a real NATS server share two cores: a slow start must not read as a failure.
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
+    // Real processes and a real NATS server share two cores: a slow start, or a slow machine, must not read as a failure.
+    testTimeout: 180_000,
+    hookTimeout: 180_000,
     // Integration tests start whole hosts; more files at once would only make each other late.
     maxWorkers: 2,
   },

@@ -109,7 +109,7 @@ describe("a partition in postcopy", () => {
       await journey.until((info) => info.ram !== undefined && info.ram.remaining < before.ram!.remaining);
     }
     expect((await expectMoved(world, journey, "b")).attempts).toBe(1);
-  }, 120_000);
+  });
 
   it("with auto-recover off it stays postcopy-paused, with the reason, until it is told to recover", async () => {
     const journey = await begin("no-auto", { "auto-recover": "off" });

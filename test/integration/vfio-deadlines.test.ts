@@ -89,5 +89,5 @@ describe("a device slower than downtime-limit", () => {
     const parameters = { "downtime-limit": 100_000 };
     await expectMovedWithDevices(world, spec, await world.migrate(spec.name, "b", { parameters }), "b");
     // The guest waits ten seconds for the device, and another attempt leads it back.
-  }, 150_000);
+  });
 });

@@ -38,9 +38,9 @@ const WORKERS = 2;
 /** Between two looks at something that tells nobody when it changes, ms. */
 const LOOK_AGAIN_MS = 20;
 /** What has not come true by then never will, ms: restarts and settlements take a few seconds, several times that on a busy machine. */
-const EVENTUALLY_MS = 45_000;
+const EVENTUALLY_MS = 120_000;
 /** Eleven processes come up in about 3 s; a machine with much else to do may take many times that, ms. */
-const START_MS = 50_000;
+const START_MS = 150_000;
 /** What of the log an error shows, characters. */
 const LOG_SHOWN = 4000;
 
