@@ -13,7 +13,6 @@ import { expectMoved, expectRunsOnce } from "./outcome.ts";
 import { joinAsStranger } from "./stranger.ts";
 import { eventually, MIB, openWorld, type World } from "./world.ts";
 
-/** Elections of two streams and of the cluster itself, one after the other, on a busy machine. */
 /** No election begins before a leader has been silent for so long, ms. */
 const ELECTION_MS_MIN = 2000;
 
