@@ -1,6 +1,6 @@
 /** Watches a migration's first pass from outside: on NATS, where every work item and every acknowledgement comes by. */
 import type { Fabric } from "@godwit/fabric";
-import { decodeAcknowledgement, decodeWorkItem, PAGE_BYTES, subjects } from "@godwit/protocol";
+import { ANY_ROUTE, decodeAcknowledgement, decodeWorkItem, PAGE_BYTES, subjects } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
 
@@ -21,8 +21,8 @@ export const watchFirstPass = Effect.fnUntraced(function* (
   let startedMs = 0;
   let endedMs = 0;
   let pages = 0;
-  const items = yield* fabric.subscribe(subjects.work("*", "*"), { capacity: WAITING_MAX });
-  const acknowledgements = yield* fabric.subscribe(subjects.acknowledgement("*"), { capacity: WAITING_MAX });
+  const items = yield* fabric.subscribe(subjects.work("*", "*", "*"), { capacity: WAITING_MAX });
+  const acknowledgements = yield* fabric.subscribe(subjects.acknowledgement(ANY_ROUTE), { capacity: WAITING_MAX });
   yield* Effect.forkScoped(
     Effect.forever(
       Effect.map(items.takeAll, ([first]) => {

@@ -26,7 +26,7 @@ const sourceReports = json(SourceReport);
 const destinationReports = json(DestinationReport);
 
 const signOf = (message: Msg): Sign | null => {
-  if (message.subject.endsWith(".work")) {
+  if (/\.work\.[^.]+$/.test(message.subject)) {
     const item = decodeWorkItem(message.data);
     return item.kind === "malformed" ? null : { _tag: "Work", migration: item.migration, round: item.round };
   }
@@ -48,11 +48,11 @@ export const openWitness = async (url: string): Promise<Witness> => {
     const sign = signOf(message);
     if (sign !== null) for (const listener of listeners) listener(sign);
   };
-  for (const subject of ["godwit.m.*.report.*", "godwit.node.*.worker.*.work"])
+  for (const subject of ["godwit.m.*.*.*.report.*", "godwit.node.*.worker.*.work.*"])
     nc.subscribe(subject, { callback: hear });
 
   const sent = new Map<string, { readonly items: Set<string>; packets: number; bytes: number }>();
-  nc.subscribe("godwit.m.*.ch.*", {
+  nc.subscribe("godwit.m.*.*.*.ch.*", {
     callback: (error, { data }) => {
       if (error !== null) return;
       const packet = decodePacket(data);

@@ -63,7 +63,7 @@ describe("nats micro", () => {
       ),
       subjects.source(node),
       subjects.sourceQuery(node),
-      subjects.missingPages(node),
+      subjects.missingPages(node, "*"),
       subjects.destination(node),
       subjects.destinationQuery(node),
       subjects.vfio(node),

@@ -83,7 +83,7 @@ const beforeSwitchover = async (guest: string): Promise<Journey> => {
  * state until `finish`.
  */
 const amidSwitchover = async (guest: string) => {
-  const stranger = await joinAsStranger(world, "godwit.m.*.report.destination");
+  const stranger = await joinAsStranger(world, "godwit.m.*.*.*.report.destination");
   const journey = await beforeSwitchover(guest);
   const { pid } = world.processesOf(guest).find(({ node }) => node === "b")!.spec;
   process.kill(pid, "SIGSTOP");

@@ -70,7 +70,7 @@ describe("a NATS server that crashes and comes back", () => {
   });
 
   it("with the guest loaded at the destination, whose loader dies meanwhile: its successor commits and starts it, within the same attempt", async () => {
-    const stranger = await joinAsStranger(world, "godwit.m.*.report.destination");
+    const stranger = await joinAsStranger(world, "godwit.m.*.*.*.report.destination");
     await world.startGuest({ name: "loaded", memoryBytes: 16 * MIB });
     const journey = await world.migrate("loaded", "b", {
       parameters: { "max-bandwidth": 0 },

@@ -9,7 +9,7 @@ let world: World;
 let stranger: Stranger;
 beforeAll(async () => {
   world = await openWorld();
-  stranger = await joinAsStranger(world, "godwit.m.*.ch.*");
+  stranger = await joinAsStranger(world, "godwit.m.*.*.*.ch.*");
 });
 afterAll(async () => {
   await stranger?.close();

@@ -88,7 +88,7 @@ describe("a destination that does not fit", () => {
   });
 
   it("waits with another memory: incompatible, with what differs, at the source as well", async () => {
-    const stranger = await joinAsStranger(world, "godwit.m.*.report.source");
+    const stranger = await joinAsStranger(world, "godwit.m.*.*.*.report.source");
     const ours = await world.startGuest({ name: "layout", memoryBytes: 8 * MIB });
     const block = { name: "ram0", lengthBytes: 4 * MIB, hostPageBytes: 4096, path: "", fileOffset: 0 };
     const theirs = await world.run(startBuiltinIncoming("layout", [block], small));

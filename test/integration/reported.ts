@@ -5,7 +5,7 @@ import type { Stranger } from "./stranger.ts";
 const codecs = { source: json(SourceReport), destination: json(DestinationReport) };
 
 /** What a stranger must listen to for it. */
-export const REPORTS = "godwit.m.*.report.*";
+export const REPORTS = "godwit.m.*.*.*.report.*";
 
 /** Resolves, within the turn in which the report came, with the first one of the migration in this phase. */
 export const reported = (
@@ -17,7 +17,7 @@ export const reported = (
   new Promise((resolve) => {
     let done = false;
     stranger.onMessage(({ subject, data }) => {
-      if (done || subject !== `godwit.m.${migration}.report.${side}`) return;
+      if (done || !subject.startsWith(`godwit.m.${migration}.`) || !subject.endsWith(`.report.${side}`)) return;
       const report = codecs[side].decode(data);
       if (isMalformed(report) || report.phase !== phase) return;
       done = true;

@@ -53,6 +53,8 @@ const sayAll = async (subject: string, messages: ReadonlyArray<Uint8Array>): Pro
   await stranger.flush();
 };
 
+const routeOf = (migration: string) => ({ migration, source: "a", destination: "b" });
+
 /** Every subject on which somebody listens, while the migration runs. */
 const subjectsOf = (migration: string): ReadonlyArray<string> => [
   ...["migrate", "query-migrate", "list", "nodes", "cancel", "continue", "set-parameters"].map(subjects.coordinator),
@@ -62,16 +64,17 @@ const subjectsOf = (migration: string): ReadonlyArray<string> => [
     subjects.sourceQuery(node),
     subjects.destination(node),
     subjects.destinationQuery(node),
-    subjects.work(node, "0"),
-    subjects.work(node, "1"),
+    subjects.work(node, "0", "b"),
+    subjects.work(node, "1", "b"),
   ]),
-  subjects.channel(migration, 0),
-  subjects.channel(migration, 200),
-  subjects.acknowledgement(migration),
-  subjects.switching(migration),
-  subjects.sourceReport(migration),
-  subjects.destinationReport(migration),
-  subjects.event(migration),
+  subjects.channel(routeOf(migration), 0),
+  subjects.channel(routeOf(migration), 200),
+  subjects.acknowledgement(routeOf(migration)),
+  subjects.refusal(routeOf(migration)),
+  subjects.switching(routeOf(migration)),
+  subjects.sourceReport(routeOf(migration)),
+  subjects.destinationReport(routeOf(migration)),
+  subjects.event(routeOf(migration)),
   "godwit.presence.member.multifd-worker.a.0",
   "godwit.presence.who",
 ];
@@ -105,32 +108,39 @@ describe("a stranger on the subjects of a migration", () => {
     expect(pids()).toEqual(before);
   });
 
-  it("forges packets, acknowledgements, reports and commands of other epochs, terms and lives: none counts", async () => {
+  it("forges packets, acknowledgements, reports and commands of other epochs, terms, lives and coordinators: none counts", async () => {
     const before = pids();
     const journey = await begin("forged");
-    const [packet] = stranger.heard.filter(({ subject }) => subject.startsWith(`godwit.m.${journey.id}.ch.`));
-    const [ack] = heardOn(subjects.acknowledgement(journey.id));
+    const [packet] = stranger.heard.filter(({ subject }) => subject.startsWith(`godwit.m.${journey.id}.a.b.ch.`));
+    const [ack] = heardOn(subjects.acknowledgement(routeOf(journey.id)));
     await sayAll(packet!.subject, forgedPackets(packet!.data));
     await sayAll(ack!.subject, forgedAcknowledgements(ack!.data));
     // The right epoch at the wrong time: only the record can say that it is time.
     const { epoch } = (await world.record("forged"))!;
-    await sayAll(subjects.switching(journey.id), [json({ migration: journey.id, epoch })]);
+    await sayAll(subjects.switching(routeOf(journey.id)), [json({ migration: journey.id, epoch })]);
 
     const STRANGER = "feedfacecafebeef";
     const failure = { code: "cancelled" as const, actor: "coordinator", step: "cancel", reason: "by a stranger" };
-    const old = { migration: journey.id, term: 0 };
+    const ours = { ...routeOf(journey.id), migration: journey.id };
+    const old = { ...ours, term: 0, coordinator: STRANGER as never };
+    const another = { ...ours, term: 1, coordinator: STRANGER as never };
+    const elsewhere = { ...ours, migration: STRANGER as never, term: 9, coordinator: STRANGER as never };
     const info = journey.seen.at(-1)!;
     const toSource: ReadonlyArray<SourceCommand> = [
       { _tag: "Abort", ...old, attempt: 9, failure },
       { _tag: "Conclude", ...old, info },
       { _tag: "Verdict", ...old, epoch, round: 1, verdict: "switch-over" },
-      { _tag: "Abort", term: 9, migration: STRANGER as never, attempt: 9, failure },
+      { _tag: "Abort", ...another, attempt: 9, failure },
+      { _tag: "Verdict", ...another, epoch, round: 1, verdict: "switch-over" },
+      { _tag: "Abort", ...elsewhere, attempt: 9, failure },
     ];
     await sayAll(subjects.source("a"), toSource.map(json));
     const toDestination: ReadonlyArray<DestinationCommand> = [
       { _tag: "Abandon", ...old, epoch, failure },
       { _tag: "Conclude", ...old, info },
-      { _tag: "Abandon", term: 9, migration: STRANGER as never, epoch, failure },
+      { _tag: "Abandon", ...another, epoch, failure },
+      { _tag: "Conclude", ...another, info },
+      { _tag: "Abandon", ...elsewhere, epoch, failure },
     ];
     await sayAll(subjects.destination("b"), toDestination.map(json));
     const report = { migration: journey.id, term: 1, incarnation: STRANGER as never };
@@ -138,12 +148,12 @@ describe("a stranger on the subjects of a migration", () => {
       { ...report, epoch: epoch + 1, phase: "failed", round: 1, life: 0, "dropped-packets": 0, failure },
       { ...report, epoch, phase: "running", round: 1, life: 0, "dropped-packets": 0 },
     ];
-    await sayAll(subjects.destinationReport(journey.id), fromDestination.map(json));
+    await sayAll(subjects.destinationReport(routeOf(journey.id)), fromDestination.map(json));
     const fromSource: ReadonlyArray<SourceReport> = [
       { ...report, attempt: 9, phase: "completed", epoch },
       { ...report, attempt: 1, term: 9, phase: "completed", epoch },
     ];
-    await sayAll(subjects.sourceReport(journey.id), fromSource.map(json));
+    await sayAll(subjects.sourceReport(routeOf(journey.id)), fromSource.map(json));
     await letGo(world, journey);
     const end = await expectMoved(world, journey, "b");
     expect(end.attempts).toBe(1);
@@ -169,7 +179,7 @@ describe("a stranger on the subjects of a migration", () => {
     await replay(recorded);
     let lastRound = false;
     stranger.onMessage(({ subject, data }) => {
-      if (lastRound || subject !== subjects.sourceReport(journey.id)) return;
+      if (lastRound || subject !== subjects.sourceReport(routeOf(journey.id))) return;
       if (!Buffer.from(data).includes('"phase":"switching"')) return;
       lastRound = true;
       void replay(recorded);

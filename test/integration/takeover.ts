@@ -19,7 +19,7 @@ export const REPLICAS = 2;
 /** What a take-over may take, ms. */
 export const TAKEN_OVER_WITHIN_MS = 3000;
 /** Everything that says who speaks for a migration: commands and reports carry its term. */
-export const SPOKEN = ["godwit.node.*.source", "godwit.node.*.destination", "godwit.m.*.report.*"] as const;
+export const SPOKEN = ["godwit.node.*.source", "godwit.node.*.destination", "godwit.m.*.*.*.report.*"] as const;
 
 const codecs = {
   "node.source": json(SourceCommand),
@@ -39,9 +39,9 @@ export interface Word {
 
 /** A command or a report; null: something else. */
 export const wordOf = ({ subject, data }: Overheard): Word | null => {
-  const what = subject.replace(/^godwit\.(node|m)\.[^.]+\.(report\.)?(source|destination)$/, (_all, kind, _r, side) =>
-    kind === "node" ? `node.${side}` : `report.${side}`,
-  );
+  const what = subject
+    .replace(/^godwit\.node\.[^.]+\.(source|destination)$/, "node.$1")
+    .replace(/^godwit\.m\.[^.]+\.[^.]+\.[^.]+\.report\.(source|destination)$/, "report.$1");
   if (!(what in codecs)) return null;
   const said = codecs[what as Word["what"]].decode(data);
   if (isMalformed(said)) return null;

@@ -29,6 +29,7 @@ const save = (guest: string, stage: SaveStage): Promise<unknown> => {
     migration: MIGRATION,
     epoch: 1 as Epoch,
     guest: guest as VfioCommand["guest"],
+    peer: "b",
     stage,
     parameters: PARAMETER_DEFAULTS,
     "parameters-revision": 0,

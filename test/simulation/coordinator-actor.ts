@@ -9,7 +9,7 @@ import {
   type SourceReport,
   subjects,
 } from "@godwit/protocol";
-import { COORDINATORS, GUEST, MIGRATION, NODE_A, NODE_B } from "./names.ts";
+import { COORDINATORS, GUEST, MIGRATION, NODE_A, NODE_B, ROUTE } from "./names.ts";
 import { readOwnership, writeOwnership } from "./ownership-register.ts";
 import { between } from "./random-times.ts";
 import type { Scene } from "./scene.ts";
@@ -83,10 +83,10 @@ export const bootCoordinator = (scene: Scene, name: string, owner: string, begin
       }
     };
     releases.push(
-      network.subscribe(name, subjects.sourceReport(MIGRATION), (report) =>
+      network.subscribe(name, subjects.sourceReport(ROUTE), (report) =>
         step({ _tag: "SourceReported", report: report as SourceReport }),
       ),
-      network.subscribe(name, subjects.destinationReport(MIGRATION), (report) =>
+      network.subscribe(name, subjects.destinationReport(ROUTE), (report) =>
         step({ _tag: "DestinationReported", report: report as DestinationReport }),
       ),
       network.subscribe(name, "test.cancel", () => step({ _tag: "Cancel" })),

@@ -92,7 +92,7 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
     });
   };
   const report = (destination: Loader.Destination): void =>
-    network.send(NAME, subjects.destinationReport(destination.migration), Loader.reportOf(destination));
+    network.send(NAME, subjects.destinationReport(destination.route), Loader.reportOf(destination));
 
   const perform = (destination: Loader.Destination, effect: Loader.DestinationEffect): void => {
     switch (effect._tag) {
@@ -108,7 +108,7 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
           step(destination, { _tag: "RecordWritten", op: effect.record.op, outcome }),
         );
       case "AskMissing":
-        return network.send(NAME, subjects.missingPages(NODE_A), {
+        return network.send(NAME, subjects.missingPages(NODE_A, NODE_B), {
           migration: destination.migration,
           epoch: destination.epoch,
         });
@@ -162,7 +162,7 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
             channelEpoch,
             saved: null,
           };
-          network.send(NAME, subjects.work(NODE_A, worker), asked);
+          network.send(NAME, subjects.work(NODE_A, worker, NODE_B), asked);
         }
         if (effect._tag === "WakeAt" && effect.at < wakeAt) {
           wakeAt = effect.at;
@@ -204,8 +204,8 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
           placePage(guest, page, packet.values[index++]!);
       say({ _tag: "Arrived", way, item: packet.item, wireBytes: packet.values.length * 4096 });
     };
-    network.subscribe(NAME, subjects.urgent(migration), arrive("urgent"));
-    network.subscribe(NAME, subjects.channels(migration), arrive("background"));
+    network.subscribe(NAME, subjects.urgent(destination.route), arrive("urgent"));
+    network.subscribe(NAME, subjects.channels(destination.route), arrive("background"));
     network.subscribe(NAME, "supervisor.worker", (payload) => {
       const { worker, up } = payload as { worker: string; up: boolean };
       say({ _tag: up ? "WorkerUp" : "WorkerDown", worker });
@@ -302,10 +302,10 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
       scene.kept.life = destination.life;
       return scene.kept.words;
     }
-    const { migration, source, epoch, term, offer, capabilities } = destination;
+    const { migration, source, epoch, authority, offer, capabilities } = destination;
     const words = new Uint32Array(Loader.Fence.wordsOf(Loader.pagesOf(offer)));
     const { incarnation } = destination;
-    scene.kept = { migration, incarnation, source, epoch, term, offer, capabilities, life: 0, words };
+    scene.kept = { migration, incarnation, source, epoch, term: authority.term, offer, capabilities, life: 0, words };
     return words;
   };
 
@@ -314,7 +314,7 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
     if (!admits(destination, packet, broken)) return;
     const { epoch, round, item, work } = packet;
     const answer = { epoch, round, incarnation: destination.incarnation, items: Uint32Array.of(item) };
-    const subject = subjects.acknowledgement(destination.migration);
+    const subject = subjects.acknowledgement(destination.route);
     if (!Loader.Fence.isApplied(destination.fence, packet)) {
       if (guest.destinationRuns) throw new Violation("a page was written into a running guest");
       const differing = work.kind === "check" ? compare(guest, packet) : null;
@@ -330,7 +330,7 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
   };
 
   const begin = (destination: Loader.Destination): void => {
-    network.subscribe(NAME, subjects.channels(destination.migration), (packet) =>
+    network.subscribe(NAME, subjects.channels(destination.route), (packet) =>
       receive(destination, packet as SimPacket),
     );
     network.subscribe(NAME, MISSING_ANSWER, (payload) => {
@@ -339,7 +339,7 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
       answers.set(destination, bitmaps);
       step(destination, { _tag: "MissingKnown", digest: digestOfBitmaps(bitmaps.map(({ words }) => words)) });
     });
-    network.subscribe(NAME, subjects.switching(destination.migration), (told) =>
+    network.subscribe(NAME, subjects.switching(destination.route), (told) =>
       step(destination, { _tag: "SwitchingTold", epoch: (told as { epoch: number }).epoch }),
     );
     for (const effect of Loader.begin) perform(destination, effect);
@@ -355,6 +355,7 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
     }
     const destination = Loader.makeDestination({
       ...kept,
+      authority: { term: kept.term, coordinator: null },
       guest: GUEST,
       node: NODE_B,
       life: kept.life + 1,
@@ -375,8 +376,9 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
       case "Show":
         return report(routed.destination);
       case "Answer":
-        return network.send(NAME, subjects.destinationReport(command.migration), routed.report);
+        return network.send(NAME, subjects.destinationReport(command), routed.report);
       case "Ignore":
+      case "Refuse":
         return;
     }
   });

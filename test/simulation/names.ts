@@ -12,3 +12,4 @@ export const PAGES = 400;
 /** Where the loader hears which pages are missing. */
 export const MISSING_ANSWER = "test.missing";
 export const MIGRATION = "00000000000000aa";
+export const ROUTE = { migration: MIGRATION, source: NODE_A, destination: NODE_B };

@@ -2,7 +2,7 @@
 import { type OwnershipEntry, PACKET_PAGES_MAX, type SourceCommand, subjects } from "@godwit/protocol";
 import * as Source from "@godwit/ram-sender/decisions";
 import { resumeSource, SLICE_BYTES, SLICES, saveDeviceState } from "./guest-model.ts";
-import { GUEST, MISSING_ANSWER, SENDER as NAME, NODE_A, PAGE_BYTES, WORKERS } from "./names.ts";
+import { GUEST, MISSING_ANSWER, SENDER as NAME, NODE_A, NODE_B, PAGE_BYTES, WORKERS } from "./names.ts";
 import { readOwnership, writeOwnership } from "./ownership-register.ts";
 import { between } from "./random-times.ts";
 import type { Scene } from "./scene.ts";
@@ -121,7 +121,7 @@ export const bootSource = (scene: Scene, incarnation: string): void => {
           step(source, { _tag: "RecordWritten", op: effect.record.op, outcome });
         });
       case "Dispatch":
-        return network.send(NAME, subjects.work(NODE_A, effect.worker), {
+        return network.send(NAME, subjects.work(NODE_A, effect.worker, NODE_B), {
           migration: source.migration,
           epoch: source.epoch,
           round: source.ledger.round,
@@ -132,9 +132,9 @@ export const bootSource = (scene: Scene, incarnation: string): void => {
           saved: guest.saved,
         });
       case "TellLoader":
-        return network.send(NAME, subjects.switching(source.migration), { epoch: source.epoch });
+        return network.send(NAME, subjects.switching(source.route), { epoch: source.epoch });
       case "Report":
-        return network.send(NAME, subjects.sourceReport(source.migration), Source.reportOf(source, network.now()));
+        return network.send(NAME, subjects.sourceReport(source.route), Source.reportOf(source, network.now()));
       case "WakeAt":
         return wake(source, effect.at);
     }
@@ -257,18 +257,19 @@ export const bootSource = (scene: Scene, incarnation: string): void => {
       case "Show":
         return perform(routed.source, { _tag: "Report" });
       case "Answer":
-        return network.send(NAME, subjects.sourceReport((payload as SourceCommand).migration), routed.report);
+        return network.send(NAME, subjects.sourceReport(payload as SourceCommand), routed.report);
       case "Ignore":
+      case "Refuse":
         return;
     }
   });
 
   const listen = (source: Source.Source): void => {
     for (const worker of WORKERS) if (network.life(worker) > 0) step(source, { _tag: "WorkerUp", worker });
-    network.subscribe(NAME, subjects.acknowledgement(source.migration), (payload) =>
+    network.subscribe(NAME, subjects.acknowledgement(source.route), (payload) =>
       step(source, payload as Source.SourceEvent),
     );
-    network.subscribe(NAME, subjects.destinationReport(source.migration), (payload) => {
+    network.subscribe(NAME, subjects.destinationReport(source.route), (payload) => {
       const report = payload as { phase: string; epoch: number; incarnation: string; life: number; failure?: never };
       const { epoch, incarnation, life } = report;
       if (report.phase === "ready" && life > 0) step(source, { _tag: "DestinationResumed", epoch, incarnation, life });
@@ -284,7 +285,7 @@ export const bootSource = (scene: Scene, incarnation: string): void => {
       }
     });
   };
-  network.subscribe(NAME, subjects.missingPages(NODE_A), (payload) => {
+  network.subscribe(NAME, subjects.missingPages(NODE_A, NODE_B), (payload) => {
     const { migration, epoch } = payload as { migration: string; epoch: number };
     const source = sender.sources.get(migration);
     if (source?.epoch !== epoch || source.missing === null) return;

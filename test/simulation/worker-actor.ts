@@ -2,7 +2,7 @@
 import type { Ledger } from "@godwit/multifd";
 import { POSTCOPY_ROUND, subjects, URGENT_ITEM_FIRST } from "@godwit/protocol";
 import { SLICE_BYTES } from "./guest-model.ts";
-import { NODE_A } from "./names.ts";
+import { NODE_A, NODE_B, ROUTE } from "./names.ts";
 import { between } from "./random-times.ts";
 import type { Scene } from "./scene.ts";
 
@@ -33,18 +33,14 @@ const PREEMPTED_MS = 40;
 export const bootWorker = (scene: Scene, name: string): void => {
   const { network } = scene;
   network.send("supervisor", "supervisor.worker", { worker: name, up: true });
-  network.subscribe(name, subjects.work(NODE_A, name), (payload) => {
+  network.subscribe(name, subjects.work(NODE_A, name, NODE_B), (payload) => {
     const item = payload as SimItem;
     network.timer(name, between(network, 0.1, 2), () => {
       if (isGone(scene, item)) return;
       const packet: SimPacket = { ...item, values: read(scene, item) };
       // Stopped between reading and sending, a worker wakes up with old bytes in its hands (R7).
       network.timer(name, between(network, 0, network.random() < PREEMPTED_RATE ? PREEMPTED_MS : 1), () =>
-        network.send(
-          name,
-          isUrgent(item) ? subjects.urgent(item.migration) : subjects.channel(item.migration, item.channel),
-          packet,
-        ),
+        network.send(name, isUrgent(item) ? subjects.urgent(ROUTE) : subjects.channel(ROUTE, item.channel), packet),
       );
     });
   });

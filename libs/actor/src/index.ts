@@ -4,6 +4,7 @@ export { type Alarm, makeAlarm, makeEventLoop, nextTurn } from "./event-loop.ts"
 export { holdHost } from "./host-lock.ts";
 export { askRecord, type OwnershipRegister, openOwnershipRegister } from "./ownership-register.ts";
 export { announceReady } from "./ready.ts";
+export { makeRefusals } from "./refusals.ts";
 export {
   DEFAULT_NATS,
   defaultCheckpointDirectory,

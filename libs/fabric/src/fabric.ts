@@ -60,11 +60,12 @@ export type PresenceEvent =
 
 export interface Endpoint {
   readonly name: string;
+  /** May hold wildcards: `handle` is told the subject that the request came by. */
   readonly subject: string;
   /** Replicas that share a queue get each request once between them; without it every one gets it. */
   readonly queue?: string;
   /** A failure becomes the reply that `request` fails with at the other side. */
-  readonly handle: (data: Uint8Array) => Effect.Effect<Uint8Array, GodwitError>;
+  readonly handle: (data: Uint8Array, subject: string) => Effect.Effect<Uint8Array, GodwitError>;
 }
 export interface ServiceDefinition {
   /** NATS micro service name, as `nats micro ls` lists it. */

@@ -24,11 +24,15 @@ const decodeError = Schema.decodeUnknownEffect(ErrorJson);
 export const makeHandlers = (
   actor: string,
   refused: () => void,
-): Effect.Effect<(endpoint: Endpoint, data: Uint8Array, respond: (reply: Reply) => void) => void, never, Scope.Scope> =>
+): Effect.Effect<
+  (endpoint: Endpoint, subject: string, data: Uint8Array, respond: (reply: Reply) => void) => void,
+  never,
+  Scope.Scope
+> =>
   Effect.gen(function* () {
     const run = yield* FiberSet.makeRuntime<never>();
     let running = 0;
-    return (endpoint, data, respond) => {
+    return (endpoint, subject, data, respond) => {
       if (running >= HANDLERS_MAX) {
         refused();
         respond({ _tag: "Busy" });
@@ -36,7 +40,7 @@ export const makeHandlers = (
       }
       running++;
       run(
-        Effect.suspend(() => endpoint.handle(data)).pipe(
+        Effect.suspend(() => endpoint.handle(data, subject)).pipe(
           Effect.matchCause({
             onSuccess: (answer) => respond({ _tag: "Ok", data: answer }),
             onFailure: (cause) => {

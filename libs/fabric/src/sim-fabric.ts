@@ -129,7 +129,7 @@ const make = Effect.fnUntraced(function* (network: SimNetwork, actor: string) {
       for (const endpoint of definition.endpoints) {
         yield* subscribed(
           endpoint.subject,
-          (data, _subject, answer) => handle(endpoint, data, (reply) => answer?.(reply)),
+          (data, subject, answer) => handle(endpoint, subject, data, (reply) => answer?.(reply)),
           endpoint.queue,
         );
       }

@@ -1,4 +1,5 @@
 export * from "./acknowledgement.ts";
+export * from "./authority.ts";
 export * from "./buckets.ts";
 export * from "./capabilities.ts";
 export * from "./checkpoint.ts";

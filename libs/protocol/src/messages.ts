@@ -1,7 +1,7 @@
 /**
  * The control messages between a coordinator and the two sides of a migration. Both directions are level-triggered: a command
  * states what shall be, a report states what is, either may be lost, doubled or late, and is simply said again until the
- * other side shows that it has arrived. `term` fences commands of an old coordinator, `epoch` those of an old attempt.
+ * other side shows that it has arrived. `term` fences commands of an old coordinator (`authority.ts`), `epoch` those of an old attempt.
  *
  *     coordinator          source (RAM sender)            destination (loader)
  *         |-- claim ----------->| record: source, epoch e        |
@@ -66,7 +66,15 @@ export const Offer = Schema.Struct({
 export type Offer = typeof Offer.Type;
 export const OFFER_VERSION = PROTOCOL_VERSION;
 
-const command = { migration: MigrationId, term: Term };
+/** Along which way, and by whom: a side takes commands of its own migration's coordinator alone (`authority.ts`). */
+const command = {
+  migration: MigrationId,
+  source: Name,
+  destination: Name,
+  term: Term,
+  /** The life of the coordinator that owns the migration under this term. */
+  coordinator: Incarnation,
+};
 
 export const SourceCommand = Schema.Union([
   Schema.TaggedStruct("Claim", {
@@ -77,7 +85,7 @@ export const SourceCommand = Schema.Union([
     "parameters-revision": Schema.optionalKey(ParametersRevision),
     capabilities: CapabilitySet,
   }),
-  Schema.TaggedStruct("Start", { ...command, epoch: Epoch, destination: Name, incarnation: Incarnation }),
+  Schema.TaggedStruct("Start", { ...command, epoch: Epoch, incarnation: Incarnation }),
   Schema.TaggedStruct("Verdict", {
     ...command,
     epoch: Epoch,
@@ -103,7 +111,6 @@ export const DestinationCommand = Schema.Union([
     ...command,
     epoch: Epoch,
     guest: Name,
-    source: Name,
     offer: Offer,
     parameters: Parameters,
     capabilities: CapabilitySet,

@@ -37,21 +37,39 @@ describe("an epoch", () => {
 });
 
 describe("a subject", () => {
-  const all = (name: string, other: string, migration: string): ReadonlyArray<string> => [
-    subjects.coordinator(name),
-    subjects.owner(name),
-    subjects.node(name, other),
-    subjects.source(name),
-    subjects.destination(name),
-    subjects.work(name, other),
-    subjects.channel(migration, 0),
-    subjects.channel(migration, 254),
-    subjects.acknowledgement(migration),
-    subjects.switching(migration),
-    subjects.sourceReport(migration),
-    subjects.destinationReport(migration),
-    subjects.event(migration),
-  ];
+  const all = (name: string, other: string, migration: string): ReadonlyArray<string> => {
+    const route = { migration, source: name, destination: other };
+    return [
+      subjects.coordinator(name),
+      subjects.owner(name),
+      subjects.node(name, other),
+      subjects.source(name),
+      subjects.sourceQuery(name),
+      subjects.missingPages(name, other),
+      subjects.destination(name),
+      subjects.destinationQuery(name),
+      subjects.vfio(name),
+      subjects.vfioQuestion(name),
+      subjects.work(name, other, name),
+      subjects.urgentWork(name, other, name),
+      subjects.fileWork(name, other),
+      subjects.fileAnswer(name, migration),
+      subjects.channel(route, 0),
+      subjects.channel(route, 254),
+      subjects.urgent(route),
+      subjects.deviceChannel(route, 0),
+      subjects.acknowledgement(route),
+      subjects.deviceAcknowledgement(route),
+      subjects.refusal(route),
+      subjects.deviceRefusal(route),
+      subjects.switching(route),
+      subjects.sourceReport(route),
+      subjects.destinationReport(route),
+      subjects.saveReport(route),
+      subjects.loadReport(route),
+      subjects.event(route),
+    ];
+  };
 
   it("is below godwit's prefix and holds no wildcard, from whatever safe names it is made", () => {
     fc.assert(
@@ -77,14 +95,18 @@ describe("a subject", () => {
     );
   });
 
-  it("of all channels of a migration covers each of them, and no other migration's", () => {
-    const pattern = subjects.channels("0".repeat(16)).split(".");
+  it("of all channels of a migration covers each of them, and no other migration's or way's", () => {
+    const route = { migration: "0".repeat(16), source: "a", destination: "b" };
+    const pattern = subjects.channels(route).split(".");
     const matches = (subject: string): boolean => {
       const tokens = subject.split(".");
       return tokens.length === pattern.length && tokens.every((token, i) => pattern[i] === "*" || pattern[i] === token);
     };
-    for (const channel of [0, 1, 254]) expect(matches(subjects.channel("0".repeat(16), channel))).toBe(true);
-    expect(matches(subjects.channel("1".repeat(16), 0))).toBe(false);
-    expect(matches(subjects.acknowledgement("0".repeat(16)))).toBe(false);
+    for (const channel of [0, 1, 254]) expect(matches(subjects.channel(route, channel))).toBe(true);
+    expect(matches(subjects.channel({ ...route, migration: "1".repeat(16) }, 0))).toBe(false);
+    expect(matches(subjects.channel({ ...route, source: "c" }, 0))).toBe(false);
+    expect(matches(subjects.channel({ ...route, destination: "c" }, 0))).toBe(false);
+    expect(matches(subjects.deviceChannel(route, 0))).toBe(false);
+    expect(matches(subjects.acknowledgement(route))).toBe(false);
   });
 });

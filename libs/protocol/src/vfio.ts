@@ -65,6 +65,8 @@ const command = {
   migration: MigrationId,
   epoch: Epoch,
   guest: Name,
+  /** The node at the other end of the migration. */
+  peer: Name,
   /** The process that answered first for this attempt: another one knows nothing of it, and must not begin in its middle. Absent: none has yet. */
   agent: Schema.optionalKey(Incarnation),
 };

@@ -1,6 +1,7 @@
 /** What users ask a coordinator, typed; and a migration watched to its end. */
 import { Fabric, type RequestError } from "@godwit/fabric";
 import {
+  ANY_ROUTE,
   CheckpointInfo,
   CheckpointQuery,
   GodwitError,
@@ -133,7 +134,7 @@ export const follow = Effect.fnUntraced(function* (
   return yield* Effect.scoped(
     Effect.gen(function* () {
       const subscription = yield* fabric
-        .subscribe(subjects.event(migration), { capacity: WAITING_EVENTS_MAX })
+        .subscribe(subjects.event({ ...ANY_ROUTE, migration }), { capacity: WAITING_EVENTS_MAX })
         .pipe(Effect.mapError(explain("watch")));
       const isOver = (info: MigrationInfo): boolean => isEnded(info.status) || until(info);
       // What happened before the subscription stood is asked for once.

@@ -122,7 +122,7 @@ export const startSession = Effect.fnUntraced(function* (
 
   const publish = (event: MigrationEvent["event"]): void => {
     const info = infoOf(migration, Date.now());
-    fabric.publish(subjects.event(migration.migration), events.encode({ event, info }));
+    fabric.publish(subjects.event(migration), events.encode({ event, info }));
     if (event === "PROGRESS") return;
     fork(
       Effect.annotateLogs(
@@ -157,11 +157,11 @@ export const startSession = Effect.fnUntraced(function* (
       ),
     );
   });
-  yield* hear(subjects.sourceReport(migration.migration), sourceReports, (report) => ({
+  yield* hear(subjects.sourceReport(migration), sourceReports, (report) => ({
     _tag: "SourceReported",
     report,
   }));
-  yield* hear(subjects.destinationReport(migration.migration), destinationReports, (report) => ({
+  yield* hear(subjects.destinationReport(migration), destinationReports, (report) => ({
     _tag: "DestinationReported",
     report,
   }));

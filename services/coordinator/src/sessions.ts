@@ -1,7 +1,7 @@
 /** The migrations that this coordinator owns: begun here, or taken over. */
 import type { OwnershipRegister } from "@godwit/actor";
 import { Fabric } from "@godwit/fabric";
-import { DestinationCommand, json, SourceCommand, subjects } from "@godwit/protocol";
+import { DestinationCommand, type Incarnation, json, SourceCommand, subjects } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Exit from "effect/Exit";
 import * as Scope from "effect/Scope";
@@ -76,11 +76,20 @@ export const makeSessions = Effect.fnUntraced(function* (
     return "complete" as const;
   });
 
-  /** Whoever heard it already hears it again; a word that is lost is said again in the next round. */
-  const tellEnding = ({ info, term }: SavedMigration): void => {
-    const conclusion = { _tag: "Conclude", migration: info.migration, term, info } as const;
-    fabric.publish(subjects.source(info.source), sourceCommands.encode(conclusion));
-    fabric.publish(subjects.destination(info.destination), destinationCommands.encode(conclusion));
+  /** As its owner said it. Whoever heard it already hears it again; a word that is lost is said again in the next round. */
+  const tellEnding = ({ info, term, owner }: SavedMigration): void => {
+    const { migration, source, destination } = info;
+    const conclusion = {
+      _tag: "Conclude",
+      migration,
+      source,
+      destination,
+      term,
+      coordinator: owner as Incarnation,
+      info,
+    } as const;
+    fabric.publish(subjects.source(source), sourceCommands.encode(conclusion));
+    fabric.publish(subjects.destination(destination), destinationCommands.encode(conclusion));
   };
 
   return {

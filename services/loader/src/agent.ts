@@ -29,6 +29,7 @@ export const tellAgent = Effect.fnUntraced(function* (destination: Destination, 
     migration: destination.migration as MigrationId,
     epoch: destination.epoch as Epoch,
     guest: destination.guest,
+    peer: destination.source,
     stage,
     parameters: destination.parameters,
     devices: destination.offer.devices ?? [],
@@ -50,7 +51,7 @@ export const listenToAgent = Effect.fnUntraced(function* (
   const fabric = yield* Fabric;
   if (destination.devices === null) return;
   const messages = yield* Effect.orDie(
-    fabric.subscribe(subjects.loadReport(destination.migration), { capacity: WAITING_REPORTS_MAX }),
+    fabric.subscribe(subjects.loadReport(destination.route), { capacity: WAITING_REPORTS_MAX }),
   );
   yield* Effect.forkScoped(
     Effect.forever(

@@ -67,7 +67,7 @@ export const startFetching = Effect.fnUntraced(function* (
   const scope = yield* Effect.scope;
   const run = Effect.runForkWith(yield* Effect.context<Fabric>());
   const { memory, missing, seen } = work;
-  const { migration, epoch, source, offer, parameters, capabilities } = destination;
+  const { migration, route, epoch, source, node, offer, parameters, capabilities } = destination;
   const blocks = blocksOf(destination);
   const postcopy = makePostcopy({
     blocks,
@@ -148,7 +148,7 @@ export const startFetching = Effect.fnUntraced(function* (
       zeroPages: parameters["zero-page-detection"] === "none" ? "none" : "worker",
       runs: asked.runs,
     });
-    const subject = way === "urgent" ? subjects.urgentWork(source, worker) : subjects.work(source, worker);
+    const subject = way === "urgent" ? subjects.urgentWork(source, worker, node) : subjects.work(source, worker, node);
     fabric.publish(subject, bytes);
   };
 
@@ -181,7 +181,7 @@ export const startFetching = Effect.fnUntraced(function* (
     });
   };
 
-  const urgent = yield* Effect.orDie(fabric.subscribe(subjects.urgent(migration), { capacity: WAITING_URGENT_MAX }));
+  const urgent = yield* Effect.orDie(fabric.subscribe(subjects.urgent(route), { capacity: WAITING_URGENT_MAX }));
   yield* Effect.forkScoped(
     Effect.forever(
       Effect.map(urgent.takeAll, (messages) => {
@@ -189,9 +189,7 @@ export const startFetching = Effect.fnUntraced(function* (
       }),
     ),
   );
-  const refusals = yield* Effect.orDie(
-    fabric.subscribe(subjects.acknowledgement(migration), { capacity: WAITING_REFUSALS_MAX }),
-  );
+  const refusals = yield* Effect.orDie(fabric.subscribe(subjects.refusal(route), { capacity: WAITING_REFUSALS_MAX }));
   yield* Effect.forkScoped(
     Effect.forever(
       Effect.map(refusals.takeAll, (messages) => {

@@ -150,7 +150,9 @@ const runFill = Effect.fnUntraced(function* (
     fabric.publish(subjects.fileWork(settings.node, worker), request);
   };
 
-  const answers = yield* Effect.orDie(fabric.subscribe(subjects.fileAnswer(id), { capacity: WAITING_ANSWERS_MAX }));
+  const answers = yield* Effect.orDie(
+    fabric.subscribe(subjects.fileAnswer(settings.node, id), { capacity: WAITING_ANSWERS_MAX }),
+  );
   yield* Effect.forkScoped(
     Effect.forever(
       Effect.map(answers.takeAll, (messages) => {

@@ -33,7 +33,9 @@ export const askForBitmaps = Effect.fnUntraced(function* (destination: Destinati
         block,
         word,
       });
-      const bytes = yield* fabric.request(subjects.missingPages(destination.source), request, { timeoutMs: ANSWER_MS });
+      const bytes = yield* fabric.request(subjects.missingPages(destination.source, destination.node), request, {
+        timeoutMs: ANSWER_MS,
+      });
       const count = decodeMissingWords(bytes, bitmap.words, word);
       if (count === null)
         return yield* bad(`${bytes.length} bytes of a bitmap of ${bitmap.words.length} words, from word ${word}`);

@@ -115,7 +115,7 @@ const factsOf = (destination: Destination, memory: GuestMemory): SessionFacts =>
   incarnation: destination.incarnation as SessionFacts["incarnation"],
   life: destination.life,
   epoch: destination.epoch as SessionFacts["epoch"],
-  term: destination.term,
+  term: destination.authority.term,
   offer: destination.offer,
   memory,
   parameters: destination.parameters,

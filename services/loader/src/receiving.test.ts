@@ -70,7 +70,7 @@ beforeEach(() => {
     source: "a",
     incarnation: "f".repeat(16),
     epoch: EPOCH,
-    term: 1,
+    authority: { term: 1, coordinator: null },
     offer,
     now: 0,
   });

@@ -40,7 +40,7 @@ const goOn = (settings: Settings, facts: SessionFacts): Destination =>
     source: facts.source,
     incarnation: facts.incarnation,
     epoch: facts.epoch,
-    term: facts.term,
+    authority: { term: facts.term, coordinator: null },
     offer: facts.offer,
     parameters: facts.parameters,
     capabilities: facts.capabilities,

@@ -4,6 +4,7 @@ import {
   GODWIT_VERSION,
   holdHost,
   makeEndings,
+  makeRefusals,
   openOwnershipRegister,
   type Settings,
 } from "@godwit/actor";
@@ -46,6 +47,7 @@ export const runLoader = Effect.fnUntraced(function* (
   const sessions = new Map<string, { readonly session: Session; readonly scope: Scope.Closeable }>();
 
   const endings = makeEndings();
+  const refuse = makeRefusals(ACTOR);
 
   const end = Effect.fnUntraced(function* (migration: string) {
     const open = sessions.get(migration);
@@ -87,10 +89,12 @@ export const runLoader = Effect.fnUntraced(function* (
         sessions.get(routed.destination.migration)?.session.show();
         break;
       case "Answer":
-        fabric.publish(subjects.destinationReport(command.migration), reports.encode(routed.report));
+        fabric.publish(subjects.destinationReport(command), reports.encode(routed.report));
         break;
       case "Ignore":
         break;
+      case "Refuse":
+        return yield* refuse(routed.reason);
     }
     return ACCEPTED;
   });

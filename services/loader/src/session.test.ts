@@ -56,7 +56,7 @@ const withSession = (
     source: "a",
     incarnation: "b".repeat(16),
     epoch: 5,
-    term: 1,
+    authority: { term: 1, coordinator: null },
     offer,
     now: Date.now(),
   });

@@ -159,7 +159,7 @@ export const startSession = Effect.fnUntraced(function* (
   };
 
   const show = (): void =>
-    void fabric.publish(subjects.destinationReport(destination.migration), reports.encode(reportOf(destination)));
+    void fabric.publish(subjects.destinationReport(destination.route), reports.encode(reportOf(destination)));
 
   const withGuest = <A>(use: (guest: Guest) => Effect.Effect<A, GodwitError>): Effect.Effect<A, GodwitError> =>
     Effect.suspend(() => (guest === null ? Effect.never : use(guest)));
@@ -248,7 +248,7 @@ export const startSession = Effect.fnUntraced(function* (
       if (receiver === null) return Effect.void;
       try {
         const { acknowledgements, complaint } = receive(destination, receiver, messages);
-        for (const bytes of acknowledgements) fabric.publish(subjects.acknowledgement(destination.migration), bytes);
+        for (const bytes of acknowledgements) fabric.publish(subjects.acknowledgement(destination.route), bytes);
         dispatch({ _tag: "PacketsApplied" });
         return complaint === null ? Effect.void : Effect.logWarning(`a packet was dropped: ${complaint}`);
       } catch (error) {
@@ -261,11 +261,11 @@ export const startSession = Effect.fnUntraced(function* (
     });
 
   const packets = yield* Effect.orDie(
-    fabric.subscribe(subjects.channels(destination.migration), { capacity: WAITING_PACKETS_MAX, plane: "bulk" }),
+    fabric.subscribe(subjects.channels(destination.route), { capacity: WAITING_PACKETS_MAX, plane: "bulk" }),
   );
   yield* Effect.forkScoped(Effect.forever(Effect.flatMap(packets.takeAll, take)));
   const told = yield* Effect.orDie(
-    fabric.subscribe(subjects.switching(destination.migration), { capacity: WAITING_SWITCHING_MAX }),
+    fabric.subscribe(subjects.switching(destination.route), { capacity: WAITING_SWITCHING_MAX }),
   );
   yield* Effect.forkScoped(
     Effect.forever(

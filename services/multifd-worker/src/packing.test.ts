@@ -169,7 +169,7 @@ const receiving = (path: string) => {
     source: "a",
     incarnation: "f".repeat(16),
     epoch: EPOCH,
-    term: 1,
+    authority: { term: 1, coordinator: null },
     offer,
     now: 0,
   });

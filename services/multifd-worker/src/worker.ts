@@ -6,6 +6,7 @@ import {
   decodeWorkItem,
   encodeAcknowledgement,
   encodeFileAnswer,
+  type Route,
   subjects,
   type WorkItem,
 } from "@godwit/protocol";
@@ -34,9 +35,10 @@ export const runWorker = Effect.fnUntraced(function* (
     packer,
     fabric,
     incarnation: settings.incarnation,
-    send: (item, packet) => fabric.publish(dataSubject(item), packet, "bulk"),
+    node: settings.node,
+    send: (item, route, packet) => fabric.publish(dataSubject(item, route), packet, "bulk"),
   };
-  const work = yield* fabric.subscribe(subjects.work(settings.node, id), { capacity: WAITING_ITEMS_MAX });
+  const work = yield* fabric.subscribe(subjects.work(settings.node, id, "*"), { capacity: WAITING_ITEMS_MAX });
   yield* answerUrgently(settings, id, packer);
   yield* copyFiles(settings, id);
   const { node, incarnation } = settings;
@@ -54,9 +56,10 @@ const answerUrgently = Effect.fnUntraced(function* (settings: Settings, id: stri
     packer,
     fabric,
     incarnation: settings.incarnation,
-    send: (item, packet) => fabric.publish(subjects.urgent(item.migration), packet),
+    node: settings.node,
+    send: (_item, route, packet) => fabric.publish(subjects.urgent(route), packet),
   };
-  const work = yield* fabric.subscribe(subjects.urgentWork(settings.node, id), { capacity: WAITING_ITEMS_MAX });
+  const work = yield* fabric.subscribe(subjects.urgentWork(settings.node, id, "*"), { capacity: WAITING_ITEMS_MAX });
   yield* Effect.forkScoped(sendFor(work, sending));
 });
 
@@ -76,7 +79,7 @@ const copyFiles = Effect.fnUntraced(function* (settings: Settings, id: string) {
             continue;
           }
           if (Date.now() > item.deadline) continue;
-          fabric.publish(subjects.fileAnswer(item.id), encodeFileAnswer(copier.copy(item)));
+          fabric.publish(subjects.fileAnswer(settings.node, item.id), encodeFileAnswer(copier.copy(item)));
           yield* nextTurn;
         }
       }),
@@ -88,8 +91,9 @@ interface Sending {
   readonly packer: Packer;
   readonly fabric: Fabric["Service"];
   readonly incarnation: string;
+  readonly node: string;
   /** The packet's bytes may not be written to before the turn ends. */
-  readonly send: (item: WorkItem, packet: Uint8Array) => void;
+  readonly send: (item: WorkItem, route: Route, packet: Uint8Array) => void;
 }
 
 /** Sends what is asked for, some packets in a turn, for ever. */
@@ -109,7 +113,7 @@ const sendFor = Effect.fnUntraced(function* (work: Subscription, sending: Sendin
 const sendAll = (
   messages: ReadonlyArray<Message>,
   buffers: ReadonlyArray<Uint8Array>,
-  { packer, fabric, incarnation, send }: Sending,
+  { packer, fabric, incarnation, node, send }: Sending,
 ): string | null => {
   let complaint: string | null = null;
   messages.forEach((message, index) => {
@@ -120,11 +124,12 @@ const sendAll = (
     }
     // Asked for by a sender that has long given up waiting, or read by a worker that was asleep (R7).
     if (Date.now() > item.deadline) return;
+    const route: Route = { migration: item.migration, source: node, destination: destinationOf(message.subject) };
     try {
-      send(item, packer.pack(item, buffers[index]!));
+      send(item, route, packer.pack(item, buffers[index]!));
     } catch (error) {
       complaint = `item ${item.item} of round ${item.round} cannot be read: ${reasonOf(error)}`;
-      refuse(item, reasonOf(error), fabric, incarnation);
+      refuse(item, route, reasonOf(error), fabric, incarnation);
     }
   });
   return complaint;
@@ -133,15 +138,16 @@ const sendAll = (
 /** State of a VFIO device: its producer, and its destination, are VFIO agents. */
 const isOfDevice = (item: WorkItem): boolean => item.kind === "slice" && item.stream !== 0;
 
-const dataSubject = (item: WorkItem): string =>
-  isOfDevice(item)
-    ? subjects.deviceChannel(item.migration, item.channel)
-    : subjects.channel(item.migration, item.channel);
+/** Who asks says it by the subject, and may only use the one that is allowed to it: a destination has pages sent to itself alone. */
+const destinationOf = (subject: string): string => subject.slice(subject.lastIndexOf(".") + 1);
+
+const dataSubject = (item: WorkItem, route: Route): string =>
+  isOfDevice(item) ? subjects.deviceChannel(route, item.channel) : subjects.channel(route, item.channel);
 
 const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
 /** Tells the producer, so that it need not wait for the item to be late. */
-const refuse = (item: WorkItem, reason: string, fabric: Fabric["Service"], incarnation: string): void => {
+const refuse = (item: WorkItem, route: Route, reason: string, fabric: Fabric["Service"], incarnation: string): void => {
   const refusal = encodeAcknowledgement({
     kind: "refused",
     migration: item.migration,
@@ -154,7 +160,5 @@ const refuse = (item: WorkItem, reason: string, fabric: Fabric["Service"], incar
     reason,
     differing: new Uint8Array(0),
   });
-  const { migration } = item;
-  const producer = isOfDevice(item) ? subjects.deviceAcknowledgement(migration) : subjects.acknowledgement(migration);
-  fabric.publish(producer, refusal);
+  fabric.publish(isOfDevice(item) ? subjects.deviceRefusal(route) : subjects.refusal(route), refusal);
 };

@@ -91,6 +91,7 @@ export const tellAgent = Effect.fnUntraced(function* (source: Source, stage: Sav
     migration: source.migration as MigrationId,
     epoch: source.epoch as Epoch,
     guest: source.guest,
+    peer: source.route.destination,
     stage,
     parameters: source.parameters,
     "parameters-revision": source.parametersRevision,

@@ -12,19 +12,20 @@ const WAITING_REPORTS_MAX = 64;
 const saveReport = json(SaveReport);
 const destinationReport = json(DestinationReport);
 
-const ACKNOWLEDGED = { applied: "Applied", refused: "Refused", differs: "Differs" } as const;
-
 /** All become events, until the scope ends. What is malformed is dropped: its item is late, and goes again. */
 export const listen = Effect.fnUntraced(function* (source: Source, dispatch: (event: SourceEvent) => void) {
   const fabric = yield* Fabric;
   const acknowledgements = yield* Effect.orDie(
-    fabric.subscribe(subjects.acknowledgement(source.migration), { capacity: WAITING_ACKNOWLEDGEMENTS_MAX }),
+    fabric.subscribe(subjects.acknowledgement(source.route), { capacity: WAITING_ACKNOWLEDGEMENTS_MAX }),
+  );
+  const refusals = yield* Effect.orDie(
+    fabric.subscribe(subjects.refusal(source.route), { capacity: WAITING_ACKNOWLEDGEMENTS_MAX }),
   );
   const reports = yield* Effect.orDie(
-    fabric.subscribe(subjects.destinationReport(source.migration), { capacity: WAITING_REPORTS_MAX }),
+    fabric.subscribe(subjects.destinationReport(source.route), { capacity: WAITING_REPORTS_MAX }),
   );
   const devices = yield* Effect.orDie(
-    fabric.subscribe(subjects.saveReport(source.migration), { capacity: WAITING_REPORTS_MAX }),
+    fabric.subscribe(subjects.saveReport(source.route), { capacity: WAITING_REPORTS_MAX }),
   );
   yield* Effect.forkScoped(
     Effect.forever(
@@ -43,7 +44,18 @@ export const listen = Effect.fnUntraced(function* (source: Source, dispatch: (ev
         for (const message of messages) {
           const ack = decodeAcknowledgement(message.data);
           if (ack.kind === "malformed" || ack.migration !== source.migration) continue;
-          dispatch({ ...ack, _tag: ACKNOWLEDGED[ack.kind] });
+          if (ack.kind === "applied") dispatch({ ...ack, _tag: "Applied" });
+          if (ack.kind === "differs") dispatch({ ...ack, _tag: "Differs" });
+        }
+      }),
+    ),
+  );
+  yield* Effect.forkScoped(
+    Effect.forever(
+      Effect.map(refusals.takeAll, (messages) => {
+        for (const message of messages) {
+          const word = decodeAcknowledgement(message.data);
+          if (word.kind === "refused" && word.migration === source.migration) dispatch({ ...word, _tag: "Refused" });
         }
       }),
     ),

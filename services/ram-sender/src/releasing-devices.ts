@@ -36,13 +36,17 @@ export const releaseDevices = Effect.fnUntraced(function* (
     migration,
     epoch,
     guest: spec.name as never,
+    // Nothing is sent any more: which node it was does not matter.
+    peer: node,
     stage,
     parameters: PARAMETER_DEFAULTS,
     "parameters-revision": 0,
     "block-bytes": [],
   });
   const released = Effect.gen(function* () {
-    const heard = yield* fabric.subscribe(subjects.saveReport(migration), { capacity: WAITING_REPORTS_MAX });
+    const heard = yield* fabric.subscribe(subjects.saveReport({ migration, source: node, destination: "*" }), {
+      capacity: WAITING_REPORTS_MAX,
+    });
     yield* Effect.forkScoped(
       Effect.forever(
         Effect.andThen(

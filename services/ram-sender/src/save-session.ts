@@ -86,7 +86,7 @@ export const startSave = Effect.fnUntraced(function* (
   };
 
   const answers = yield* Effect.orDie(
-    fabric.subscribe(subjects.fileAnswer(save.id), { capacity: WAITING_ANSWERS_MAX }),
+    fabric.subscribe(subjects.fileAnswer(save.node, save.id), { capacity: WAITING_ANSWERS_MAX }),
   );
   yield* Effect.forkScoped(
     Effect.forever(

@@ -4,6 +4,7 @@ import {
   GODWIT_VERSION,
   holdHost,
   makeEndings,
+  makeRefusals,
   openOwnershipRegister,
   type Settings,
   watchWorkers,
@@ -65,6 +66,7 @@ export const runSender = Effect.fnUntraced(function* (
   };
   const sessions = new Map<string, { readonly session: Session; readonly scope: Scope.Closeable }>();
   const endings = makeEndings();
+  const refuse = makeRefusals(ACTOR);
   const workers = new Set<string>();
 
   const begin = Effect.fnUntraced(function* (source: Parameters<typeof startSession>[0]) {
@@ -98,10 +100,12 @@ export const runSender = Effect.fnUntraced(function* (
         session?.session.show();
         break;
       case "Answer":
-        fabric.publish(subjects.sourceReport(command.migration), reports.encode(routed.report));
+        fabric.publish(subjects.sourceReport(command), reports.encode(routed.report));
         break;
       case "Ignore":
         break;
+      case "Refuse":
+        return yield* refuse(routed.reason);
     }
     if (session !== undefined && !sender.sources.has(command.migration)) {
       sessions.delete(command.migration);
@@ -146,11 +150,13 @@ export const runSender = Effect.fnUntraced(function* (
       ...saves.endpoints,
       {
         name: "missing-pages",
-        subject: subjects.missingPages(settings.node),
-        handle: (data) =>
+        subject: subjects.missingPages(settings.node, "*"),
+        handle: (data, subject) =>
           Effect.flatMap(missingPages.decodeEffect(data, ACTOR), ({ migration, epoch, block, word }) => {
             const source = sender.sources.get(migration);
-            const bitmap = source?.epoch === epoch ? source.missing?.[block] : undefined;
+            const isAsker =
+              source !== undefined && subject === subjects.missingPages(settings.node, source.route.destination);
+            const bitmap = isAsker && source.epoch === epoch ? source.missing?.[block] : undefined;
             if (bitmap !== undefined) return Effect.succeed(encodeMissingWords(bitmap.words, word, MISSING_WORDS_MAX));
             const reason = `migration ${migration}, epoch ${epoch}, leaves no pages of RAMBlock ${block} behind`;
             return Effect.fail(

@@ -81,17 +81,17 @@ export const startSession = Effect.fnUntraced(function* (
   };
 
   const show = (): void =>
-    void fabric.publish(subjects.sourceReport(source.migration), sourceReport.encode(reportOf(source, Date.now())));
+    void fabric.publish(subjects.sourceReport(source.route), sourceReport.encode(reportOf(source, Date.now())));
 
   const tellLoader = (): void => {
     const word = { migration: source.migration as MigrationId, epoch: source.epoch as Epoch };
-    fabric.publish(subjects.switching(source.migration), switching.encode(word));
+    fabric.publish(subjects.switching(source.route), switching.encode(word));
   };
 
   const handOut = (effect: Extract<SourceEffect, { _tag: "Dispatch" }>): void => {
     try {
       const item = workItem(source, effect, guest.blocks(), guest.readers(), Date.now());
-      fabric.publish(subjects.work(source.node, effect.worker), item);
+      fabric.publish(subjects.work(source.node, effect.worker, source.route.destination), item);
     } catch (error) {
       const failure = fromError(asGodwitError("ram-sender", "look for zero pages")(error));
       dispatch({ _tag: "LocalFailed", step: "sync", failure: { ...failure, code: "guest-failed" } });

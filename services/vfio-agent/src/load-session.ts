@@ -50,6 +50,8 @@ export interface LoadSession {
 
 export interface LoadOptions {
   readonly migration: string;
+  /** The node at the other end. */
+  readonly peer: string;
   readonly epoch: number;
   readonly guest: string;
   readonly parameters: Parameters;
@@ -69,6 +71,7 @@ export const startLoading = Effect.fnUntraced(function* (
   const run = Effect.runForkWith(yield* Effect.context<Fabric>());
   const fork = (work: Effect.Effect<unknown>): void => void run(Effect.forkIn(work, scope));
   const { migration, epoch, guest, parameters } = options;
+  const route = { migration, source: options.peer, destination: settings.node };
   const configAfterIter = parameters["x-migration-load-config-after-iter"];
   const loading = makeLoading({
     migration,
@@ -125,7 +128,7 @@ export const startLoading = Effect.fnUntraced(function* (
         return alarm.wakeAt(effect.at);
     }
   };
-  const show = (): void => void fabric.publish(subjects.loadReport(migration), reports.encode(loadReportOf(loading)));
+  const show = (): void => void fabric.publish(subjects.loadReport(route), reports.encode(loadReportOf(loading)));
 
   const acknowledge = (items: ReadonlyArray<number>): void => {
     for (let at = 0; at < items.length; at += ACK_ITEMS_MAX) {
@@ -141,7 +144,7 @@ export const startLoading = Effect.fnUntraced(function* (
         reason: "",
         differing: NOTHING,
       });
-      fabric.publish(subjects.deviceAcknowledgement(migration), bytes);
+      fabric.publish(subjects.deviceAcknowledgement(route), bytes);
     }
   };
 
@@ -200,7 +203,7 @@ export const startLoading = Effect.fnUntraced(function* (
   };
 
   const packets = yield* Effect.orDie(
-    fabric.subscribe(subjects.deviceChannels(migration), { capacity: WAITING_PACKETS_MAX, plane: "bulk" }),
+    fabric.subscribe(subjects.deviceChannels(route), { capacity: WAITING_PACKETS_MAX, plane: "bulk" }),
   );
   yield* Effect.forkScoped(
     Effect.forever(
@@ -210,7 +213,7 @@ export const startLoading = Effect.fnUntraced(function* (
     ),
   );
   const fromSource = yield* Effect.orDie(
-    fabric.subscribe(subjects.saveReport(migration), { capacity: WAITING_REPORTS_MAX }),
+    fabric.subscribe(subjects.saveReport(route), { capacity: WAITING_REPORTS_MAX }),
   );
   yield* Effect.forkScoped(
     Effect.forever(

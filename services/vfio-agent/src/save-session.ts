@@ -57,6 +57,8 @@ export interface SaveSession {
 
 export interface SaveOptions {
   readonly migration: string;
+  /** The node at the other end. */
+  readonly peer: string;
   readonly epoch: number;
   readonly guest: string;
   readonly parameters: Parameters;
@@ -78,6 +80,7 @@ export const startSaving = Effect.fnUntraced(function* (
   const run = Effect.runForkWith(yield* Effect.context<Fabric>());
   const fork = (work: Effect.Effect<unknown>): void => void run(Effect.forkIn(work, scope));
   const { migration, epoch, guest, specs } = options;
+  const route = { migration, source: settings.node, destination: options.peer };
   const saving = makeSaving({
     migration,
     epoch,
@@ -131,7 +134,7 @@ export const startSaving = Effect.fnUntraced(function* (
         return alarm.wakeAt(effect.at);
     }
   };
-  const show = (): void => void fabric.publish(subjects.saveReport(migration), reports.encode(saveReportOf(saving)));
+  const show = (): void => void fabric.publish(subjects.saveReport(route), reports.encode(saveReportOf(saving)));
 
   /** Never fails, and never forgets to answer: a step that throws has failed as well. */
   const attempt = (index: number, op: DeviceOp): Effect.Effect<SavingEvent> =>
@@ -266,11 +269,11 @@ export const startSaving = Effect.fnUntraced(function* (
       offset: effect.offset,
       bytes: effect.bytes,
     });
-    fabric.publish(subjects.work(settings.node, effect.worker), item);
+    fabric.publish(subjects.work(settings.node, effect.worker, options.peer), item);
   };
 
   const acknowledgements = yield* Effect.orDie(
-    fabric.subscribe(subjects.deviceAcknowledgement(migration), { capacity: WAITING_ACKNOWLEDGEMENTS_MAX }),
+    fabric.subscribe(subjects.deviceAcknowledgement(route), { capacity: WAITING_ACKNOWLEDGEMENTS_MAX }),
   );
   yield* Effect.forkScoped(
     Effect.forever(
@@ -279,7 +282,20 @@ export const startSaving = Effect.fnUntraced(function* (
           const ack = decodeAcknowledgement(message.data);
           if (ack.kind === "malformed" || ack.migration !== migration || ack.epoch !== epoch) continue;
           if (ack.kind === "applied") dispatch({ _tag: "Applied", items: ack.items });
-          if (ack.kind === "refused") dispatch({ _tag: "Refused", items: ack.items, reason: ack.reason });
+        }
+      }),
+    ),
+  );
+  const refusals = yield* Effect.orDie(
+    fabric.subscribe(subjects.deviceRefusal(route), { capacity: WAITING_ACKNOWLEDGEMENTS_MAX }),
+  );
+  yield* Effect.forkScoped(
+    Effect.forever(
+      Effect.map(refusals.takeAll, (messages) => {
+        for (const message of messages) {
+          const word = decodeAcknowledgement(message.data);
+          if (word.kind !== "refused" || word.migration !== migration || word.epoch !== epoch) continue;
+          dispatch({ _tag: "Refused", items: word.items, reason: word.reason });
         }
       }),
     ),

@@ -8,6 +8,7 @@ import {
   json,
   LoadReport,
   type OfferedDevice,
+  type Route,
   SaveReport,
   subjects,
   VfioAnswer,
@@ -139,14 +140,19 @@ export const runVfioAgent = Effect.fnUntraced(function* (
       }
     }
   });
-  const sayUnknown = ({ _tag, migration, epoch }: VfioCommand): void => {
+  const sayUnknown = (command: VfioCommand): void => {
+    const { _tag, migration, epoch } = command;
     const report = { migration, epoch, incarnation: settings.incarnation as Incarnation, devices: [] };
     if (_tag === "Save")
       fabric.publish(
-        subjects.saveReport(migration),
+        subjects.saveReport(routeOf(command, settings.node)),
         saveReports.encode({ ...report, bandwidth: 0, "parameters-revision": 0, stage: "unknown" }),
       );
-    else fabric.publish(subjects.loadReport(migration), loadReports.encode({ ...report, stage: "unknown" }));
+    else
+      fabric.publish(
+        subjects.loadReport(routeOf(command, settings.node)),
+        loadReports.encode({ ...report, stage: "unknown" }),
+      );
   };
 
   /** A device of the kernel can be open once: what a session holds is not opened beside it. What a device can do stays as it is. */
@@ -213,8 +219,13 @@ export const runVfioAgent = Effect.fnUntraced(function* (
 const refusal = (step: string, reason: string): GodwitError =>
   new GodwitError({ code: "device-failed", actor: ACTOR, step, reason });
 
+/** Which of the two nodes the agent is at, its role says. */
+const routeOf = ({ _tag, migration, peer }: VfioCommand, node: string): Route =>
+  _tag === "Save" ? { migration, source: node, destination: peer } : { migration, source: peer, destination: node };
+
 const saveOptions = (command: SaveCommand, specs: ReadonlyArray<DeviceSpec>) => ({
   migration: command.migration,
+  peer: command.peer,
   epoch: command.epoch,
   guest: command.guest,
   parameters: command.parameters,
@@ -236,6 +247,7 @@ const loadOptions = (command: LoadCommand, specs: ReadonlyArray<DeviceSpec>) =>
     }
     return {
       migration: command.migration,
+      peer: command.peer,
       epoch: command.epoch,
       guest: command.guest,
       parameters: command.parameters,

@@ -1,6 +1,6 @@
 /** Watches the state of VFIO devices move, from outside: on NATS, where every work item and every acknowledgement comes by. */
 import type { Fabric } from "@godwit/fabric";
-import { decodeAcknowledgement, decodeWorkItem, subjects } from "@godwit/protocol";
+import { ANY_ROUTE, decodeAcknowledgement, decodeWorkItem, subjects } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
 
@@ -24,8 +24,10 @@ export const watchDeviceBytes = Effect.fnUntraced(function* (
   let endedMs = 0;
   let sentAgain = 0;
   const bytesOf = new Map<number, number>();
-  const items = yield* fabric.subscribe(subjects.work("*", "*"), { capacity: WAITING_MAX });
-  const acknowledgements = yield* fabric.subscribe(subjects.deviceAcknowledgement("*"), { capacity: WAITING_MAX });
+  const items = yield* fabric.subscribe(subjects.work("*", "*", "*"), { capacity: WAITING_MAX });
+  const acknowledgements = yield* fabric.subscribe(subjects.deviceAcknowledgement(ANY_ROUTE), {
+    capacity: WAITING_MAX,
+  });
   yield* Effect.forkScoped(
     Effect.forever(
       Effect.map(items.takeAll, (messages) => {

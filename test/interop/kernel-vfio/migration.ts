@@ -101,8 +101,9 @@ const lead = Effect.fnUntraced(function* <R extends { readonly epoch: number; re
   ).pipe(Effect.timeout(ANSWER_MS));
 });
 
-const SAVE = { subject: subjects.saveReport(MIGRATION), codec: json(SaveReport) };
-const LOAD = { subject: subjects.loadReport(MIGRATION), codec: json(LoadReport) };
+const ROUTE = { migration: MIGRATION, source: "a", destination: "b" };
+const SAVE = { subject: subjects.saveReport(ROUTE), codec: json(SaveReport) };
+const LOAD = { subject: subjects.loadReport(ROUTE), codec: json(LoadReport) };
 /** A state that an emulated processor takes long to reach is no failure here. */
 const parameters = { ...PARAMETER_DEFAULTS, "downtime-limit": 20_000 };
 const header = { migration: MIGRATION, epoch: 1, guest: GUEST, parameters } as never as {
@@ -114,6 +115,7 @@ const header = { migration: MIGRATION, epoch: 1, guest: GUEST, parameters } as n
 const save = (stage: Extract<VfioCommand, { _tag: "Save" }>["stage"], { memory }: Cargo): VfioCommand => ({
   _tag: "Save",
   ...header,
+  peer: ROUTE.destination,
   stage,
   "parameters-revision": 0,
   "block-bytes": memory?.blockBytes ?? [],
@@ -125,6 +127,7 @@ const load = (
 ): VfioCommand => ({
   _tag: "Load",
   ...header,
+  peer: ROUTE.source,
   stage,
   devices: [{ device: DEVICE, provider: "kernel", p2p, "pre-copy": true, "dirty-logging": memory !== undefined }],
   streams,

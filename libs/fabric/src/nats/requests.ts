@@ -65,7 +65,7 @@ export const serve = (
             subject,
             ...(queue === undefined ? {} : { queue }),
             handler: (error, message) => {
-              if (error === null) handle(endpoint, message.data, (reply) => respond(message, reply));
+              if (error === null) handle(endpoint, message.subject, message.data, (reply) => respond(message, reply));
             },
           });
         }

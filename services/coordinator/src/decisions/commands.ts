@@ -33,7 +33,6 @@ export const sayCommand = (migration: Migration, emit: Emit): void => {
           ...shared,
           epoch: migration.epoch as Epoch,
           guest: migration.guest,
-          source: migration.source,
           offer,
           parameters: migration.parameters,
           capabilities: migration.capabilities,
@@ -47,7 +46,6 @@ export const sayCommand = (migration: Migration, emit: Emit): void => {
           _tag: "Start",
           ...shared,
           epoch: migration.epoch as Epoch,
-          destination: migration.destination,
           incarnation: phase.incarnation as Incarnation,
         },
       });

@@ -1,5 +1,5 @@
 /** Moves between phases that several events lead to. */
-import type { Failure, MigrationId } from "@godwit/protocol";
+import type { Failure, Incarnation, MigrationId } from "@godwit/protocol";
 import type { EndStatus, Migration, MigrationEffect, Next } from "./migration-state.ts";
 import { wantSave } from "./tenure.ts";
 
@@ -10,7 +10,10 @@ const ATTEMPTS_MAX = 5;
 
 export const header = (migration: Migration) => ({
   migration: migration.migration as MigrationId,
+  source: migration.source,
+  destination: migration.destination,
   term: migration.term,
+  coordinator: migration.tenure.owner as Incarnation,
 });
 
 export const failure = (code: Failure["code"], step: string, reason: string): Failure => ({

@@ -16,6 +16,7 @@
  * incarnation (its file is locked, so the predecessor is gone, and what it acknowledged is in the guest's memory).
  */
 import {
+  type Authority,
   type Failure,
   type LoadReport,
   type LoadStage,
@@ -27,6 +28,7 @@ import {
   PARAMETER_DEFAULTS,
   type Parameters,
   type PostcopyInfo,
+  type Route,
   type Settlement,
 } from "@godwit/protocol";
 import * as Devices from "./devices.ts";
@@ -60,6 +62,8 @@ export interface Destination {
   readonly node: string;
   /** The node it comes from. */
   readonly source: string;
+  /** What its subjects are made of. */
+  readonly route: Route;
   readonly startedAt: number;
   /** Of the session, not of the process. */
   readonly incarnation: string;
@@ -69,7 +73,7 @@ export interface Destination {
   readonly offer: Offer;
   readonly parameters: Parameters;
   readonly capabilities: Readonly<Record<string, boolean>>;
-  term: number;
+  readonly authority: Authority;
   phase: Phase;
   /** A former life may have written the commit, and the write may still land: nothing may be thrown away before the record is settled. */
   mayBeCommitted: boolean;
@@ -174,7 +178,7 @@ export const makeDestination = (options: {
   readonly source: string;
   readonly incarnation: string;
   readonly epoch: number;
-  readonly term: number;
+  readonly authority: Authority;
   readonly offer: Offer;
   /** Default: all at their defaults. */
   readonly parameters?: Parameters;
@@ -188,6 +192,7 @@ export const makeDestination = (options: {
   guest: options.guest,
   node: options.node,
   source: options.source,
+  route: { migration: options.migration, source: options.source, destination: options.node },
   startedAt: options.now,
   incarnation: options.incarnation,
   life: options.life ?? 0,
@@ -195,7 +200,7 @@ export const makeDestination = (options: {
   offer: options.offer,
   parameters: options.parameters ?? PARAMETER_DEFAULTS,
   capabilities: options.capabilities ?? {},
-  term: options.term,
+  authority: options.authority,
   phase: { _tag: "Preparing" },
   mayBeCommitted: false,
   isListening: false,

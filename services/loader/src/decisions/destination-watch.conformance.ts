@@ -47,7 +47,7 @@ export const make = (): Destination =>
     source: "a",
     incarnation: INCARNATION,
     epoch: EPOCH,
-    term: 1,
+    authority: { term: 1, coordinator: null },
     offer,
     now: START,
   });

@@ -49,7 +49,7 @@ class Watch {
     source: "a",
     incarnation: INCARNATION,
     epoch: EPOCH,
-    term: 1,
+    authority: { term: 1, coordinator: null },
     offer,
     now: 1000,
   });

@@ -33,15 +33,25 @@ beforeEach(() => {
   } as never;
 });
 
+const COORDINATOR = "c".repeat(16);
+const STRANGER = "feedfacecafebeef";
+const shared = {
+  migration: MIGRATION as never,
+  source: "a",
+  destination: "b",
+  term: 1,
+  coordinator: COORDINATOR as never,
+};
+
 const prepare = (
   change: { migration?: string; guest?: string; epoch?: number; term?: number } = {},
 ): DestinationCommand => ({
   _tag: "Prepare",
+  ...shared,
   migration: (change.migration ?? MIGRATION) as never,
   term: change.term ?? 1,
   epoch: (change.epoch ?? 5) as never,
   guest: change.guest ?? "vm1",
-  source: "a",
   offer,
   parameters: PARAMETER_DEFAULTS,
   capabilities: {},
@@ -51,7 +61,6 @@ const begun = (change: Parameters<typeof prepare>[0] = {}): Destination => {
   if (routed._tag !== "Begin") throw new Error(routed._tag);
   return routed.destination;
 };
-const shared = { migration: MIGRATION as never, term: 1 };
 const info = { migration: MIGRATION } as unknown as MigrationInfo;
 
 describe("a command to the loader", () => {
@@ -159,14 +168,47 @@ describe("a command to the loader", () => {
     expect(abandon(5)).toMatchObject({ _tag: "Step", destination });
   });
 
-  it("of an old coordinator is not heard, and the newest term is kept", () => {
+  it("of an old coordinator is refused, and the newest term is kept", () => {
     const destination = begun({ term: 3 });
-    expect(route(loader, prepare({ term: 2, epoch: 9 }), 0)._tag).toBe("Ignore");
+    expect(route(loader, prepare({ term: 2, epoch: 9 }), 0)._tag).toBe("Refuse");
     expect(route(loader, { _tag: "Abandon", ...shared, term: 2, epoch: 99 as never, failure: FAILURE }, 0)._tag).toBe(
-      "Ignore",
+      "Refuse",
     );
     route(loader, { _tag: "Inspect", ...shared, term: 8 }, 0);
-    expect(destination.term).toBe(8);
+    expect(destination.authority.term).toBe(8);
+  });
+
+  it.each([
+    prepare({ epoch: 9 }),
+    { _tag: "Abandon", ...shared, epoch: 5 as never, failure: FAILURE },
+    { _tag: "Pause", ...shared, epoch: 5 as never, word: 1 },
+    { _tag: "Inspect", ...shared },
+    { _tag: "Conclude", ...shared, info },
+  ] satisfies ReadonlyArray<DestinationCommand>)(
+    "$_tag of another coordinator under the same term, or of another way, is refused and changes nothing",
+    (command) => {
+      const destination = begun();
+      const before = JSON.stringify(destination.authority);
+      const refused = (lie: object): string => {
+        const routed = route(loader, { ...command, ...lie } as DestinationCommand, 0);
+        return routed._tag === "Refuse" ? routed.reason : routed._tag;
+      };
+      expect(refused({ coordinator: STRANGER })).toContain(`which is coordinator ${COORDINATOR}'s`);
+      expect(refused({ source: "c" })).toContain("which goes from a to b here");
+      expect(refused({ destination: "c" })).toContain("goes to node c, not here");
+      expect(JSON.stringify(destination.authority)).toBe(before);
+      expect(loader.destinations.get(MIGRATION)).toBe(destination);
+      // The one who won the next term is the next owner, and from then on the only one.
+      expect(refused({ coordinator: STRANGER, term: 2 })).not.toContain("coordinator");
+      expect(refused({ term: 2 })).toContain(`which is coordinator ${STRANGER}'s`);
+    },
+  );
+
+  it("is taken from whoever speaks first under the term that a former life of this loader has kept", () => {
+    const destination = begun();
+    destination.authority.coordinator = null;
+    expect(route(loader, { _tag: "Inspect", ...shared, coordinator: STRANGER as never }, 0)._tag).toBe("Show");
+    expect(route(loader, { _tag: "Inspect", ...shared }, 0)._tag).toBe("Refuse");
   });
 });
 

@@ -8,9 +8,11 @@ import {
   fieldsOfPostcopy,
   type Incarnation,
   type MigrationInfo,
+  obey,
   PAGE_BYTES,
   statusOfPostcopy,
   toError,
+  whyNotOurs,
 } from "@godwit/protocol";
 import { isOver } from "./destination.ts";
 import { type Destination, type DestinationEvent, makeDestination } from "./destination-state.ts";
@@ -32,7 +34,9 @@ export type Routed =
   | { readonly _tag: "Step"; readonly destination: Destination; readonly event: DestinationEvent }
   | { readonly _tag: "Show"; readonly destination: Destination }
   | { readonly _tag: "Answer"; readonly report: DestinationReport }
-  | { readonly _tag: "Ignore" };
+  | { readonly _tag: "Ignore" }
+  /** It is not this migration's coordinator that speaks (R7). */
+  | { readonly _tag: "Refuse"; readonly reason: string };
 
 /** Whether neither a migration nor a restore of this process is working on the guest. */
 export const isIdle = (loader: Loader, guest: string): boolean =>
@@ -77,7 +81,7 @@ const devicesOf = ({ devices }: Destination): Pick<DestinationReport, "devices" 
 
 export const reportOf = (destination: Destination): DestinationReport => ({
   migration: destination.migration as DestinationReport["migration"],
-  term: destination.term,
+  term: destination.authority.term,
   incarnation: destination.incarnation as Incarnation,
   phase: phaseOf(destination),
   epoch: destination.epoch as Epoch,
@@ -135,11 +139,13 @@ export const infoOf = (destination: Destination, now: number): MigrationInfo => 
 };
 
 export const route = (loader: Loader, command: DestinationCommand, now: number): Routed => {
+  if (command.destination !== loader.node)
+    return { _tag: "Refuse", reason: `migration ${command.migration} goes to node ${command.destination}, not here` };
   const destination = loader.destinations.get(command.migration);
   if (destination !== undefined) {
-    // An old coordinator that woke up (R7).
-    if (command.term < destination.term) return { _tag: "Ignore" };
-    destination.term = command.term;
+    const reason = whyNotOurs(destination.authority, destination.route, command);
+    if (reason !== null) return { _tag: "Refuse", reason };
+    obey(destination.authority, command);
   }
   if (command._tag === "Prepare") return prepare(loader, destination, command, now);
   if (destination === undefined) return { _tag: "Answer", report: unknownReport(loader, command) };
@@ -231,7 +237,7 @@ const beginOf = (
     source: command.source,
     incarnation: loader.incarnation,
     epoch: command.epoch,
-    term: command.term,
+    authority: { term: command.term, coordinator: command.coordinator },
     offer: command.offer,
     parameters: command.parameters,
     capabilities: command.capabilities,

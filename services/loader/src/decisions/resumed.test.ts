@@ -48,7 +48,7 @@ const resumed = (loaded: boolean, words = new Uint32Array(Fence.wordsOf(PAGES)))
     source: "a",
     incarnation: INCARNATION,
     epoch: EPOCH,
-    term: 1,
+    authority: { term: 1, coordinator: null },
     offer: {
       version: 2,
       driver: "builtin",

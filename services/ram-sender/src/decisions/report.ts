@@ -123,7 +123,7 @@ const downtimeOf = (source: Source): Pick<SourceReport, "downtime" | "downtime-p
 
 export const reportOf = (source: Source, now: number): SourceReport => ({
   migration: source.migration as MigrationId,
-  term: source.term,
+  term: source.authority.term,
   attempt: source.attempt,
   incarnation: source.incarnation as Incarnation,
   phase: phaseOf(source),

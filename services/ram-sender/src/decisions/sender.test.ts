@@ -28,9 +28,20 @@ beforeEach(() => {
   };
 });
 
+const COORDINATOR = "c".repeat(16);
+const STRANGER = "feedfacecafebeef";
+const shared = {
+  migration: MIGRATION as never,
+  source: "a",
+  destination: "b",
+  term: 1,
+  coordinator: COORDINATOR as never,
+};
+
 type Change = Partial<Record<"migration" | "guest", string>> & { readonly term?: number; readonly attempt?: number };
 const claim = ({ migration = MIGRATION, guest = "vm1", term = 1, attempt = 1 }: Change = {}): SourceCommand => ({
   _tag: "Claim",
+  ...shared,
   migration: migration as never,
   term,
   attempt,
@@ -43,9 +54,8 @@ const begun = (change: Change = {}): Source => {
   if (routed._tag !== "Begin") throw new Error(routed._tag);
   return routed.source;
 };
-const shared = { migration: MIGRATION as never, term: 1 };
 const commands: ReadonlyArray<SourceCommand> = [
-  { _tag: "Start", ...shared, epoch: 1 as never, destination: "b", incarnation: "d".repeat(16) as never },
+  { _tag: "Start", ...shared, epoch: 1 as never, incarnation: "d".repeat(16) as never },
   { _tag: "Verdict", ...shared, epoch: 1 as never, round: 1, verdict: "iterate" },
   { _tag: "Tune", ...shared, epoch: 1 as never, parameters: PARAMETER_DEFAULTS, "parameters-revision": 1 },
   { _tag: "Abort", ...shared, attempt: 1, failure: FAILURE },
@@ -55,7 +65,7 @@ const info = { migration: MIGRATION } as unknown as MigrationInfo;
 describe("a command to the RAM sender", () => {
   it("to claim begins a source, once: said again it only asks how that one stands", () => {
     const source = begun();
-    expect(source).toMatchObject({ migration: MIGRATION, guest: "vm1", attempt: 1, term: 1, epoch: 0 });
+    expect(source).toMatchObject({ migration: MIGRATION, guest: "vm1", attempt: 1, authority: { term: 1 }, epoch: 0 });
     expect(route(sender, claim(), 0)).toEqual({ _tag: "Show", source });
     expect(route(sender, claim({ attempt: 0 }), 0)).toEqual({ _tag: "Show", source });
     expect(sender.sources.size).toBe(1);
@@ -148,15 +158,34 @@ describe("a command to the RAM sender", () => {
     expect(sender.sources.size).toBe(0);
   });
 
-  it("of an old coordinator is not heard, and the newest term is kept", () => {
+  it("of an old coordinator is refused, and the newest term is kept", () => {
     const source = begun({ term: 3 });
     for (const command of commands)
-      expect(route(sender, { ...command, term: 2 } as SourceCommand, 0)._tag).toBe("Ignore");
-    expect(route(sender, claim({ term: 2, attempt: 2 }), 0)._tag).toBe("Ignore");
+      expect(route(sender, { ...command, term: 2 } as SourceCommand, 0)._tag).toBe("Refuse");
+    expect(route(sender, claim({ term: 2, attempt: 2 }), 0)._tag).toBe("Refuse");
     route(sender, { _tag: "Inspect", ...shared, term: 7 }, 0);
-    expect(source.term).toBe(7);
-    expect(route(sender, { _tag: "Inspect", ...shared, term: 6 }, 0)._tag).toBe("Ignore");
+    expect(source.authority.term).toBe(7);
+    expect(route(sender, { _tag: "Inspect", ...shared, term: 6 }, 0)._tag).toBe("Refuse");
   });
+
+  it.each([...commands, claim({ attempt: 2 }), { _tag: "Conclude", ...shared, info } as const])(
+    "$_tag of another coordinator under the same term, or of another way, is refused and changes nothing",
+    (command) => {
+      const source = begun();
+      const before = JSON.stringify(source.authority);
+      const refused = (lie: object): string => {
+        const routed = route(sender, { ...command, ...lie } as SourceCommand, 0);
+        return routed._tag === "Refuse" ? routed.reason : routed._tag;
+      };
+      expect(refused({ coordinator: STRANGER })).toContain(`which is coordinator ${COORDINATOR}'s`);
+      expect(refused({ destination: "c" })).toContain("which goes from a to b here");
+      expect(refused({ source: "c" })).toContain("begins at node c, not here");
+      expect(JSON.stringify(source.authority)).toBe(before);
+      // The one who won the next term is the next owner, and from then on the only one.
+      expect(refused({ coordinator: STRANGER, term: 2 })).not.toContain("coordinator");
+      expect(refused({ term: 2 })).toContain(`which is coordinator ${STRANGER}'s`);
+    },
+  );
 
   it("in any order moves each guest at most once, and terms never go back", () => {
     const any = fc.record({
@@ -173,14 +202,14 @@ describe("a command to the RAM sender", () => {
         for (const { kind, migration, guest, term, attempt } of all) {
           const known = fresh.sources.get(migration);
           if (kind === "end" && known !== undefined) known.phase = ENDED;
-          const command = { migration: migration as never, term, failure: FAILURE, info };
+          const command = { ...shared, migration: migration as never, term, failure: FAILURE, info };
           if (kind === "Claim") route(fresh, claim({ migration, guest, term, attempt }), 0);
           else if (kind !== "end") route(fresh, { _tag: kind, ...command } as SourceCommand, 0);
           const moving = [...fresh.sources.values()].filter((source) => source.phase._tag !== "Ended");
           expect(new Set(moving.map((source) => source.guest)).size).toBe(moving.length);
           for (const source of fresh.sources.values()) {
-            expect(source.term).toBeGreaterThanOrEqual(terms.get(source) ?? 0);
-            terms.set(source, source.term);
+            expect(source.authority.term).toBeGreaterThanOrEqual(terms.get(source) ?? 0);
+            terms.set(source, source.authority.term);
           }
         }
       }),

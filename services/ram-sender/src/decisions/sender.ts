@@ -1,5 +1,12 @@
 /** All migrations of one RAM sender process, and which of them a command is for. */
-import type { Capabilities, Failure, SourceCommand, SourceReport } from "@godwit/protocol";
+import {
+  type Capabilities,
+  type Failure,
+  obey,
+  type SourceCommand,
+  type SourceReport,
+  whyNotOurs,
+} from "@godwit/protocol";
 import { unknownReport } from "./report.ts";
 import { makeSource } from "./source.ts";
 import type { Source, SourceEvent } from "./source-state.ts";
@@ -21,16 +28,20 @@ export type Routed =
   | { readonly _tag: "Step"; readonly source: Source; readonly event: SourceEvent }
   | { readonly _tag: "Show"; readonly source: Source }
   | { readonly _tag: "Answer"; readonly report: SourceReport }
-  | { readonly _tag: "Ignore" };
+  | { readonly _tag: "Ignore" }
+  /** It is not this migration's coordinator that speaks (R7). */
+  | { readonly _tag: "Refuse"; readonly reason: string };
 
 const isOver = (source: Source): boolean => source.phase._tag === "Ended";
 
 export const route = (sender: Sender, command: SourceCommand, now: number): Routed => {
+  if (command.source !== sender.node)
+    return { _tag: "Refuse", reason: `migration ${command.migration} begins at node ${command.source}, not here` };
   const source = sender.sources.get(command.migration);
   if (source !== undefined) {
-    // An old coordinator that woke up (R7).
-    if (command.term < source.term) return { _tag: "Ignore" };
-    source.term = command.term;
+    const reason = whyNotOurs(source.authority, source.route, command);
+    if (reason !== null) return { _tag: "Refuse", reason };
+    obey(source.authority, command);
   }
   if (command._tag === "Claim") return claim(sender, source, command, now);
   if (source === undefined) return { _tag: "Answer", report: unknownReport(command, sender.incarnation) };
@@ -122,8 +133,9 @@ const claim = (
     migration: command.migration,
     guest: command.guest,
     node: sender.node,
+    destination: command.destination,
     incarnation: sender.incarnation,
-    term: command.term,
+    authority: { term: command.term, coordinator: command.coordinator },
     attempt: command.attempt,
     parameters: command.parameters,
     parametersRevision: command["parameters-revision"] ?? 0,

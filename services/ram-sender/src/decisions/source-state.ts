@@ -16,6 +16,7 @@
 import type * as Bitmap from "@godwit/memory/bitmap";
 import type { Channels, Ledger, Pace } from "@godwit/multifd";
 import type {
+  Authority,
   Capabilities,
   Failure,
   Manifest,
@@ -24,6 +25,7 @@ import type {
   OwnershipRecord,
   Parameters,
   PassReport,
+  Route,
   SaveReport,
   SaveStage,
   Settlement,
@@ -96,6 +98,8 @@ export interface Meter {
 
 export interface Source {
   readonly migration: string;
+  /** What its subjects are made of. */
+  readonly route: Route;
   readonly guest: string;
   readonly node: string;
   /** Of this process. */
@@ -103,7 +107,7 @@ export interface Source {
   readonly capabilities: Capabilities;
   /** Pages that fit one message of this server. */
   readonly itemPagesMax: number;
-  term: number;
+  readonly authority: Authority;
   attempt: number;
   parameters: Parameters;
   /** The coordinator's number for them; reports show it. */

@@ -1,6 +1,7 @@
 /** The source side of one migration: one event in, its effects out. No clock, no randomness, no I/O. */
 import { Channels, Ledger, Pace, Verification } from "@godwit/multifd";
 import {
+  type Authority,
   type Capabilities,
   type Failure,
   FENCE_OP_PREFIX,
@@ -42,8 +43,10 @@ export const makeSource = (options: {
   readonly migration: string;
   readonly guest: string;
   readonly node: string;
+  /** The node that the guest shall go to. */
+  readonly destination: string;
   readonly incarnation: string;
-  readonly term: number;
+  readonly authority: Authority;
   readonly attempt: number;
   readonly parameters: Parameters;
   /** Default 0: never changed. */
@@ -53,12 +56,13 @@ export const makeSource = (options: {
   readonly now: number;
 }): Source => ({
   migration: options.migration,
+  route: { migration: options.migration, source: options.node, destination: options.destination },
   guest: options.guest,
   node: options.node,
   incarnation: options.incarnation,
   capabilities: options.capabilities,
   itemPagesMax: options.itemPagesMax,
-  term: options.term,
+  authority: options.authority,
   attempt: options.attempt,
   parameters: options.parameters,
   parametersRevision: options.parametersRevision ?? 0,
