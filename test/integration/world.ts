@@ -86,7 +86,7 @@ export interface World {
   readonly close: () => Promise<void>;
 }
 
-export interface WorldOptions extends Pick<LocalClusterOptions, "coordinators" | "natsOf" | "natsUrl"> {
+export interface WorldOptions extends Pick<LocalClusterOptions, "coordinators" | "natsOf" | "natsUrl" | "credentials"> {
   /** Workers of each node; default 2. */
   readonly workers?: number;
   /** Called before anything is started, with the directory in which each node's guests will lie in one of its own. */
@@ -123,6 +123,7 @@ export const openWorld = async (options: WorldOptions = {}): Promise<World> => {
         nodes: ["a", "b"].map((name) => ({ name, workers: options.workers ?? WORKERS, guests: [] })),
         ...(options.coordinators === undefined ? {} : { coordinators: options.coordinators }),
         ...(options.natsUrl === undefined ? {} : { natsUrl: options.natsUrl }),
+        ...(options.credentials === undefined ? {} : { credentials: options.credentials }),
         ...(options.natsOf === undefined ? {} : { natsOf: options.natsOf }),
       }),
     );

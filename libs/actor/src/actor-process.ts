@@ -10,7 +10,7 @@ import * as Effect from "effect/Effect";
 import * as Layer from "effect/Layer";
 import * as Schedule from "effect/Schedule";
 import type * as Scope from "effect/Scope";
-import { readSettings, type Settings } from "./settings.ts";
+import { natsOptionsOf, readSettings, type Settings } from "./settings.ts";
 
 /** The version that services show; the workspace's own. */
 export const GODWIT_VERSION = "0.1.0";
@@ -31,11 +31,7 @@ export const runActor = (role: string, id: string, program: ActorProgram): void 
   if (supervisor > 0 && !signalOnParentDeath(constants.signals.SIGTERM, supervisor)) return;
   const main = Effect.gen(function* () {
     const settings = yield* readSettings(role, process.env);
-    const fabric = NatsFabric.layer({
-      servers: settings.nats,
-      name: `godwit ${role} ${settings.node} ${id}`,
-      ...(settings.creds === undefined ? {} : { creds: settings.creds }),
-    });
+    const fabric = NatsFabric.layer(natsOptionsOf(settings, role, `godwit ${role} ${settings.node} ${id}`));
     const patient = Layer.build(fabric).pipe(
       Effect.tapError(({ message, retryable }) => (retryable ? Effect.logWarning(message) : Effect.void)),
       Effect.retry({ schedule: CONNECT_AGAIN, while: ({ retryable }) => retryable }),

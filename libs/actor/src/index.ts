@@ -9,8 +9,10 @@ export {
   DEFAULT_NATS,
   defaultCheckpointDirectory,
   defaultRuntimeDirectory,
+  natsOptionsOf,
   randomId,
   readSettings,
   type Settings,
+  tlsOf,
 } from "./settings.ts";
 export { type WorkerNews, watchWorkers } from "./worker-watch.ts";

@@ -18,6 +18,9 @@ describe("an actor's settings", () => {
     const env = {
       GODWIT_NATS: "nats://one:4222,nats://two:4222",
       GODWIT_CREDS: "/etc/godwit/creds",
+      GODWIT_TLS_CA: "/etc/godwit/ca.pem",
+      GODWIT_TLS_CERT: "/etc/godwit/cert.pem",
+      GODWIT_TLS_KEY: "/etc/godwit/key.pem",
       GODWIT_NODE: "host-7",
       GODWIT_RUNTIME_DIR: "/run/godwit",
       GODWIT_GUEST_DIR: "/dev/shm/guests",
@@ -27,6 +30,7 @@ describe("an actor's settings", () => {
     expect(read(env)).toEqual({
       nats: env.GODWIT_NATS,
       creds: env.GODWIT_CREDS,
+      tls: { caFile: env.GODWIT_TLS_CA, certFile: env.GODWIT_TLS_CERT, keyFile: env.GODWIT_TLS_KEY },
       node: env.GODWIT_NODE,
       runtimeDirectory: env.GODWIT_RUNTIME_DIR,
       guestDirectory: env.GODWIT_GUEST_DIR,
@@ -37,6 +41,8 @@ describe("an actor's settings", () => {
 
   it("have defaults that work on one machine, apart for each node and user", () => {
     const settings = read({});
+    expect(settings.tls).toBeUndefined();
+    expect(read({ GODWIT_TLS_CA: "" }).tls).toBeUndefined();
     expect(settings).toMatchObject({ nats: DEFAULT_NATS, creds: undefined, node: "local" });
     expect(settings.runtimeDirectory).toMatch(/\/godwit\/local$/);
     expect(settings.guestDirectory).toMatch(new RegExp(`^/dev/shm/godwit-${process.getuid?.()}/local$`));

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
+import type { NatsOptions, NatsTls } from "@godwit/fabric";
 import { GodwitError, Incarnation, isSafeName } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Schema from "effect/Schema";
@@ -9,8 +10,10 @@ import * as Schema from "effect/Schema";
 export interface Settings {
   /** GODWIT_NATS: server URLs, as the `nats` CLI takes them. */
   readonly nats: string;
-  /** GODWIT_CREDS: a credentials file. */
+  /** GODWIT_CREDS: a credentials file, or a folder with one for each role. */
   readonly creds: string | undefined;
+  /** GODWIT_TLS_CA, GODWIT_TLS_CERT, GODWIT_TLS_KEY: certificates for NATS, by path. */
+  readonly tls?: NatsTls;
   /** GODWIT_NODE: the host this actor acts for. */
   readonly node: string;
   /** GODWIT_RUNTIME_DIR: sockets, guest registry, exports; private to this node and user. */
@@ -36,6 +39,25 @@ export const defaultRuntimeDirectory = (node: string): string =>
 export const defaultCheckpointDirectory = (): string =>
   join(process.env["XDG_STATE_HOME"] ?? join(homedir(), ".local", "state"), "godwit", "checkpoints");
 
+/** Certificates as settings have them: nothing unless one is given. */
+export const tlsOf = (
+  ca: string | null | undefined,
+  cert: string | null | undefined,
+  key: string | null | undefined,
+): { readonly tls?: NatsTls } => {
+  const tls = { ...(ca ? { caFile: ca } : {}), ...(cert ? { certFile: cert } : {}), ...(key ? { keyFile: key } : {}) };
+  return Object.keys(tls).length === 0 ? {} : { tls };
+};
+
+/** How a process of this role reaches NATS. */
+export const natsOptionsOf = ({ nats, creds, tls }: Settings, role: string, name: string): NatsOptions => ({
+  servers: nats,
+  name,
+  role,
+  ...(creds === undefined ? {} : { creds }),
+  ...(tls === undefined ? {} : { tls }),
+});
+
 /** Fails with `invalid-parameter` when the node's name could not stand in a subject. */
 export const readSettings = (role: string, env: NodeJS.ProcessEnv): Effect.Effect<Settings, GodwitError> =>
   Effect.suspend(() => {
@@ -50,6 +72,7 @@ export const readSettings = (role: string, env: NodeJS.ProcessEnv): Effect.Effec
     return Effect.succeed({
       nats: env["GODWIT_NATS"] ?? DEFAULT_NATS,
       creds: env["GODWIT_CREDS"],
+      ...tlsOf(env["GODWIT_TLS_CA"], env["GODWIT_TLS_CERT"], env["GODWIT_TLS_KEY"]),
       node,
       runtimeDirectory: env["GODWIT_RUNTIME_DIR"] ?? defaultRuntimeDirectory(node),
       guestDirectory: env["GODWIT_GUEST_DIR"] ?? `/dev/shm/godwit-${process.getuid?.() ?? 0}/${node}`,

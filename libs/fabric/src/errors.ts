@@ -8,6 +8,7 @@ export class FabricError extends Schema.TaggedError<FabricError>()("FabricError"
     "nats-too-old",
     "nats-no-jetstream",
     "nats-denied",
+    "nats-untrusted",
     "nats-cluster-too-small",
     "no-space",
     "bucket-missing",

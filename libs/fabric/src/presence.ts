@@ -1,3 +1,4 @@
+import { subjects } from "@godwit/protocol";
 import { HEARTBEAT_MS, type Member, SILENT_MS } from "./fabric.ts";
 import { PresenceTable } from "./presence-table.ts";
 import { isToken } from "./subject.ts";
@@ -13,9 +14,6 @@ import { isToken } from "./subject.ts";
  * as of the time that trip began. Beats that reached the server before have then arrived. So neither a watcher whose process was
  * stopped for a while nor one without a link takes the others for dead.
  */
-
-const MEMBER = "godwit.presence.member";
-const WHO = "godwit.presence.who";
 
 /** How often a watcher judges silence, ms: a death is noticed SILENT_MS plus this after the last beat, at the latest. */
 const JUDGE_MS = 100;
@@ -46,7 +44,7 @@ interface Beat {
   readonly startedAtMs: number;
 }
 
-const subjectOf = (member: Member): string => `${MEMBER}.${member.role}.${member.node}.${member.id}`;
+const subjectOf = ({ role, node, id }: Member): string => subjects.member(role, node, id);
 const encode = (beat: Beat): Uint8Array => new TextEncoder().encode(JSON.stringify(beat));
 
 /** Undefined when the member can be announced, else what is wrong with it. */
@@ -62,7 +60,7 @@ export function announceMember(wire: PresenceWire, member: Member): () => void {
   const startedAtMs = wire.wallClock();
   const up = encode({ state: "up", incarnation, startedAtMs });
   const beat = () => wire.publish(subject, up);
-  const unsubscribe = wire.subscribe(WHO, beat);
+  const unsubscribe = wire.subscribe(subjects.who, beat);
   const stop = wire.every(HEARTBEAT_MS, beat);
   beat();
   return () => {
@@ -88,7 +86,7 @@ export function watchMembers(
   const report = (different: boolean) => {
     if (different) changed();
   };
-  const unsubscribe = wire.subscribe(`${MEMBER}.${filter.role ?? "*"}.${filter.node ?? "*"}.*`, (subject, data) => {
+  const unsubscribe = wire.subscribe(subjects.member(filter.role ?? "*", filter.node ?? "*", "*"), (subject, data) => {
     const heard = parse(subject, data);
     if (heard === undefined) malformed();
     else if (heard.beat.state === "up") report(table.beat(heard.member, heard.beat.startedAtMs, wire.now()));
@@ -114,7 +112,7 @@ export function watchMembers(
   return {
     table,
     ask: () => {
-      wire.publish(WHO, new Uint8Array(0));
+      wire.publish(subjects.who, new Uint8Array(0));
     },
     close: () => {
       closed = true;

@@ -1,9 +1,10 @@
 /**
  * Where multifd workers find what they are asked to send: `<runtime directory>/ram/<migration>/<epoch>-<block>` is a link to the
  * file behind a block, `<epoch>-device` the saved device state. A work item names only numbers, so a forged one cannot point a
- * worker at any other file of the host.
+ * worker at any other file of the host. Beside them `to-<node>` names the node that it all goes to: whoever asks for what is another's
+ * gets nothing, whatever numbers he knows.
  */
-import { existsSync, mkdirSync, rmSync, statSync, symlinkSync } from "node:fs";
+import { existsSync, mkdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { PAGE_BYTES, type RamBlock } from "./ram-block.ts";
 
@@ -61,6 +62,28 @@ export const exportBlocks = (
     symlinkSync(block.path, path);
   });
 };
+
+const addressOf = (runtimeDirectory: string, folder: "ram" | "vfio", migration: string, destination: string): string =>
+  join(runtimeDirectory, folder, migration, `to-${destination}`);
+
+/** Says where the exports of a migration go, before any worker is asked for them. Throws what the file system throws. */
+export const addressExport = (
+  runtimeDirectory: string,
+  folder: "ram" | "vfio",
+  migration: string,
+  destination: string,
+): void => {
+  mkdirSync(join(runtimeDirectory, folder, migration), { recursive: true, mode: 0o700 });
+  writeFileSync(addressOf(runtimeDirectory, folder, migration, destination), "", { mode: 0o600 });
+};
+
+/** Whether they go to that node. */
+export const isAddressedTo = (
+  runtimeDirectory: string,
+  folder: "ram" | "vfio",
+  migration: string,
+  destination: string,
+): boolean => existsSync(addressOf(runtimeDirectory, folder, migration, destination));
 
 /** Whether an attempt's blocks are exported already. */
 export const isExported = (runtimeDirectory: string, migration: string, epoch: number): boolean =>

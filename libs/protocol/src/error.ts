@@ -21,7 +21,12 @@ export const REMEDIES = {
   "nats-unreachable": "check --nats/GODWIT_NATS, and that nats-server runs there",
   "nats-too-old": "upgrade nats-server to 2.10.23 or later (2.12.3 or later is better)",
   "nats-no-jetstream": "start nats-server with JetStream enabled (-js)",
-  "nats-denied": "give these credentials the permissions that docs/operations.md lists",
+  "nats-denied":
+    "give this process the credentials of its role (--creds/GODWIT_CREDS; `godwit credentials` makes them, docs/credentials.md says how)",
+  "nats-untrusted":
+    "name the authority of the servers' certificate by --tlsca/GODWIT_TLS_CA, or renew it (`godwit credentials server`)",
+  "credentials-exist": "choose another folder or name, or `godwit credentials revoke` what is there",
+  "no-credentials": "look at the folder's name; `godwit credentials init` makes one",
   "nats-cluster-too-small": "let three or five servers with JetStream run, or one without a cluster",
   "bucket-missing":
     "run `godwit setup-nats`; if the bucket was there before, find out first where each guest runs: its records are gone",

@@ -17,6 +17,7 @@ export * from "./missing-pages.ts";
 export * from "./ownership.ts";
 export * from "./packet.ts";
 export * from "./parameters.ts";
+export * from "./permissions.ts";
 export * from "./settlement.ts";
 export * from "./subjects.ts";
 export * from "./vfio.ts";

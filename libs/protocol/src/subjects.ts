@@ -19,6 +19,10 @@ const along = ({ migration, source, destination }: Route): string =>
   `${PREFIX}.m.${migration}.${source}.${destination}`;
 
 export const subjects = {
+  /** An actor's own word that it is there, or its supervisor's that it has exited. */
+  member: (role: string, node: string, id: string) => `${PREFIX}.presence.member.${role}.${node}.${id}`,
+  /** A watcher has come: whoever is there says so. */
+  who: `${PREFIX}.presence.who`,
   /** Requests to any coordinator; `verb` is an endpoint's name. */
   coordinator: (verb: string) => `${PREFIX}.coordinator.${verb}`,
   /** Requests to one replica, by its incarnation: others pass on what is about a migration that it owns. */

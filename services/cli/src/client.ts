@@ -22,6 +22,7 @@ import {
 } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Schema from "effect/Schema";
+import { fromFabric } from "./connection.ts";
 
 /** A coordinator asks the nodes before it answers, and those their guests, ms. */
 const REQUEST_TIMEOUT_MS = 8000;
@@ -51,6 +52,7 @@ const explain =
           : `${whom} does not answer; \`godwit nodes\` lists those that are up`;
       return new GodwitError({ code: "nats-unreachable", actor: "cli", step, reason });
     }
+    if (error._tag === "FabricError") return fromFabric(error);
     return new GodwitError({ code: "nats-unreachable", actor: "cli", step, reason: error.message });
   };
 

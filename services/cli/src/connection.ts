@@ -1,5 +1,5 @@
 /** The options by which commands find NATS, and the fabric they talk on. */
-import { DEFAULT_NATS } from "@godwit/actor";
+import { DEFAULT_NATS, tlsOf } from "@godwit/actor";
 import { type Fabric, type FabricError, NatsFabric, type NatsOptions } from "@godwit/fabric";
 import { GodwitError, REMEDIES } from "@godwit/protocol";
 import * as Telemetry from "@godwit/telemetry";
@@ -9,7 +9,10 @@ import { text, textOr, type Values } from "./arguments/option.ts";
 
 export const natsOptions = {
   nats: textOr("URLS", DEFAULT_NATS, "NATS servers, separated by commas; nats://user:password@host:port"),
-  creds: text("FILE", "credentials file for NATS"),
+  creds: text("PATH", "credentials file for NATS, or a folder with one for each role"),
+  tlsca: text("FILE", "authority of the NATS servers' certificates", { variable: "GODWIT_TLS_CA" }),
+  tlscert: text("FILE", "certificate for NATS servers that ask for one", { variable: "GODWIT_TLS_CERT" }),
+  tlskey: text("FILE", "its private key", { variable: "GODWIT_TLS_KEY" }),
 } as const;
 export type NatsValues = Values<typeof natsOptions>;
 
@@ -30,14 +33,24 @@ export const fromFabric = (error: FabricError): GodwitError =>
     reason: error.reason,
   });
 
-export const connectionOf = ({ nats, creds }: NatsValues, name: string): NatsOptions => ({
-  servers: nats,
+/** `role`: which credentials of a folder. */
+export const connectionOf = (values: NatsValues, name: string, role = "operator"): NatsOptions => ({
+  servers: values.nats,
   name,
-  ...(creds === null ? {} : { creds }),
+  role,
+  ...(values.creds === null ? {} : { creds: values.creds }),
+  ...tlsOf(values.tlsca, values.tlscert, values.tlskey),
 });
 
-export const fabricLayer = (values: NatsValues, name: string): Layer.Layer<Fabric, GodwitError> =>
-  NatsFabric.layer(connectionOf(values, name)).pipe((layer) =>
+/** The same for the actors that a command starts. */
+export const settingsOf = (values: NatsValues) => ({
+  nats: values.nats,
+  creds: values.creds ?? undefined,
+  ...tlsOf(values.tlsca, values.tlscert, values.tlskey),
+});
+
+export const fabricLayer = (values: NatsValues, name: string, role?: string): Layer.Layer<Fabric, GodwitError> =>
+  NatsFabric.layer(connectionOf(values, name, role)).pipe((layer) =>
     Layer.catch(layer, (error) => Layer.effectContext(Effect.fail(fromFabric(error)))),
   );
 

@@ -1,8 +1,8 @@
 /** Everything on this machine: a NATS server, a coordinator, and nodes. What `godwit up`, the demo and the tests stand on. */
 import { closeSync, mkdirSync, openSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { randomId, type Settings } from "@godwit/actor";
-import { type Fabric, type FabricError, NatsFabric, setUpBuckets } from "@godwit/fabric";
+import { randomId, type Settings, tlsOf } from "@godwit/actor";
+import { type Fabric, type FabricError, NatsFabric, type NatsOptions, setUpBuckets } from "@godwit/fabric";
 import { localNats } from "@godwit/fabric/local-nats";
 import type { GuestSpec } from "@godwit/guest";
 import { type Child, type ChildSpec, runNode, supervise } from "@godwit/node";
@@ -12,6 +12,9 @@ import * as Effect from "effect/Effect";
 import * as Layer from "effect/Layer";
 import * as Schedule from "effect/Schedule";
 import type * as Scope from "effect/Scope";
+import { CERTIFICATE_AUTHORITY } from "./credentials/server-configuration.ts";
+
+const COORDINATOR = "coordinator";
 
 export interface LocalClusterOptions {
   /** Everything it writes lies below; the caller removes it. */
@@ -32,6 +35,8 @@ export interface LocalClusterOptions {
   ) => string;
   /** URLs of NATS servers that run already, separated by commas; without it one is started, which ends with the scope. */
   readonly natsUrl?: string;
+  /** The folder of `godwit credentials` that those servers trust: everybody comes in with what it holds for him, over TLS. */
+  readonly credentials?: string;
   /** TCP port of NATS; 0: any. */
   readonly port?: number;
   /** Where NATS's streams lie; default below `directory`. */
@@ -53,9 +58,20 @@ export const childKey = (role: string, node: string, id: string): string => `${r
 /** The server is there, we started it: on a host where a dozen processes start at once a connection may only take too long. */
 const CONNECT_AGAIN = Schedule.spaced("100 millis").pipe(Schedule.upTo({ times: 10 }));
 
-const fabricOn = (servers: string, name: string): Layer.Layer<Fabric, FabricError> =>
+/** What of a folder of credentials a process is given: its part of the folder, and its role there. */
+const accessOf = (
+  credentials: string | undefined,
+  part: string,
+  role: string,
+): Omit<NatsOptions, "servers" | "name"> =>
+  credentials === undefined
+    ? {}
+    : { role, creds: join(credentials, part), tls: { caFile: join(credentials, CERTIFICATE_AUTHORITY) } };
+const ofNode = (node: string): string => join("nodes", node);
+
+const fabricOn = (options: NatsOptions): Layer.Layer<Fabric, FabricError> =>
   Layer.effectContext(
-    Effect.retry(Layer.build(NatsFabric.layer({ servers, name })), {
+    Effect.retry(Layer.build(NatsFabric.layer(options)), {
       schedule: CONNECT_AGAIN,
       while: ({ retryable }) => retryable,
     }),
@@ -77,15 +93,17 @@ export const openLocalCluster = Effect.fnUntraced(function* (
       storeDir: options.natsDirectory ?? join(options.directory, "nats"),
       port: options.port ?? 0,
     })).url;
-  yield* setUpBuckets({ servers: url, name: "godwit setup-nats" }, BUCKETS);
+  const access = (part: string, role: string) => ({ servers: url, ...accessOf(options.credentials, part, role) });
+  yield* setUpBuckets({ ...access("", "admin"), name: "godwit setup-nats" }, BUCKETS);
   const children = new Map<string, Child>();
   const started = (child: Child): void => {
     const { role, id } = child.spec;
     children.set(childKey(role, child.member.node, id), child);
   };
-  const settingsOf = (node: string): Settings => ({
+  const settingsOf = (node: string, part = ofNode(node)): Settings => ({
     nats: url,
-    creds: undefined,
+    creds: options.credentials === undefined ? undefined : join(options.credentials, part),
+    ...tlsOf(options.credentials === undefined ? null : join(options.credentials, CERTIFICATE_AUTHORITY), null, null),
     node,
     runtimeDirectory: join(options.directory, node),
     guestDirectory: join(options.guestDirectory, node),
@@ -96,9 +114,10 @@ export const openLocalCluster = Effect.fnUntraced(function* (
   /** Runs something for ever on a fabric of its own, as a process would. */
   const onFabric = Effect.fnUntraced(function* (
     name: string,
+    [part, role]: readonly [part: string, role: string],
     work: Effect.Effect<never, unknown, Fabric | Scope.Scope>,
   ) {
-    const context = yield* Layer.build(fabricOn(url, name));
+    const context = yield* Layer.build(fabricOn({ ...access(part, role), name }));
     // Nobody joins this fiber: if its end were not written down, its actors would be missing without a word.
     const told = work.pipe(
       Effect.tapCause((cause) => {
@@ -116,18 +135,18 @@ export const openLocalCluster = Effect.fnUntraced(function* (
     options.natsOf?.({ role: child.role, node, id: child.id }, url) ?? url;
   for (let replica = 0; replica < (options.coordinators ?? 1); replica++) {
     const child: ChildSpec = { role: "coordinator", id: String(replica) };
-    const settings = { ...settingsOf("up"), nats: natsOf("up")(child) };
-    yield* onFabric("godwit up", supervise(child, settings, { log, started }));
+    const settings = { ...settingsOf("up", COORDINATOR), nats: natsOf("up")(child) };
+    yield* onFabric("godwit up", [COORDINATOR, COORDINATOR], supervise(child, settings, { log, started }));
   }
   for (const { name, workers, guests } of options.nodes) {
     const nodeOptions = { workers, guests, log, started, natsOf: natsOf(name) };
-    yield* onFabric(`godwit node ${name}`, runNode(settingsOf(name), nodeOptions));
+    yield* onFabric(`godwit node ${name}`, [ofNode(name), "node"], runNode(settingsOf(name), nodeOptions));
   }
   return {
     url,
     logFile,
     children,
     settingsOf,
-    fabric: fabricOn(url, "godwit cli"),
+    fabric: fabricOn({ ...access("", "operator"), name: "godwit cli" }),
   };
 });

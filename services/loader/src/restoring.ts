@@ -1,7 +1,7 @@
 /** Starts one guest from a checkpoint: the file is read and distrusted, the memory filled, the record won, and only then the guest runs. */
 import { closeSync, constants, fstatSync, openSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { answering, askRecord, type OwnershipRegister, randomId, type Settings } from "@godwit/actor";
+import { answering, askRecord, natsOptionsOf, type OwnershipRegister, randomId, type Settings } from "@godwit/actor";
 import {
   builtinState,
   type Checkpoint,
@@ -219,12 +219,7 @@ const fetched = (
   object === null
     ? Effect.succeed(place)
     : Effect.gen(function* () {
-        const { nats, creds, node } = settings;
-        const options = {
-          servers: nats,
-          name: `godwit loader ${node} checkpoint`,
-          ...(creds === undefined ? {} : { creds }),
-        };
+        const options = natsOptionsOf(settings, "loader", `godwit loader ${settings.node} checkpoint`);
         const store = yield* openObjectStore(options, object.bucket);
         const manifest = yield* downloadCheckpoint(store, object.name, place.path, () => {});
         if (manifest !== null) return { ...place, start: manifest.start };

@@ -1,6 +1,6 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { blockExport, deviceStateExport, exportBlocks, PAGE_BYTES, type RamBlock } from "@godwit/memory";
+import { addressExport, blockExport, deviceStateExport, exportBlocks, PAGE_BYTES, type RamBlock } from "@godwit/memory";
 import {
   COMPRESSIONS,
   decodePacket,
@@ -42,6 +42,7 @@ beforeEach(() => {
   runtime = join(directory, "run");
   sourcePath = join(directory, "source");
   packer = makePacker(runtime);
+  addressExport(runtime, "ram", MIGRATION, "b");
 });
 afterEach(() => {
   packer.close();
@@ -88,7 +89,7 @@ const sliceItem = (change: Partial<SliceItem>): SliceItem => ({
 const pack = (item: WorkItem): Uint8Array => {
   const decoded = decodeWorkItem(encodeWorkItem(item));
   if (decoded.kind === "malformed") throw new Error(decoded.reason);
-  return packer.pack(decoded, buffer).slice();
+  return packer.pack(decoded, "b", buffer).slice();
 };
 
 /** A page that is zero, that holds one byte somewhere, that compresses well, or that does not. */
@@ -357,6 +358,15 @@ describe("a forged work item", () => {
     truncateSync(sourcePath, 10 * PAGE_BYTES);
     expect(() => pack(pagesItem({ runs: Uint32Array.of(20, 1) }))).toThrow(/EOVERFLOW/);
     expect(pack(pagesItem({ runs: Uint32Array.of(2, 1) })).length).toBeGreaterThan(0);
+  });
+
+  it("leaves for the node that the migration goes to, and for no other, whoever asks", () => {
+    exportBlocks(runtime, MIGRATION, EPOCH, [blockIn(sourcePath)]);
+    expect(packer.pack(pagesItem({}), "b", buffer).length).toBeGreaterThan(0);
+    for (const destination of ["c", "", "b/../b", "*"])
+      expect(() => packer.pack(pagesItem({}), destination, buffer)).toThrow(/does not go from here to node/);
+    // Of VFIO devices the agent says it.
+    expect(() => packer.pack(sliceItem({ stream: 1 }), "b", buffer)).toThrow(/does not go from here/);
   });
 
   it("reads nothing through its numbers but what was exported", () => {

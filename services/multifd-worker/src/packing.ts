@@ -7,6 +7,7 @@ import {
   deviceStreamExport,
   digestPages,
   exportedBlock,
+  isAddressedTo,
   openRamReader,
   PAGE_BYTES,
   type RamReader,
@@ -35,8 +36,11 @@ const OPEN_FILES_MAX = 64;
 
 /** Packs items into buffers of the caller's. It keeps files open between items, and nothing else: any worker can take any item. */
 export interface Packer {
-  /** The packet's bytes, a view of `buffer` (PACKET_BYTES_MAX long). Throws when the memory cannot be read. */
-  readonly pack: (item: WorkItem, buffer: Uint8Array) => Uint8Array;
+  /**
+   * The packet's bytes, a view of `buffer` (PACKET_BYTES_MAX long). Throws when the memory cannot be read, or does not go to that
+   * node.
+   */
+  readonly pack: (item: WorkItem, destination: string, buffer: Uint8Array) => Uint8Array;
   readonly close: () => void;
 }
 
@@ -57,13 +61,23 @@ export const makePacker = (runtimeDirectory: string): Packer => {
     readers.set(path, reader);
     return reader;
   };
+  const addressed = new Set<string>();
+  /** Asked of the file system once: a migration never goes elsewhere than it began to. */
+  const checkAddress = (item: WorkItem, destination: string): void => {
+    const folder = item.kind === "slice" && item.stream !== 0 ? "vfio" : "ram";
+    const address = `${folder} ${item.migration} ${destination}`;
+    if (addressed.has(address)) return;
+    if (!isAddressedTo(runtimeDirectory, folder, item.migration, destination))
+      throw new Error(`migration ${item.migration} does not go from here to node ${destination}`);
+    if (addressed.size >= OPEN_FILES_MAX) addressed.clear();
+    addressed.add(address);
+  };
   return {
-    pack: (item, buffer) =>
-      item.kind === "slice"
-        ? packSlice(item, runtimeDirectory, buffer)
-        : item.kind === "pages"
-          ? packPages(item, readerOf(item), buffer)
-          : packCheck(item, readerOf(item), buffer),
+    pack: (item, destination, buffer) => {
+      checkAddress(item, destination);
+      if (item.kind === "slice") return packSlice(item, runtimeDirectory, buffer);
+      return item.kind === "pages" ? packPages(item, readerOf(item), buffer) : packCheck(item, readerOf(item), buffer);
+    },
     close: () => {
       for (const path of [...readers.keys()]) forget(path);
     },

@@ -126,7 +126,7 @@ const sendAll = (
     if (Date.now() > item.deadline) return;
     const route: Route = { migration: item.migration, source: node, destination: destinationOf(message.subject) };
     try {
-      send(item, route, packer.pack(item, buffers[index]!));
+      send(item, route, packer.pack(item, route.destination, buffers[index]!));
     } catch (error) {
       complaint = `item ${item.item} of round ${item.round} cannot be read: ${reasonOf(error)}`;
       refuse(item, route, reasonOf(error), fabric, incarnation);

@@ -55,6 +55,7 @@ export const startChild = (spec: ChildSpec, settings: Settings, log: LogTarget):
       GODWIT_SUPERVISOR: String(process.pid),
       GODWIT_WORKER: spec.id,
       ...(settings.creds === undefined ? {} : { GODWIT_CREDS: settings.creds }),
+      ...certificates(settings),
     },
   });
   const gone = new Promise<string>((resolve) => {
@@ -75,6 +76,12 @@ export const startChild = (spec: ChildSpec, settings: Settings, log: LogTarget):
     stop: stopChild(child, gone),
   };
 };
+
+const certificates = ({ tls = {} }: Settings): NodeJS.ProcessEnv => ({
+  ...(tls.caFile === undefined ? {} : { GODWIT_TLS_CA: tls.caFile }),
+  ...(tls.certFile === undefined ? {} : { GODWIT_TLS_CERT: tls.certFile }),
+  ...(tls.keyFile === undefined ? {} : { GODWIT_TLS_KEY: tls.keyFile }),
+});
 
 /**
  * Where actors keep what they have compiled, which is half of the 0.4 s of CPU that a start costs; a worker's restart has none to

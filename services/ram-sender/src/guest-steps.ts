@@ -4,6 +4,7 @@ import { answering, asGodwitError, type Settings } from "@godwit/actor";
 import { Fabric } from "@godwit/fabric";
 import { type Guest, type GuestWatch, openRegistered, type Registry, watchGuest } from "@godwit/guest";
 import {
+  addressExport,
   type DirtyTracker,
   deviceStateExport,
   digestFile,
@@ -84,6 +85,7 @@ export const makeGuestSteps = Effect.fnUntraced(function* (
       tracker = made;
       yield* note("export the guest's memory to the workers", () => {
         exportBlocks(settings.runtimeDirectory, source.migration, source.epoch, made.readFrom);
+        addressExport(settings.runtimeDirectory, "ram", source.migration, source.route.destination);
         if (source.parameters["zero-page-detection"] === "legacy") readers = made.readFrom.map(openRamReader);
       });
       return { _tag: "TrackerOpened", kind: made.kind };
@@ -172,9 +174,10 @@ export const makeGuestSteps = Effect.fnUntraced(function* (
         return closeTracker.pipe(
           Effect.andThen(withGuest((opened) => opened.describe)),
           Effect.flatMap(({ blocks }) =>
-            note("export the guest's memory to the workers", () =>
-              exportBlocks(settings.runtimeDirectory, source.migration, source.epoch, blocks),
-            ),
+            note("export the guest's memory to the workers", () => {
+              exportBlocks(settings.runtimeDirectory, source.migration, source.epoch, blocks);
+              addressExport(settings.runtimeDirectory, "ram", source.migration, source.route.destination);
+            }),
           ),
           Effect.as({ _tag: "Served" }),
         );

@@ -1,7 +1,7 @@
 /** Settles what an earlier life of this sender left behind, guest by guest, before anything new is begun (O7). */
 import { answering, type OwnershipRegister, randomId, type Settings } from "@godwit/actor";
 import { type Guest, type GuestSpec, lookAt, openGuest, type Registry } from "@godwit/guest";
-import { exportBlocks, isExported, withdrawExports } from "@godwit/memory";
+import { addressExport, exportBlocks, isExported, withdrawExports } from "@godwit/memory";
 import type { GodwitError, OwnershipEntry, OwnershipRecord } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Schedule from "effect/Schedule";
@@ -93,13 +93,14 @@ export const recoverGuest = Effect.fnUntraced(function* (
 const SERVED_LOOK_MS = 1000;
 
 /** Lets the workers read the memory of a guest that runs elsewhere without it, for as long as the next look at the record is away. */
-const serve = (spec: GuestSpec, { migration, epoch }: OwnershipRecord, settings: Settings): Effect.Effect<void> =>
+const serve = (spec: GuestSpec, { migration, epoch, node }: OwnershipRecord, settings: Settings): Effect.Effect<void> =>
   Effect.scoped(
     Effect.gen(function* () {
       const { blocks } = yield* Effect.flatMap(openGuest(spec), (guest) => guest.describe);
       yield* Effect.try(() => {
-        if (!isExported(settings.runtimeDirectory, migration, epoch))
-          exportBlocks(settings.runtimeDirectory, migration, epoch, blocks);
+        if (isExported(settings.runtimeDirectory, migration, epoch)) return;
+        exportBlocks(settings.runtimeDirectory, migration, epoch, blocks);
+        addressExport(settings.runtimeDirectory, "ram", migration, node);
       });
     }),
   ).pipe(

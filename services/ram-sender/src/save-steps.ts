@@ -1,6 +1,6 @@
 /** What a save does to its guest and its file, step by step; each answers with the event that its decisions wait for. */
 import { readFileSync, rmSync } from "node:fs";
-import { answering, asGodwitError, type Settings } from "@godwit/actor";
+import { answering, asGodwitError, natsOptionsOf, type Settings } from "@godwit/actor";
 import {
   builtinTail,
   type CheckpointWriter,
@@ -238,12 +238,7 @@ export const makeSaveSteps = Effect.fnUntraced(function* (
   const upload = Effect.gen(function* () {
     const { object, path, start } = place;
     if (object === null) return yield* failed("upload the checkpoint", "it belongs into no object store");
-    const { nats, creds, node } = settings;
-    const options = {
-      servers: nats,
-      name: `godwit ram-sender ${node} checkpoint`,
-      ...(creds === undefined ? {} : { creds }),
-    };
+    const options = natsOptionsOf(settings, "ram-sender", `godwit ram-sender ${settings.node} checkpoint`);
     const store = yield* openObjectStore(options, object.bucket);
     yield* uploadCheckpoint(store, { name: object.name, id: save.id, path, start }, (bytes) =>
       dispatch({ _tag: "PartUploaded", bytes }),

@@ -8,9 +8,10 @@
  * agent does with it. A worker that was asleep may find later bytes under an old number; they are under it only because it was
  * acknowledged, so the destination has it and drops what comes.
  */
-import { closeSync, ftruncateSync, mkdirSync, openSync, rmSync, writeSync } from "node:fs";
+import { closeSync, ftruncateSync, openSync, rmSync, writeSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { deviceStreamExport } from "@godwit/memory";
+import { addressExport, deviceStreamExport } from "@godwit/memory";
+import type { Route } from "@godwit/protocol";
 
 export interface Arena {
   /**
@@ -24,13 +25,19 @@ export interface Arena {
 
 const directoryOf = (runtimeDirectory: string): string => join(runtimeDirectory, "vfio");
 
-export const openArena = (runtimeDirectory: string, migration: string, epoch: number, ringBytes: number): Arena => {
+/** `destination`: the node that the streams go to. */
+export const openArena = (
+  runtimeDirectory: string,
+  { migration, destination }: Pick<Route, "migration" | "destination">,
+  epoch: number,
+  ringBytes: number,
+): Arena => {
   const files = new Map<number, number>();
   const directory = dirname(deviceStreamExport(runtimeDirectory, migration, epoch, 0));
   const fileOf = (stream: number): number => {
     const known = files.get(stream);
     if (known !== undefined) return known;
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    addressExport(runtimeDirectory, "vfio", migration, destination);
     const fd = openSync(deviceStreamExport(runtimeDirectory, migration, epoch, stream), "w", 0o600);
     files.set(stream, fd);
     ftruncateSync(fd, ringBytes);

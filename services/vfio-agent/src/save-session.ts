@@ -93,7 +93,7 @@ export const startSaving = Effect.fnUntraced(function* (
     want: options.want,
     now: Date.now(),
   });
-  const arena = openArena(settings.runtimeDirectory, migration, epoch, windowBytes(saving));
+  const arena = openArena(settings.runtimeDirectory, route, epoch, windowBytes(saving));
   yield* Effect.addFinalizer(() => Effect.sync(arena.remove));
   const devices: DeviceAccess[] = [];
   for (const spec of specs) devices.push(yield* accessDevice(spec, "source", latencies));

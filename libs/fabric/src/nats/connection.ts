@@ -1,10 +1,11 @@
-import { readFile } from "node:fs/promises";
+import { readFileSync } from "node:fs";
 import { PermissionViolationError } from "@nats-io/nats-core";
 import { type ConnectionOptions, credsAuthenticator, type NatsConnection } from "@nats-io/transport-node";
 import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
 import { FabricError } from "../errors.ts";
 import type { LinkEvent, Plane } from "../fabric.ts";
+import { type Credentials, readCredentials } from "./credentials.ts";
 import { connect } from "./transport.ts";
 import { isSupportedVersion, NATS_VERSION_MIN } from "./version.ts";
 
@@ -13,10 +14,20 @@ export interface NatsOptions {
   readonly servers: string | ReadonlyArray<string>;
   /** Shown by the server's monitoring; the connections are named `<name> control` and `<name> bulk`. */
   readonly name: string;
-  /** Path of a credentials file. */
+  /** Path of a credentials file, or of a folder of them. */
   readonly creds?: string;
-  /** Certificates for servers that ask for TLS; without it the system's authorities count. */
-  readonly tls?: { readonly caFile?: string; readonly certFile?: string; readonly keyFile?: string };
+  /** Which credentials of a folder: `<role>.creds`. */
+  readonly role?: string;
+  /** Certificates for servers that ask for TLS, by path; without it the system's authorities count. */
+  readonly tls?: NatsTls;
+}
+
+export interface NatsTls {
+  /** Authorities that may vouch for the servers. */
+  readonly caFile?: string;
+  /** This client's own, for servers that ask for one. */
+  readonly certFile?: string;
+  readonly keyFile?: string;
 }
 
 /** How long a first connection may take, all servers and addresses together, ms; what it names is refused in time to be read. */
@@ -87,20 +98,35 @@ export const openLink = (
 const dial = (options: NatsOptions, plane: Plane): Effect.Effect<NatsConnection, FabricError> => {
   const servers = typeof options.servers === "string" ? options.servers.split(",") : [...options.servers];
   const refused = (cause: unknown) => {
+    if (cause instanceof FabricError) return cause;
     const reason = cause instanceof Error ? cause.message : String(cause);
     const denied = cause instanceof Error && /Authorization|Authentication/.test(cause.name);
+    const untrusted = isUntrusted(cause);
     return new FabricError({
-      code: denied ? "nats-denied" : "nats-unreachable",
+      code: denied ? "nats-denied" : untrusted ? "nats-untrusted" : "nats-unreachable",
       operation: `connect to ${servers.map(withoutPassword).join(", ")}`,
       reason,
-      retryable: !denied,
+      retryable: !denied && !untrusted,
     });
   };
-  return Effect.tryPromise({ try: () => connectWithin(connectionOptions(options, servers, plane)), catch: refused });
+  return Effect.tryPromise({
+    try: async () => connectWithin(connectionOptions(options, servers, plane)),
+    catch: refused,
+  });
 };
 
-async function connectWithin(pending: Promise<ConnectionOptions>): Promise<NatsConnection> {
-  const connecting = connect(await pending);
+/** Codes of Node and OpenSSL for a certificate that is not believed, or is another's. */
+const UNTRUSTED = /CERT|SELF_SIGNED|UNABLE_TO_(GET|VERIFY)|ALTNAME/;
+
+/** The client wraps what the socket said. */
+const isUntrusted = (cause: unknown): boolean => {
+  for (let error = cause; error instanceof Error; error = error.cause)
+    if ("code" in error && typeof error.code === "string" && UNTRUSTED.test(error.code)) return true;
+  return false;
+};
+
+async function connectWithin(options: ConnectionOptions): Promise<NatsConnection> {
+  const connecting = connect(options);
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(() => reject(new Error(`no connection within ${CONNECT_TIMEOUT_MS} ms`)), CONNECT_TIMEOUT_MS);
@@ -116,11 +142,7 @@ async function connectWithin(pending: Promise<ConnectionOptions>): Promise<NatsC
   }
 }
 
-async function connectionOptions(
-  options: NatsOptions,
-  servers: ReadonlyArray<string>,
-  plane: Plane,
-): Promise<ConnectionOptions> {
+function connectionOptions(options: NatsOptions, servers: ReadonlyArray<string>, plane: Plane): ConnectionOptions {
   const connection: ConnectionOptions = {
     servers: servers.map((server) => server.trim().replace(/^(\w+:\/\/)?[^@/]*@/, "$1")),
     name: `${options.name} ${plane}`,
@@ -141,11 +163,18 @@ async function connectionOptions(
   } else if (login?.[1]) {
     connection.token = decodeURIComponent(login[1]);
   }
-  if (options.creds !== undefined) connection.authenticator = credsAuthenticator(await readFile(options.creds));
+  if (options.creds !== undefined)
+    Object.assign(connection, authenticated(readCredentials(options.creds, options.role)));
   if (options.tls !== undefined) connection.tls = { ...options.tls };
   else if (servers.some((server) => server.trim().startsWith("tls://"))) connection.tls = {};
   return connection;
 }
+
+/** The file is read again for each connection: one that was renewed counts from the next on. */
+const authenticated = ({ path, inboxPrefix }: Credentials): Partial<ConnectionOptions> => ({
+  authenticator: credsAuthenticator(() => readFileSync(path)),
+  ...(inboxPrefix === undefined ? {} : { inboxPrefix }),
+});
 
 const withoutPassword = (server: string): string => server.replace(/^(\w+:\/\/)?[^@/]*@/, "$1***@");
 

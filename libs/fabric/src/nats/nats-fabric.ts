@@ -1,4 +1,5 @@
 import { performance } from "node:perf_hooks";
+import { REMEDIES } from "@godwit/protocol";
 import type { Msg } from "@nats-io/nats-core";
 import type * as Context from "effect/Context";
 import * as Effect from "effect/Effect";
@@ -16,6 +17,8 @@ import { request, serve } from "./requests.ts";
 
 /** Link changes kept for each listener that does not take them; the oldest are forgotten. */
 const LINK_EVENTS_KEPT = 64;
+/** Different subjects that NATS refused, told to the log; what is refused beyond them is one and the same mistake. */
+const DENIALS_TOLD_MAX = 32;
 /** How long `subscribe` waits for the server to know of it, ms. */
 const SUBSCRIBE_MS = 2_000;
 
@@ -32,13 +35,22 @@ const make = Effect.fnUntraced(function* (options: NatsOptions) {
   const counters = { publishesDropped: 0, messagesDropped: 0, requestsRefused: 0, malformed: 0, callbackErrors: 0 };
   let closing = false;
 
+  const denials = new Set<string>();
+  /** A publish that is refused is refused each time: the log has it once. */
+  const isToldAlready = (event: LinkEvent): boolean => {
+    if (event._tag !== "Denied" || denials.size >= DENIALS_TOLD_MAX) return event._tag === "Denied";
+    const isOld = denials.has(event.reason);
+    denials.add(event.reason);
+    return isOld;
+  };
+
   const onLinkEvent = (event: LinkEvent) => {
     for (const listener of listeners) listener(event);
     if (event._tag === "Closed") {
       const closed = closedError(`${event.plane} connection`, event.reason);
       for (const inbox of inboxes) if (inbox.plane === event.plane) inbox.fail(closed);
     }
-    if (!closing) run(logged(event));
+    if (!closing && !isToldAlready(event)) run(logged(event));
   };
   const control = yield* openLink(options, "control", onLinkEvent);
   const bulk = yield* openLink(options, "bulk", onLinkEvent);
@@ -157,6 +169,7 @@ const make = Effect.fnUntraced(function* (options: NatsOptions) {
 /** Losing a link loses messages; what an operator sees first when guests stay paused. */
 const logged = (event: LinkEvent): Effect.Effect<void> => {
   const line = `NATS ${event.plane} link: ${event._tag}`;
+  if (event._tag === "Denied") return Effect.logError(`${line}: ${event.reason}; ${REMEDIES["nats-denied"]}`);
   if (event._tag === "Reconnected") return Effect.logInfo(line);
   return Effect.logWarning("reason" in event ? `${line}: ${event.reason}` : line);
 };

@@ -73,6 +73,12 @@ export const serve = (
       catch: failed,
     });
     yield* Effect.tryPromise({ try: () => nc.flush(), catch: failed });
+    // One endpoint that NATS refuses ends the whole service: nobody would be answered, and nobody told.
+    if (service.isStopped) {
+      const cause = yield* Effect.promise(() => service.stopped);
+      const reason = cause?.message ?? "it has stopped";
+      return yield* new FabricError({ code: "nats-denied", operation: `serve ${name}`, reason, retryable: false });
+    }
   });
 
 function respond(message: Msg, reply: Reply): void {

@@ -83,6 +83,10 @@ export const CATALOGUE: Readonly<Record<string, Entry>> = {
     summary: "the nodes that are up",
     load: async () => (await import("./nodes.ts")).nodesCommand,
   },
+  credentials: {
+    summary: "make the NATS users, least permissions each, and the certificates; add a node, revoke one",
+    load: async () => (await import("./credentials.ts")).credentials,
+  },
   "setup-nats": {
     summary: "make or correct the buckets in NATS, once, as its admin",
     load: async () => (await import("./setup-nats.ts")).setupNats,

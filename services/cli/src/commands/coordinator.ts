@@ -5,7 +5,7 @@ import { type Incarnation, MIGRATIONS_BUCKET, OWNERSHIP_BUCKET } from "@godwit/p
 import * as Telemetry from "@godwit/telemetry";
 import * as Effect from "effect/Effect";
 import { command, NO_OPERANDS } from "../arguments/command.ts";
-import { natsOptions } from "../connection.ts";
+import { natsOptions, settingsOf } from "../connection.ts";
 import { patientFabric } from "../host/patient-fabric.ts";
 import { awaitMembers } from "../members.ts";
 
@@ -21,8 +21,7 @@ export const coordinator = command({
         .replaceAll(/[^A-Za-z0-9_-]/g, "-")
         .slice(0, 64) || "local";
     const settings: Settings = {
-      nats: values.nats,
-      creds: values.creds ?? undefined,
+      ...settingsOf(values),
       node: label,
       runtimeDirectory: defaultRuntimeDirectory(label),
       guestDirectory: defaultRuntimeDirectory(label),
@@ -30,7 +29,7 @@ export const coordinator = command({
       incarnation: randomId() as Incarnation,
     };
     return Effect.gen(function* () {
-      const fabric = yield* patientFabric(values, "godwit coordinator's supervisor", [
+      const fabric = yield* patientFabric(values, "godwit coordinator's supervisor", "coordinator", [
         OWNERSHIP_BUCKET,
         MIGRATIONS_BUCKET,
       ]);

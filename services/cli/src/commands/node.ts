@@ -9,7 +9,7 @@ import { DEVICE_HELP, deviceOption, withDevices } from "../arguments/device-argu
 import { GUEST_HELP, guestOption, readGuest } from "../arguments/guest-argument.ts";
 import { count, text } from "../arguments/option.ts";
 import { UsageError } from "../arguments/usage-error.ts";
-import { natsOptions } from "../connection.ts";
+import { natsOptions, settingsOf } from "../connection.ts";
 import { bringGuests } from "../host/guests.ts";
 import { patientFabric } from "../host/patient-fabric.ts";
 import { awaitMembers } from "../members.ts";
@@ -47,8 +47,7 @@ migration stays, and is there again when the node of that name is started again.
     }
     const guests = withDevices(values.guest.map(readGuest), values.vfio);
     const settings: Settings = {
-      nats: values.nats,
-      creds: values.creds ?? undefined,
+      ...settingsOf(values),
       node: name,
       runtimeDirectory: values["runtime-dir"] ?? defaultRuntimeDirectory(name),
       guestDirectory: values["guest-dir"] ?? `/dev/shm/godwit-${process.getuid?.() ?? 0}/${name}`,
@@ -57,7 +56,7 @@ migration stays, and is there again when the node of that name is started again.
     };
     const { workers } = values;
     return Effect.gen(function* () {
-      const fabric = yield* patientFabric(values, `godwit node ${name}`, [OWNERSHIP_BUCKET]);
+      const fabric = yield* patientFabric(values, `godwit node ${name}`, "node", [OWNERSHIP_BUCKET]);
       const specs = yield* Effect.provide(bringGuests(settings, guests), fabric);
       const ready = Effect.gen(function* () {
         yield* awaitMembers([

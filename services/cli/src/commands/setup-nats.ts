@@ -37,11 +37,11 @@ not safe. A bucket that has vanished held the records of which node runs each gu
       });
     }
     return Effect.gen(function* () {
-      const done = yield* setUpBuckets(connectionOf(values, "godwit setup-nats"), BUCKETS).pipe(
+      const done = yield* setUpBuckets(connectionOf(values, "godwit setup-nats", "admin"), BUCKETS).pipe(
         Effect.mapError(fromFabric),
       );
       const stores = yield* Effect.forEach(values.objects, (bucket) =>
-        Effect.map(setUpObjectStore(connectionOf(values, "godwit setup-nats"), bucket), (made) => ({
+        Effect.map(setUpObjectStore(connectionOf(values, "godwit setup-nats", "admin"), bucket), (made) => ({
           bucket,
           done: made,
         })),

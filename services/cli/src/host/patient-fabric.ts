@@ -24,10 +24,11 @@ const patiently = <A, R>(work: Effect.Effect<A, GodwitError, R>): Effect.Effect<
 export const patientFabric = (
   values: NatsValues,
   name: string,
+  role: string,
   buckets: ReadonlyArray<string>,
 ): Effect.Effect<Context.Context<Fabric>, GodwitError, Scope.Scope> =>
   Effect.gen(function* () {
-    const context = yield* patiently(Layer.build(fabricLayer(values, name)));
+    const context = yield* patiently(Layer.build(fabricLayer(values, name, role)));
     const fabric = Context.get(context, Fabric);
     for (const bucket of buckets) yield* patiently(Effect.mapError(fabric.bucket(bucket), fromFabric));
     return context;
