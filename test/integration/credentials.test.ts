@@ -121,6 +121,10 @@ describe("a process without the right papers", () => {
     });
     const creds = join(folder, "nodes", "a");
     expect(await refusalOf("loader", { creds })).toMatchObject({ code: "nats-untrusted", retryable: false });
+    expect(await refusalOf("loader", { creds, caFile: join(folder, "none.pem") })).toMatchObject({
+      code: "nats-untrusted",
+      reason: expect.stringContaining("none.pem"),
+    });
     expect(await refusalOf("loader", { creds, caFile })).toBeNull();
   });
 });

@@ -42,6 +42,7 @@ describe("an actor's settings", () => {
   it("have defaults that work on one machine, apart for each node and user", () => {
     const settings = read({});
     expect(settings.tls).toBeUndefined();
+    expect(read({ GODWIT_TLS_CA: "", GODWIT_CREDS: "" })).toMatchObject({ creds: undefined });
     expect(read({ GODWIT_TLS_CA: "" }).tls).toBeUndefined();
     expect(settings).toMatchObject({ nats: DEFAULT_NATS, creds: undefined, node: "local" });
     expect(settings.runtimeDirectory).toMatch(/\/godwit\/local$/);

@@ -71,7 +71,7 @@ export const readSettings = (role: string, env: NodeJS.ProcessEnv): Effect.Effec
       return invalid(`GODWIT_INCARNATION is "${incarnation}", not 16 hex digits`);
     return Effect.succeed({
       nats: env["GODWIT_NATS"] ?? DEFAULT_NATS,
-      creds: env["GODWIT_CREDS"],
+      creds: env["GODWIT_CREDS"] || undefined,
       ...tlsOf(env["GODWIT_TLS_CA"], env["GODWIT_TLS_CERT"], env["GODWIT_TLS_KEY"]),
       node,
       runtimeDirectory: env["GODWIT_RUNTIME_DIR"] ?? defaultRuntimeDirectory(node),

@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { accessSync, constants } from "node:fs";
 import { PermissionViolationError } from "@nats-io/nats-core";
 import { type ConnectionOptions, credsAuthenticator, type NatsConnection } from "@nats-io/transport-node";
 import * as Effect from "effect/Effect";
@@ -165,16 +165,37 @@ function connectionOptions(options: NatsOptions, servers: ReadonlyArray<string>,
   }
   if (options.creds !== undefined)
     Object.assign(connection, authenticated(readCredentials(options.creds, options.role)));
-  if (options.tls !== undefined) connection.tls = { ...options.tls };
+  if (options.tls !== undefined) connection.tls = checkedTls(options.tls);
   else if (servers.some((server) => server.trim().startsWith("tls://"))) connection.tls = {};
   return connection;
 }
 
-/** The file is read again for each connection: one that was renewed counts from the next on. */
-const authenticated = ({ path, inboxPrefix }: Credentials): Partial<ConnectionOptions> => ({
-  authenticator: credsAuthenticator(() => readFileSync(path)),
-  ...(inboxPrefix === undefined ? {} : { inboxPrefix }),
-});
+/** The file is read again for each connection: one that was renewed counts from the next on, one that is just being renewed does not. */
+const authenticated = ({ path, content, inboxPrefix }: Credentials): Partial<ConnectionOptions> => {
+  let latest = content;
+  const renewed = (): Uint8Array => {
+    try {
+      latest = readCredentials(path, undefined).content;
+    } catch {
+      // The client would give the connection up for ever.
+    }
+    return latest;
+  };
+  return { authenticator: credsAuthenticator(renewed), ...(inboxPrefix === undefined ? {} : { inboxPrefix }) };
+};
+
+/** A file that cannot be read is found out before a server is asked, and is not tried again. */
+const checkedTls = (tls: NatsTls): NatsTls => {
+  for (const file of [tls.caFile, tls.certFile, tls.keyFile]) {
+    try {
+      if (file !== undefined) accessSync(file, constants.R_OK);
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      throw new FabricError({ code: "nats-untrusted", operation: `read ${file}`, reason, retryable: false });
+    }
+  }
+  return { ...tls };
+};
 
 const withoutPassword = (server: string): string => server.replace(/^(\w+:\/\/)?[^@/]*@/, "$1***@");
 

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -31,7 +31,7 @@ describe("credentials", () => {
   it("say who the user is, and where its inboxes are", () => {
     const sub = { allow: ["godwit.presence.who", "_INBOX.loader.a.>"] };
     const path = written("loader.creds", { name: "loader.a", nats: { sub } });
-    const expected = { path, user: "loader.a", inboxPrefix: "_INBOX.loader.a" };
+    const expected = { path, content: readFileSync(path), user: "loader.a", inboxPrefix: "_INBOX.loader.a" };
     expect(readCredentials(path, "loader")).toEqual(expected);
     expect(readCredentials(directory, "loader")).toEqual(expected);
   });

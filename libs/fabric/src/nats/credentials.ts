@@ -5,6 +5,7 @@ import { FabricError } from "../errors.ts";
 
 export interface Credentials {
   readonly path: string;
+  readonly content: Uint8Array;
   /** The user's name: `<role>.<node>`. */
   readonly user: string;
   /** Under which the user may have inboxes; undefined: under any. */
@@ -23,7 +24,8 @@ export const readCredentials = (path: string, role: string | undefined): Credent
   let file = path;
   try {
     if (role !== undefined && statSync(path).isDirectory()) file = join(path, `${role}.creds`);
-    return { path: file, ...userOf(readFileSync(file, "utf8"), file) };
+    const content = readFileSync(file);
+    return { path: file, content, ...userOf(content.toString("utf8"), file) };
   } catch (error) {
     if (error instanceof FabricError) throw error;
     throw refusal(file, error instanceof Error ? error.message : String(error));
@@ -31,7 +33,7 @@ export const readCredentials = (path: string, role: string | undefined): Credent
 };
 
 /** Whether the words are true is for the server to say. */
-const userOf = (text: string, path: string): Omit<Credentials, "path"> => {
+const userOf = (text: string, path: string): Omit<Credentials, "path" | "content"> => {
   const claims = JWT.exec(text)?.[1];
   if (claims === undefined) throw refusal(path, "it holds no user JWT");
   const { name, nats } = JSON.parse(Buffer.from(claims, "base64url").toString("utf8"));
