@@ -9,7 +9,7 @@
  *     admin.creds                      for `godwit setup-nats`
  *     ca.pem                           the authority of the servers' certificate, public
  *
- * Everything but the two public kinds is readable by its owner alone. No credentials that are there are overwritten.
+ * Every file is readable by its owner alone. No credentials that are there are overwritten.
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
