@@ -137,7 +137,7 @@ describe("a world with credentials for each actor, over TLS", () => {
   });
   afterAll(() => world?.close());
 
-  it("moves a guest with its device, back by postcopy, and saves it; nobody is denied anything", async () => {
+  it("moves a guest with its device, another by postcopy, and saves it; nobody is denied anything", async () => {
     const spec = await world.startGuest({
       name: "vm1",
       memoryBytes: 16 * MIB,
@@ -176,11 +176,7 @@ describe("a world with credentials for each actor, over TLS", () => {
       return status === "completed";
     });
     expect(world.log()).not.toMatch(/Denied|Permissions Violation/);
-    expect(
-      natsLog.filter(
-        (line) => /Violation/.test(line) && /godwit (coordinator|ram|loader|multifd|vfio|node)/.test(line),
-      ),
-    ).toEqual([]);
+    expect(natsLog.filter((line) => /Violation/.test(line) && /nats\.js:godwit /.test(line))).toEqual([]);
   });
 });
 

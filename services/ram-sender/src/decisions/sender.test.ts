@@ -187,6 +187,17 @@ describe("a command to the RAM sender", () => {
     },
   );
 
+  it.each(commands)(
+    "$_tag of a stranger is kept out by that alone: where nobody is known yet, it counts",
+    (command) => {
+      const source = begun();
+      const stranger = { ...command, coordinator: STRANGER } as SourceCommand;
+      expect(route(sender, stranger, 0)._tag).toBe("Refuse");
+      source.authority.coordinator = null;
+      expect(route(sender, stranger, 0)._tag).toBe("Step");
+    },
+  );
+
   it("in any order moves each guest at most once, and terms never go back", () => {
     const any = fc.record({
       kind: fc.constantFrom("Claim", "Inspect", "Abort", "Conclude", "end"),
