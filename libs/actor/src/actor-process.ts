@@ -35,6 +35,7 @@ export const runActor = (role: string, id: string, program: ActorProgram): void 
       servers: settings.nats,
       name: `godwit ${role} ${settings.node} ${id}`,
       ...(settings.creds === undefined ? {} : { creds: settings.creds }),
+      ...(settings.jsDomain === undefined ? {} : { jsDomain: settings.jsDomain }),
     });
     const patient = Layer.build(fabric).pipe(
       Effect.tapError(({ message, retryable }) => (retryable ? Effect.logWarning(message) : Effect.void)),

@@ -11,6 +11,8 @@ export interface Settings {
   readonly nats: string;
   /** GODWIT_CREDS: a credentials file. */
   readonly creds: string | undefined;
+  /** GODWIT_JS_DOMAIN: the JetStream domain that keeps the buckets; undefined: that of the servers themselves. */
+  readonly jsDomain: string | undefined;
   /** GODWIT_NODE: the host this actor acts for. */
   readonly node: string;
   /** GODWIT_RUNTIME_DIR: sockets, guest registry, exports; private to this node and user. */
@@ -44,12 +46,16 @@ export const readSettings = (role: string, env: NodeJS.ProcessEnv): Effect.Effec
       Effect.fail(new GodwitError({ code: "invalid-parameter", actor: role, step: "read the settings", reason }));
     if (!isSafeName(node))
       return invalid(`GODWIT_NODE is "${node}", not 1 to 64 letters, digits, dashes or underscores`);
+    const jsDomain = env["GODWIT_JS_DOMAIN"];
+    if (jsDomain !== undefined && !isSafeName(jsDomain))
+      return invalid(`GODWIT_JS_DOMAIN is "${jsDomain}", not 1 to 64 letters, digits, dashes or underscores`);
     const incarnation = env["GODWIT_INCARNATION"] ?? randomId();
     if (!Schema.is(Incarnation)(incarnation))
       return invalid(`GODWIT_INCARNATION is "${incarnation}", not 16 hex digits`);
     return Effect.succeed({
       nats: env["GODWIT_NATS"] ?? DEFAULT_NATS,
       creds: env["GODWIT_CREDS"],
+      jsDomain,
       node,
       runtimeDirectory: env["GODWIT_RUNTIME_DIR"] ?? defaultRuntimeDirectory(node),
       guestDirectory: env["GODWIT_GUEST_DIR"] ?? `/dev/shm/godwit-${process.getuid?.() ?? 0}/${node}`,

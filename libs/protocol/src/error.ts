@@ -20,7 +20,10 @@ export const REMEDIES = {
   // the ground it runs on
   "nats-unreachable": "check --nats/GODWIT_NATS, and that nats-server runs there",
   "nats-too-old": "upgrade nats-server to 2.10.23 or later (2.12.3 or later is better)",
-  "nats-no-jetstream": "start nats-server with JetStream enabled (-js)",
+  "nats-no-jetstream":
+    "start nats-server with JetStream enabled (-js), or name the domain that has it (`--js-domain`, GODWIT_JS_DOMAIN)",
+  "js-domain-unreachable":
+    "look at the leaf node's link (nats-server's log, `nats server report leafnodes`), and at the domain's name in the other cluster's jetstream block",
   "nats-denied": "give these credentials the permissions that docs/operations.md lists",
   "nats-cluster-too-small": "let three or five servers with JetStream run, or one without a cluster",
   "bucket-missing":

@@ -5,11 +5,12 @@ import { GodwitError, REMEDIES } from "@godwit/protocol";
 import * as Telemetry from "@godwit/telemetry";
 import * as Effect from "effect/Effect";
 import * as Layer from "effect/Layer";
-import { text, textOr, type Values } from "./arguments/option.ts";
+import { name, text, textOr, type Values } from "./arguments/option.ts";
 
 export const natsOptions = {
   nats: textOr("URLS", DEFAULT_NATS, "NATS servers, separated by commas; nats://user:password@host:port"),
   creds: text("FILE", "credentials file for NATS"),
+  "js-domain": name("DOMAIN", "JetStream domain that keeps the buckets, where NATS is reached through a leaf node"),
 } as const;
 export type NatsValues = Values<typeof natsOptions>;
 
@@ -30,10 +31,11 @@ export const fromFabric = (error: FabricError): GodwitError =>
     reason: error.reason,
   });
 
-export const connectionOf = ({ nats, creds }: NatsValues, name: string): NatsOptions => ({
+export const connectionOf = ({ nats, creds, "js-domain": jsDomain }: NatsValues, client: string): NatsOptions => ({
   servers: nats,
-  name,
+  name: client,
   ...(creds === null ? {} : { creds }),
+  ...(jsDomain === null ? {} : { jsDomain }),
 });
 
 export const fabricLayer = (values: NatsValues, name: string): Layer.Layer<Fabric, GodwitError> =>

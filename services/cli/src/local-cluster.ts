@@ -2,7 +2,7 @@
 import { closeSync, mkdirSync, openSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { randomId, type Settings } from "@godwit/actor";
-import { type Fabric, type FabricError, NatsFabric, setUpBuckets } from "@godwit/fabric";
+import { type Fabric, type FabricError, NatsFabric, type NatsOptions, setUpBuckets } from "@godwit/fabric";
 import { localNats } from "@godwit/fabric/local-nats";
 import type { GuestSpec } from "@godwit/guest";
 import { type Child, type ChildSpec, runNode, supervise } from "@godwit/node";
@@ -22,6 +22,8 @@ export interface LocalClusterOptions {
     readonly name: string;
     readonly workers: number;
     readonly guests: ReadonlyArray<GuestSpec>;
+    /** URLs of the NATS servers that this host knows, when it does not know those of the others. */
+    readonly natsUrl?: string;
   }>;
   /** Replicas of the coordinator; default 1. */
   readonly coordinators?: number;
@@ -32,6 +34,8 @@ export interface LocalClusterOptions {
   ) => string;
   /** URLs of NATS servers that run already, separated by commas; without it one is started, which ends with the scope. */
   readonly natsUrl?: string;
+  /** The JetStream domain of the buckets; default: that of the servers at `natsUrl`. */
+  readonly jsDomain?: string;
   /** TCP port of NATS; 0: any. */
   readonly port?: number;
   /** Where NATS's streams lie; default below `directory`. */
@@ -53,9 +57,9 @@ export const childKey = (role: string, node: string, id: string): string => `${r
 /** The server is there, we started it: on a host where a dozen processes start at once a connection may only take too long. */
 const CONNECT_AGAIN = Schedule.spaced("100 millis").pipe(Schedule.upTo({ times: 10 }));
 
-const fabricOn = (servers: string, name: string): Layer.Layer<Fabric, FabricError> =>
+const fabricOn = (options: NatsOptions): Layer.Layer<Fabric, FabricError> =>
   Layer.effectContext(
-    Effect.retry(Layer.build(NatsFabric.layer({ servers, name })), {
+    Effect.retry(Layer.build(NatsFabric.layer(options)), {
       schedule: CONNECT_AGAIN,
       while: ({ retryable }) => retryable,
     }),
@@ -77,15 +81,23 @@ export const openLocalCluster = Effect.fnUntraced(function* (
       storeDir: options.natsDirectory ?? join(options.directory, "nats"),
       port: options.port ?? 0,
     })).url;
-  yield* setUpBuckets({ servers: url, name: "godwit setup-nats" }, BUCKETS);
+  const { jsDomain } = options;
+  const natsOptions = (name: string, servers = url): NatsOptions => ({
+    servers,
+    name,
+    ...(jsDomain === undefined ? {} : { jsDomain }),
+  });
+  const urlOf = (node: string): string => options.nodes.find(({ name }) => name === node)?.natsUrl ?? url;
+  yield* setUpBuckets(natsOptions("godwit setup-nats"), BUCKETS);
   const children = new Map<string, Child>();
   const started = (child: Child): void => {
     const { role, id } = child.spec;
     children.set(childKey(role, child.member.node, id), child);
   };
   const settingsOf = (node: string): Settings => ({
-    nats: url,
+    nats: urlOf(node),
     creds: undefined,
+    jsDomain,
     node,
     runtimeDirectory: join(options.directory, node),
     guestDirectory: join(options.guestDirectory, node),
@@ -96,9 +108,10 @@ export const openLocalCluster = Effect.fnUntraced(function* (
   /** Runs something for ever on a fabric of its own, as a process would. */
   const onFabric = Effect.fnUntraced(function* (
     name: string,
+    servers: string,
     work: Effect.Effect<never, unknown, Fabric | Scope.Scope>,
   ) {
-    const context = yield* Layer.build(fabricOn(url, name));
+    const context = yield* Layer.build(fabricOn(natsOptions(name, servers)));
     // Nobody joins this fiber: if its end were not written down, its actors would be missing without a word.
     const told = work.pipe(
       Effect.tapCause((cause) => {
@@ -113,21 +126,21 @@ export const openLocalCluster = Effect.fnUntraced(function* (
     yield* Effect.forkScoped(Effect.provide(told, context));
   });
   const natsOf = (node: string) => (child: ChildSpec) =>
-    options.natsOf?.({ role: child.role, node, id: child.id }, url) ?? url;
+    options.natsOf?.({ role: child.role, node, id: child.id }, urlOf(node)) ?? urlOf(node);
   for (let replica = 0; replica < (options.coordinators ?? 1); replica++) {
     const child: ChildSpec = { role: "coordinator", id: String(replica) };
     const settings = { ...settingsOf("up"), nats: natsOf("up")(child) };
-    yield* onFabric("godwit up", supervise(child, settings, { log, started }));
+    yield* onFabric("godwit up", url, supervise(child, settings, { log, started }));
   }
   for (const { name, workers, guests } of options.nodes) {
     const nodeOptions = { workers, guests, log, started, natsOf: natsOf(name) };
-    yield* onFabric(`godwit node ${name}`, runNode(settingsOf(name), nodeOptions));
+    yield* onFabric(`godwit node ${name}`, urlOf(name), runNode(settingsOf(name), nodeOptions));
   }
   return {
     url,
     logFile,
     children,
     settingsOf,
-    fabric: fabricOn(url, "godwit cli"),
+    fabric: fabricOn(natsOptions("godwit cli")),
   };
 });

@@ -219,11 +219,12 @@ const fetched = (
   object === null
     ? Effect.succeed(place)
     : Effect.gen(function* () {
-        const { nats, creds, node } = settings;
+        const { nats, creds, jsDomain, node } = settings;
         const options = {
           servers: nats,
           name: `godwit loader ${node} checkpoint`,
           ...(creds === undefined ? {} : { creds }),
+          ...(jsDomain === undefined ? {} : { jsDomain }),
         };
         const store = yield* openObjectStore(options, object.bucket);
         const manifest = yield* downloadCheckpoint(store, object.name, place.path, () => {});

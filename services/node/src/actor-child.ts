@@ -55,6 +55,7 @@ export const startChild = (spec: ChildSpec, settings: Settings, log: LogTarget):
       GODWIT_SUPERVISOR: String(process.pid),
       GODWIT_WORKER: spec.id,
       ...(settings.creds === undefined ? {} : { GODWIT_CREDS: settings.creds }),
+      ...(settings.jsDomain === undefined ? {} : { GODWIT_JS_DOMAIN: settings.jsDomain }),
     },
   });
   const gone = new Promise<string>((resolve) => {

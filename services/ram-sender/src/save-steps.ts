@@ -238,11 +238,12 @@ export const makeSaveSteps = Effect.fnUntraced(function* (
   const upload = Effect.gen(function* () {
     const { object, path, start } = place;
     if (object === null) return yield* failed("upload the checkpoint", "it belongs into no object store");
-    const { nats, creds, node } = settings;
+    const { nats, creds, jsDomain, node } = settings;
     const options = {
       servers: nats,
       name: `godwit ram-sender ${node} checkpoint`,
       ...(creds === undefined ? {} : { creds }),
+      ...(jsDomain === undefined ? {} : { jsDomain }),
     };
     const store = yield* openObjectStore(options, object.bucket);
     yield* uploadCheckpoint(store, { name: object.name, id: save.id, path, start }, (bytes) =>

@@ -15,6 +15,8 @@ export interface NatsOptions {
   readonly name: string;
   /** Path of a credentials file. */
   readonly creds?: string;
+  /** The domain of the JetStream that keeps the buckets, where servers have one: needed behind a leaf node, harmless beside it. */
+  readonly jsDomain?: string;
   /** Certificates for servers that ask for TLS; without it the system's authorities count. */
   readonly tls?: { readonly caFile?: string; readonly certFile?: string; readonly keyFile?: string };
 }

@@ -23,6 +23,7 @@ export const coordinator = command({
     const settings: Settings = {
       nats: values.nats,
       creds: values.creds ?? undefined,
+      jsDomain: values["js-domain"] ?? undefined,
       node: label,
       runtimeDirectory: defaultRuntimeDirectory(label),
       guestDirectory: defaultRuntimeDirectory(label),

@@ -49,6 +49,7 @@ migration stays, and is there again when the node of that name is started again.
     const settings: Settings = {
       nats: values.nats,
       creds: values.creds ?? undefined,
+      jsDomain: values["js-domain"] ?? undefined,
       node: name,
       runtimeDirectory: values["runtime-dir"] ?? defaultRuntimeDirectory(name),
       guestDirectory: values["guest-dir"] ?? `/dev/shm/godwit-${process.getuid?.() ?? 0}/${name}`,
