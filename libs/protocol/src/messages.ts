@@ -30,7 +30,7 @@ import {
   VerifyInfo,
   VfioDeviceInfo,
 } from "./migration-info.ts";
-import { PACKET_VERSION } from "./packet.ts";
+import { MESSAGE_BYTES_MIN, PACKET_VERSION } from "./packet.ts";
 import { Parameters } from "./parameters.ts";
 import { OfferedDevices } from "./vfio.ts";
 
@@ -41,6 +41,12 @@ const Term = Schema.Natural;
 /** How often the parameters have been changed; absent: never. Its echo shows that they have arrived. */
 const ParametersRevision = Schema.Natural;
 const CapabilitySet = Schema.Record(Schema.String, Schema.Boolean);
+
+/**
+ * `max_payload` of the servers at one side, bytes. Joined clusters may have different ones, and a server that gets a longer message than
+ * its own allows closes the link that it came by: packets fit both. Absent: not told, so that of the source's servers counts alone.
+ */
+const MaxPayload = Schema.Int.check(Schema.isGreaterThanOrEqualTo(MESSAGE_BYTES_MIN));
 
 export const OfferedBlock = Schema.Struct({
   name: Schema.String.check(Schema.isMaxLength(255)),
@@ -62,6 +68,7 @@ export const Offer = Schema.Struct({
   blocks: Schema.Array(OfferedBlock).check(Schema.isMaxLength(BLOCKS_MAX)),
   /** Absent: no VFIO devices. */
   devices: Schema.optionalKey(OfferedDevices),
+  "max-payload": Schema.optionalKey(MaxPayload),
 });
 export type Offer = typeof Offer.Type;
 export const OFFER_VERSION = PROTOCOL_VERSION;
@@ -77,7 +84,13 @@ export const SourceCommand = Schema.Union([
     "parameters-revision": Schema.optionalKey(ParametersRevision),
     capabilities: CapabilitySet,
   }),
-  Schema.TaggedStruct("Start", { ...command, epoch: Epoch, destination: Name, incarnation: Incarnation }),
+  Schema.TaggedStruct("Start", {
+    ...command,
+    epoch: Epoch,
+    destination: Name,
+    incarnation: Incarnation,
+    "max-payload": Schema.optionalKey(MaxPayload),
+  }),
   Schema.TaggedStruct("Verdict", {
     ...command,
     epoch: Epoch,
@@ -208,6 +221,7 @@ export const DestinationReport = Schema.Struct({
   postcopy: Schema.optionalKey(PostcopyInfo),
   /** The number of the operator's last word (Pause, Recover) that has arrived; absent: none. */
   word: Schema.optionalKey(Schema.Natural),
+  "max-payload": Schema.optionalKey(MaxPayload),
   failure: Schema.optionalKey(FailureSchema),
 });
 export type DestinationReport = typeof DestinationReport.Type;

@@ -96,6 +96,9 @@ export const packetPagesWithin = (maxPayloadBytes: number): number => {
   return pages;
 };
 
+/** What a message must be able to hold for one page to be moved, bytes: the least that `max_payload` may be, wherever packets pass. */
+export const MESSAGE_BYTES_MIN = payloadOffset(1, 1) + PAGE_BYTES;
+
 const writeHeader = (view: DataView, kind: number, a: Address, compression: Compression, index: number): void => {
   view.setUint32(0, MAGIC, true);
   view.setUint8(4, PACKET_VERSION);

@@ -4,6 +4,7 @@ import {
   GODWIT_VERSION,
   holdHost,
   makeEndings,
+  messageBytesMax,
   openOwnershipRegister,
   type Settings,
 } from "@godwit/actor";
@@ -31,6 +32,7 @@ export const runLoader = Effect.fnUntraced(function* (
 ): Effect.fn.Return<never, unknown, Fabric | Scope.Scope> {
   const fabric = yield* Fabric;
   yield* holdHost(settings, ACTOR);
+  yield* messageBytesMax(ACTOR);
   const tools: SessionTools = {
     settings,
     register: yield* openOwnershipRegister,

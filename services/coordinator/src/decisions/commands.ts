@@ -40,7 +40,8 @@ export const sayCommand = (migration: Migration, emit: Emit): void => {
         },
       });
     }
-    case "Starting":
+    case "Starting": {
+      const maxPayload = migration.destinationReport?.["max-payload"];
       return emit({
         _tag: "ToSource",
         command: {
@@ -49,8 +50,10 @@ export const sayCommand = (migration: Migration, emit: Emit): void => {
           epoch: migration.epoch as Epoch,
           destination: migration.destination,
           incarnation: phase.incarnation as Incarnation,
+          ...(maxPayload === undefined ? {} : { "max-payload": maxPayload }),
         },
       });
+    }
     case "Adopting":
       return emit({ _tag: "ToSource", command: { _tag: "Inspect", ...shared } });
     case "Aborting": {

@@ -1,5 +1,11 @@
 /** All migrations of one RAM sender process, and which of them a command is for. */
-import type { Capabilities, Failure, SourceCommand, SourceReport } from "@godwit/protocol";
+import {
+  type Capabilities,
+  type Failure,
+  packetPagesWithin,
+  type SourceCommand,
+  type SourceReport,
+} from "@godwit/protocol";
 import { unknownReport } from "./report.ts";
 import { makeSource } from "./source.ts";
 import type { Source, SourceEvent } from "./source-state.ts";
@@ -54,6 +60,7 @@ export const route = (sender: Sender, command: SourceCommand, now: number): Rout
           epoch: command.epoch,
           destination: command.destination,
           incarnation: command.incarnation,
+          itemPagesMax: packetPagesWithin(command["max-payload"] ?? Number.POSITIVE_INFINITY),
         },
       };
     case "Verdict":
