@@ -43,13 +43,10 @@ export const startTwoClusters = async (branchConfig = ""): Promise<TwoClusters> 
       prefix: "hub",
       host: HUB_HOST,
       servers: HUB_SERVERS,
-      jetstream: false,
+      jsDomain: JS_DOMAIN,
       config: (index) =>
-        [
-          `jetstream { domain: ${JS_DOMAIN}, store_dir: ${JSON.stringify(join(directory, `js${index}`))}, sync_interval: always }`,
-          // Told to the other side, their own addresses would be a way around the proxies.
-          `leafnodes { listen: "${HUB_HOST}:${leafPorts[index]}", no_advertise: true }`,
-        ].join("\n"),
+        // Told to the other side, their own addresses would be a way around the proxies.
+        `leafnodes { listen: "${HUB_HOST}:${leafPorts[index]}", no_advertise: true }`,
     });
     closing.push(hub.stop);
     const remotes = proxies.map(({ port }) => `"nats-leaf://127.0.0.1:${port}"`).join(", ");

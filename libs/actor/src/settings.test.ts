@@ -18,6 +18,7 @@ describe("an actor's settings", () => {
     const env = {
       GODWIT_NATS: "nats://one:4222,nats://two:4222",
       GODWIT_CREDS: "/etc/godwit/creds",
+      GODWIT_JS_DOMAIN: "hub",
       GODWIT_NODE: "host-7",
       GODWIT_RUNTIME_DIR: "/run/godwit",
       GODWIT_GUEST_DIR: "/dev/shm/guests",
@@ -27,6 +28,7 @@ describe("an actor's settings", () => {
     expect(read(env)).toEqual({
       nats: env.GODWIT_NATS,
       creds: env.GODWIT_CREDS,
+      jsDomain: env.GODWIT_JS_DOMAIN,
       node: env.GODWIT_NODE,
       runtimeDirectory: env.GODWIT_RUNTIME_DIR,
       guestDirectory: env.GODWIT_GUEST_DIR,

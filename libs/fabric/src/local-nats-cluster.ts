@@ -16,6 +16,8 @@ export interface LocalNatsClusterOptions {
   readonly host?: string;
   /** Default true. */
   readonly jetstream?: boolean;
+  /** Name of its JetStream's domain; default: it has none. */
+  readonly jsDomain?: string;
 }
 
 /** nats-servers on loopback, one cluster. They are named n1, n2, n3, unless told otherwise. */
@@ -44,6 +46,7 @@ export async function startNatsCluster(options: LocalNatsClusterOptions): Promis
       port,
       ...(options.host === undefined ? {} : { host: options.host }),
       ...(options.jetstream === undefined ? {} : { jetstream: options.jetstream }),
+      ...(options.jsDomain === undefined ? {} : { jsDomain: options.jsDomain }),
       config: [
         `server_name: ${prefix}${index + 1}`,
         `cluster { name: ${name}, listen: "127.0.0.1:${routePorts[index]}", routes: [${routes}] }`,

@@ -23,6 +23,8 @@ export interface LocalNatsOptions {
   readonly storeDir: string;
   /** Default true. */
   readonly jetstream?: boolean;
+  /** Name of its JetStream's domain; default: it has none. */
+  readonly jsDomain?: string;
   /** Further lines of nats-server configuration (users, limits). */
   readonly config?: string;
   /** Path of the nats-server binary; default: what `natsServerPath` finds or fetches. */
@@ -108,7 +110,8 @@ function configuration(options: LocalNatsOptions): string {
   // Port -1 makes the server choose a free one by itself: asking the kernel for one beforehand would race with others.
   const lines = [`host: ${hostOf(options)}`, `port: ${options.port || -1}`];
   if (options.jetstream ?? true) {
-    lines.push(`jetstream { store_dir: ${JSON.stringify(options.storeDir)}, sync_interval: always }`);
+    const domain = options.jsDomain === undefined ? "" : `, domain: ${options.jsDomain}`;
+    lines.push(`jetstream { store_dir: ${JSON.stringify(options.storeDir)}, sync_interval: always${domain} }`);
   }
   return [...lines, options.config ?? "", ""].join("\n");
 }

@@ -45,7 +45,10 @@ const begun = (change: Change = {}): Source => {
   return routed.source;
 };
 const shared = { migration: MIGRATION as never, term: 1 };
-const start = { _tag: "Start", ...shared, epoch: 1, destination: "b", incarnation: "d".repeat(16) } as never as Extract<SourceCommand, { _tag: "Start" }>;
+const start = { _tag: "Start", ...shared, epoch: 1, destination: "b", incarnation: "d".repeat(16) } as never as Extract<
+  SourceCommand,
+  { _tag: "Start" }
+>;
 const commands: ReadonlyArray<SourceCommand> = [
   start,
   { _tag: "Verdict", ...shared, epoch: 1 as never, round: 1, verdict: "iterate" },
