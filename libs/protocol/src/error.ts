@@ -35,6 +35,8 @@ export const REMEDIES = {
   incompatible: "make both sides agree on what is listed, or start the destination like the source",
   "guest-exists": "stop the guest of that name at the destination, or choose another node",
   "guest-not-movable": "start the guest as the message says",
+  "version-mismatch":
+    "upgrade what speaks the older version: coordinators and nodes of one protocol version work together (docs/versions.md)",
   // what went wrong on the way
   "guest-failed": "look at the guest's own log",
   "guest-shutdown": "none needed: the guest was shut down while it was moved; start it to move it",

@@ -18,5 +18,6 @@ export * from "./packet.ts";
 export * from "./parameters.ts";
 export * from "./settlement.ts";
 export * from "./subjects.ts";
+export * from "./version.ts";
 export * from "./vfio.ts";
 export * from "./work-item.ts";

@@ -30,12 +30,13 @@ import {
   VerifyInfo,
   VfioDeviceInfo,
 } from "./migration-info.ts";
-import { MESSAGE_BYTES_MIN, PACKET_VERSION } from "./packet.ts";
+import { MESSAGE_BYTES_MIN } from "./packet.ts";
 import { Parameters } from "./parameters.ts";
+import { PROTOCOL } from "./version.ts";
 import { OfferedDevices } from "./vfio.ts";
 
 /** Of messages and packets together: two sides with different versions refuse each other (R9). */
-export const PROTOCOL_VERSION = PACKET_VERSION;
+export const PROTOCOL_VERSION = PROTOCOL.major;
 
 const Term = Schema.Natural;
 /** How often the parameters have been changed; absent: never. Its echo shows that they have arrived. */
@@ -262,7 +263,12 @@ export const MigrationList = Schema.Array(MigrationInfo);
 /** What a node has. */
 export const NodeInfo = Schema.Struct({
   node: Schema.String,
+  /** Of the package; empty for a node that could not be asked. */
   "godwit-version": Schema.String,
+  /** Of the protocol, as its actors announce it. */
+  protocol: Schema.optionalKey(Schema.String),
+  /** Why nothing else is known of it. */
+  error: Schema.optionalKey(Schema.String),
   guests: Schema.Array(
     Schema.Struct({
       name: Schema.String,

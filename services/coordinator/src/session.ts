@@ -145,7 +145,7 @@ export const startSession = Effect.fnUntraced(function* (
     const subscription = yield* Effect.orDie(fabric.subscribe(subject, { capacity: WAITING_REPORTS_MAX }));
     const one = (data: Uint8Array): Effect.Effect<void> => {
       const report = codec.decode(data);
-      if (isMalformed(report)) return Effect.logWarning(`a malformed report was dropped: ${report.malformed}`);
+      if (isMalformed(report)) return Effect.logWarning(`a report was dropped: ${report.malformed}`);
       if (report.migration === migration.migration) dispatch(toEvent(report));
       return Effect.void;
     };
