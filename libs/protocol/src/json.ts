@@ -82,8 +82,12 @@ const codecOf = <S extends Schema.Codec<unknown, unknown>>(
       Effect.suspend(() => {
         const value = decode(bytes);
         if (!isMalformed(value)) return Effect.succeed(value);
-        const code = value.otherVersion === undefined ? "invalid-request" : "version-mismatch";
-        return Effect.fail(new GodwitError({ code, actor, step: "decode a message", reason: value.malformed }));
+        const step = "decode a message";
+        const { malformed: reason, otherVersion } = value;
+        if (otherVersion === undefined)
+          return Effect.fail(new GodwitError({ code: "invalid-request", actor, step, reason }));
+        const refusal = versionRefusal("its sender", otherVersion, `this ${actor}`) ?? reason;
+        return Effect.fail(new GodwitError({ code: "version-mismatch", actor, step, reason: refusal }));
       }),
   };
 };

@@ -58,7 +58,7 @@ describe("a message", () => {
     expect(codec.decode(bytes)).toMatchObject({ otherVersion: { major: PROTOCOL.major + 1, minor: 3 } });
     const error = Effect.runSync(Effect.flip(codec.decodeEffect(bytes, "loader")));
     expect(error).toMatchObject({ code: "version-mismatch", actor: "loader" });
-    expect(error.reason).toContain(`speaks protocol version ${theirs}, this actor ${versionText(PROTOCOL)}: upgrade`);
+    expect(error.reason).toContain(`speaks protocol version ${theirs}, this loader ${versionText(PROTOCOL)}: upgrade`);
   });
 
   it("whose version is no version is malformed", () => {

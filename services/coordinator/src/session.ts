@@ -4,6 +4,7 @@ import { Fabric } from "@godwit/fabric";
 import {
   DestinationCommand,
   DestinationReport,
+  fromError,
   isMalformed,
   type JsonCodec,
   json,
@@ -81,7 +82,14 @@ export const startSession = Effect.fnUntraced(function* (
   const send = (subject: string, bytes: Uint8Array): void =>
     fork(
       fabric.request(subject, bytes, { timeoutMs: COMMAND_TIMEOUT_MS }).pipe(
-        Effect.catchTag("GodwitError", (error) => Effect.logError(`a command was refused: ${error.message}`)),
+        Effect.catchTag("GodwitError", (error) =>
+          Effect.andThen(
+            Effect.logError(`a command was refused: ${error.message}`),
+            Effect.sync(() => {
+              if (error.code === "version-mismatch") dispatch({ _tag: "CommandRefused", failure: fromError(error) });
+            }),
+          ),
+        ),
         // Nobody there, or no answer: the decisions notice the silence, and say it again.
         Effect.ignore,
       ),
