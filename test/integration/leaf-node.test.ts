@@ -7,7 +7,6 @@ import { expectMoved, expectRunsOnce } from "./outcome.ts";
 import { BRANCH_HOST, HUB_HOST, JS_DOMAIN, startTwoClusters, type TwoClusters } from "./two-clusters.ts";
 import { MIB, openWorld, type World } from "./world.ts";
 
-const CLUSTERS_MS = 120_000;
 /** What is promised, ms. */
 const CUT_MS = 20_000;
 /** Bytes that vanish say nothing: nobody is told of it, so that a few seconds show what a longer outage would, ms. */
@@ -24,7 +23,7 @@ beforeAll(async () => {
     natsUrlOf: { b: clusters.branchUrl },
     jsDomain: JS_DOMAIN,
   });
-}, CLUSTERS_MS);
+});
 afterAll(async () => {
   await world?.close();
   await clusters?.close();
@@ -89,4 +88,4 @@ it("the link is away for 20 s in precopy, then it swallows everything: migration
     expect(end.attempts).toBe(1);
     expect(await expectRunsOnce(world, end.guest)).toBe(destination);
   }
-}, 120_000);
+});

@@ -12,7 +12,6 @@ import { MIB, openWorld, type World } from "./world.ts";
 
 const NEWER: ProtocolVersion = { major: PROTOCOL.major, minor: PROTOCOL.minor + 7 };
 const FOREIGN: ProtocolVersion = { major: PROTOCOL.major + 1, minor: 0 };
-const BUILDS_MS = 120_000;
 
 let world: World;
 let directory: string;
@@ -34,7 +33,7 @@ beforeAll(async () => {
   directory = mkdtempSync(join(tmpdir(), "godwit-builds-"));
   world = await openWorld();
   await Promise.all([startNode("newer", NEWER), startNode("foreign", FOREIGN)]);
-}, BUILDS_MS);
+});
 afterAll(async () => {
   for (const node of running) node.kill("SIGTERM");
   await Promise.all(running.map(({ finished }) => finished));
