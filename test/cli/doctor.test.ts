@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type LocalNats, startNats } from "@godwit/fabric/local-nats";
+import { freePorts } from "@godwit/fabric/local-nats-cluster";
 import { afterAll, assert, beforeAll, describe, it } from "vitest";
 import { run, runJson } from "./godwit-process.ts";
 
@@ -48,6 +49,29 @@ describe("godwit doctor", () => {
     const sync = findingOf(document, "sync_interval");
     assert.strictEqual(sync?.state, "absent");
     assert.match(sync?.detail ?? "", /^not known: .*--nats-monitor/);
+  });
+
+  it("looks into a JetStream domain behind a leaf node, where it is told its name", async () => {
+    const [port = 0] = await freePorts(1);
+    const hub = await startNats({
+      storeDir: join(directory, "hub"),
+      jsDomain: "hub",
+      config: `leafnodes { listen: "127.0.0.1:${port}" }`,
+    });
+    const branch = await startNats({
+      storeDir: join(directory, "branch"),
+      jetstream: false,
+      config: `leafnodes { reconnect: 1, remotes: [{ url: "nats-leaf://127.0.0.1:${port}" }] }`,
+    });
+    const own = ["--nats", branch.url, "--js-domain", "hub"];
+    assert.strictEqual((await run(["setup-nats", ...own])).code, 0);
+    const { document } = await runJson(["doctor", ...own]);
+    const without = await runJson(["doctor", "--nats", branch.url]);
+    await branch.stop();
+    await hub.stop();
+    assert.strictEqual(stateOf(document, "bucket godwit_ownership"), "works");
+    assert.match(findingOf(document, `NATS at ${branch.url}`)?.detail ?? "", /; JetStream of domain hub on /);
+    assert.match(findingOf(without.document, `NATS at ${branch.url}`)?.detail ?? "", /--js-domain/);
   });
 
   it("minds a server that acknowledges before it writes to the disk, and buckets that are not there", async () => {

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
-const MAIN = join(ROOT, "services/cli/src/main.ts");
+const mainOf = (root: string): string => join(root, "services/cli/src/main.ts");
 
 export interface Finished {
   readonly code: number;
@@ -29,6 +29,8 @@ export interface RunOptions {
   readonly environment?: Readonly<Record<string, string>>;
   /** A process group of its own, as a terminal's job has: `kill` then reaches all of it, as Ctrl-C does. */
   readonly job?: boolean;
+  /** Another clone than this one. */
+  readonly root?: string;
 }
 
 const environmentWith = (more: Readonly<Record<string, string>>): NodeJS.ProcessEnv => ({
@@ -37,8 +39,11 @@ const environmentWith = (more: Readonly<Record<string, string>>): NodeJS.Process
   ...more,
 });
 
-export const start = (args: ReadonlyArray<string>, { environment = {}, job = false }: RunOptions = {}): Started => {
-  const child = spawn(process.execPath, [MAIN, ...args], {
+export const start = (
+  args: ReadonlyArray<string>,
+  { environment = {}, job = false, root = ROOT }: RunOptions = {},
+): Started => {
+  const child = spawn(process.execPath, [mainOf(root), ...args], {
     stdio: ["ignore", "pipe", "pipe"],
     env: environmentWith(environment),
     detached: job,

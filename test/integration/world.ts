@@ -86,7 +86,10 @@ export interface World {
   readonly close: () => Promise<void>;
 }
 
-export interface WorldOptions extends Pick<LocalClusterOptions, "coordinators" | "natsOf" | "natsUrl" | "credentials"> {
+export interface WorldOptions
+  extends Pick<LocalClusterOptions, "coordinators" | "natsOf" | "natsUrl" | "credentials" | "jsDomain"> {
+  /** URLs of the NATS servers that a node knows, when it does not know those of the others. */
+  readonly natsUrlOf?: Readonly<Record<string, string>>;
   /** Workers of each node; default 2. */
   readonly workers?: number;
   /** Called before anything is started, with the directory in which each node's guests will lie in one of its own. */
@@ -120,10 +123,16 @@ export const openWorld = async (options: WorldOptions = {}): Promise<World> => {
       openLocalCluster({
         directory,
         guestDirectory,
-        nodes: ["a", "b"].map((name) => ({ name, workers: options.workers ?? WORKERS, guests: [] })),
+        nodes: ["a", "b"].map((name) => ({
+          name,
+          workers: options.workers ?? WORKERS,
+          guests: [],
+          ...(options.natsUrlOf?.[name] === undefined ? {} : { natsUrl: options.natsUrlOf[name] }),
+        })),
         ...(options.coordinators === undefined ? {} : { coordinators: options.coordinators }),
         ...(options.natsUrl === undefined ? {} : { natsUrl: options.natsUrl }),
         ...(options.credentials === undefined ? {} : { credentials: options.credentials }),
+        ...(options.jsDomain === undefined ? {} : { jsDomain: options.jsDomain }),
         ...(options.natsOf === undefined ? {} : { natsOf: options.natsOf }),
       }),
     );

@@ -1,8 +1,8 @@
 import { type Bucket, Fabric, type FabricError } from "@godwit/fabric";
-import { isMalformed, json, OWNERSHIP_BUCKET, type OwnershipEntry, OwnershipRecord } from "@godwit/protocol";
+import { isMalformed, OWNERSHIP_BUCKET, type OwnershipEntry, OwnershipRecord, storedJson } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 
-const codec = json(OwnershipRecord);
+const codec = storedJson(OwnershipRecord);
 
 /** The ownership records of all guests, in the words of the decisions: nothing here fails, what is not known is "Unknown" (O5). */
 export interface OwnershipRegister {

@@ -14,6 +14,8 @@ export interface Settings {
   readonly creds: string | undefined;
   /** GODWIT_TLS_CA, GODWIT_TLS_CERT, GODWIT_TLS_KEY: certificates for NATS, by path. */
   readonly tls?: NatsTls;
+  /** GODWIT_JS_DOMAIN: the JetStream domain that keeps the buckets; undefined: that of the servers themselves. */
+  readonly jsDomain: string | undefined;
   /** GODWIT_NODE: the host this actor acts for. */
   readonly node: string;
   /** GODWIT_RUNTIME_DIR: sockets, guest registry, exports; private to this node and user. */
@@ -50,11 +52,12 @@ export const tlsOf = (
 };
 
 /** How a process of this role reaches NATS. */
-export const natsOptionsOf = ({ nats, creds, tls }: Settings, role: string, name: string): NatsOptions => ({
+export const natsOptionsOf = ({ nats, creds, jsDomain, tls }: Settings, role: string, name: string): NatsOptions => ({
   servers: nats,
   name,
   role,
   ...(creds === undefined ? {} : { creds }),
+  ...(jsDomain === undefined ? {} : { jsDomain }),
   ...(tls === undefined ? {} : { tls }),
 });
 
@@ -66,6 +69,9 @@ export const readSettings = (role: string, env: NodeJS.ProcessEnv): Effect.Effec
       Effect.fail(new GodwitError({ code: "invalid-parameter", actor: role, step: "read the settings", reason }));
     if (!isSafeName(node))
       return invalid(`GODWIT_NODE is "${node}", not 1 to 64 letters, digits, dashes or underscores`);
+    const jsDomain = env["GODWIT_JS_DOMAIN"];
+    if (jsDomain !== undefined && !isSafeName(jsDomain))
+      return invalid(`GODWIT_JS_DOMAIN is "${jsDomain}", not 1 to 64 letters, digits, dashes or underscores`);
     const incarnation = env["GODWIT_INCARNATION"] ?? randomId();
     if (!Schema.is(Incarnation)(incarnation))
       return invalid(`GODWIT_INCARNATION is "${incarnation}", not 16 hex digits`);
@@ -73,6 +79,7 @@ export const readSettings = (role: string, env: NodeJS.ProcessEnv): Effect.Effec
       nats: env["GODWIT_NATS"] ?? DEFAULT_NATS,
       creds: env["GODWIT_CREDS"] || undefined,
       ...tlsOf(env["GODWIT_TLS_CA"], env["GODWIT_TLS_CERT"], env["GODWIT_TLS_KEY"]),
+      jsDomain,
       node,
       runtimeDirectory: env["GODWIT_RUNTIME_DIR"] ?? defaultRuntimeDirectory(node),
       guestDirectory: env["GODWIT_GUEST_DIR"] ?? `/dev/shm/godwit-${process.getuid?.() ?? 0}/${node}`,

@@ -7,6 +7,7 @@ export class FabricError extends Schema.TaggedError<FabricError>()("FabricError"
     "nats-unreachable",
     "nats-too-old",
     "nats-no-jetstream",
+    "js-domain-unreachable",
     "nats-denied",
     "nats-untrusted",
     "nats-cluster-too-small",

@@ -53,6 +53,8 @@ export interface Member {
   readonly node: string;
   readonly id: string;
   readonly incarnation: string;
+  /** The version of the protocol that it speaks, as its own fabric says in each beat; absent: it has not said, or is not heard of yet. */
+  readonly protocol?: string;
 }
 export type PresenceEvent =
   | { readonly _tag: "Up"; readonly member: Member }

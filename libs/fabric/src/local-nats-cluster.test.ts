@@ -39,7 +39,7 @@ describe("a local cluster of nats-servers", () => {
   });
 
   it("that does not come up leaves no server behind, and says why", async () => {
-    await expect(startNatsCluster({ directory, config: "nonsense {" })).rejects.toThrow("exit code");
+    await expect(startNatsCluster({ directory, config: () => "nonsense {" })).rejects.toThrow("exit code");
     expect(serversHere()).toEqual([]);
   });
 });

@@ -7,11 +7,20 @@ export interface LocalNatsClusterOptions {
   readonly directory: string;
   /** Default 3, the smallest number that survives the loss of one. */
   readonly servers?: number;
-  /** Further lines of each server's configuration. */
-  readonly config?: string;
+  /** Further lines of a server's configuration; the first one has index 0. */
+  readonly config?: (index: number) => string;
+  /** Name of the cluster, and the letters before a server's number; default local and n. Clusters that are joined have different ones. */
+  readonly name?: string;
+  readonly prefix?: string;
+  /** Address that the servers listen on for clients; default 127.0.0.1. */
+  readonly host?: string;
+  /** Default true. */
+  readonly jetstream?: boolean;
+  /** Name of its JetStream's domain; default: it has none. */
+  readonly jsDomain?: string;
 }
 
-/** nats-servers on loopback, one cluster. They are named n1, n2, n3. */
+/** nats-servers on loopback, one cluster. They are named n1, n2, n3, unless told otherwise. */
 export interface LocalNatsCluster {
   /** The URLs of all servers, separated by commas; those of servers that were killed included. */
   readonly url: string;
@@ -28,16 +37,20 @@ export interface LocalNatsCluster {
  * `startNats` does.
  */
 export async function startNatsCluster(options: LocalNatsClusterOptions): Promise<LocalNatsCluster> {
+  const { name = "local", prefix = "n" } = options;
   const routePorts = await freePorts(options.servers ?? 3);
   const routes = routePorts.map((port) => `nats://127.0.0.1:${port}`).join(", ");
   const start = (index: number, port: number): Promise<LocalNats> =>
     startNats({
-      storeDir: join(options.directory, `n${index + 1}`),
+      storeDir: join(options.directory, `${prefix}${index + 1}`),
       port,
+      ...(options.host === undefined ? {} : { host: options.host }),
+      ...(options.jetstream === undefined ? {} : { jetstream: options.jetstream }),
+      ...(options.jsDomain === undefined ? {} : { jsDomain: options.jsDomain }),
       config: [
-        `server_name: n${index + 1}`,
-        `cluster { name: local, listen: "127.0.0.1:${routePorts[index]}", routes: [${routes}] }`,
-        options.config ?? "",
+        `server_name: ${prefix}${index + 1}`,
+        `cluster { name: ${name}, listen: "127.0.0.1:${routePorts[index]}", routes: [${routes}] }`,
+        options.config?.(index) ?? "",
       ].join("\n"),
     });
   const starting = await Promise.allSettled(routePorts.map((_, index) => start(index, 0)));
@@ -51,9 +64,9 @@ export async function startNatsCluster(options: LocalNatsClusterOptions): Promis
     await stop();
     throw failed.reason;
   }
-  const indexOf = (name: string): number => {
-    const index = Number(/^n(\d+)$/.exec(name)?.[1] ?? 0) - 1;
-    if (servers[index] === undefined) throw new Error(`there is no server ${JSON.stringify(name)}`);
+  const indexOf = (server: string): number => {
+    const index = servers.findIndex((_, i) => server === `${prefix}${i + 1}`);
+    if (index < 0) throw new Error(`there is no server ${JSON.stringify(server)}`);
     return index;
   };
   const serverOf = (name: string): LocalNats => servers[indexOf(name)] as LocalNats;
@@ -68,7 +81,7 @@ export async function startNatsCluster(options: LocalNatsClusterOptions): Promis
 }
 
 /** Ports that were free a moment ago: members of a cluster must know each other's beforehand. */
-async function freePorts(count: number): Promise<ReadonlyArray<number>> {
+export async function freePorts(count: number): Promise<ReadonlyArray<number>> {
   const listeners: Array<Server> = [];
   for (let i = 0; i < count; i++) {
     const listener = createServer();

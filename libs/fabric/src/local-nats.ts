@@ -15,12 +15,16 @@ const STOP_MS = 5_000;
 const LOG_LINES_KEPT = 20;
 
 export interface LocalNatsOptions {
+  /** Address that it listens on; default 127.0.0.1. */
+  readonly host?: string;
   /** 0 or absent: any free port. */
   readonly port?: number;
   /** Where the streams live; a server started again on the same directory has them again. */
   readonly storeDir: string;
   /** Default true. */
   readonly jetstream?: boolean;
+  /** Name of its JetStream's domain; default: it has none. */
+  readonly jsDomain?: string;
   /** Further lines of nats-server configuration (users, limits). */
   readonly config?: string;
   /** Path of the nats-server binary; default: what `natsServerPath` finds or fetches. */
@@ -72,7 +76,7 @@ export async function startNats(options: LocalNatsOptions): Promise<LocalNats> {
     const { pid } = child;
     if (pid === undefined) throw new Error("nats-server has no process id");
     return {
-      url: `nats://127.0.0.1:${port}`,
+      url: `nats://${hostOf(options)}:${port}`,
       port,
       pid,
       stop: () => end("SIGTERM"),
@@ -100,11 +104,14 @@ export const localNats = (options: LocalNatsOptions): Effect.Effect<LocalNats, F
     (nats) => Effect.promise(nats.stop),
   );
 
+const hostOf = ({ host }: LocalNatsOptions): string => host ?? "127.0.0.1";
+
 function configuration(options: LocalNatsOptions): string {
   // Port -1 makes the server choose a free one by itself: asking the kernel for one beforehand would race with others.
-  const lines = ["host: 127.0.0.1", `port: ${options.port || -1}`];
+  const lines = [`host: ${hostOf(options)}`, `port: ${options.port || -1}`];
   if (options.jetstream ?? true) {
-    lines.push(`jetstream { store_dir: ${JSON.stringify(options.storeDir)}, sync_interval: always }`);
+    const domain = options.jsDomain === undefined ? "" : `, domain: ${options.jsDomain}`;
+    lines.push(`jetstream { store_dir: ${JSON.stringify(options.storeDir)}, sync_interval: always${domain} }`);
   }
   return [...lines, options.config ?? "", ""].join("\n");
 }

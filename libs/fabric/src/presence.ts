@@ -1,4 +1,4 @@
-import { subjects } from "@godwit/protocol";
+import { PROTOCOL, parseVersion, subjects, versionText } from "@godwit/protocol";
 import { HEARTBEAT_MS, type Member, SILENT_MS } from "./fabric.ts";
 import { PresenceTable } from "./presence-table.ts";
 import { isToken } from "./subject.ts";
@@ -42,6 +42,8 @@ interface Beat {
   readonly state: "up" | "exited";
   readonly incarnation: string;
   readonly startedAtMs: number;
+  /** The version of the protocol that the member speaks. Presence itself is the same in all of them: builds that refuse each other can say so. */
+  readonly protocol?: string;
 }
 
 const subjectOf = ({ role, node, id }: Member): string => subjects.member(role, node, id);
@@ -58,7 +60,7 @@ export function announceMember(wire: PresenceWire, member: Member): () => void {
   const subject = subjectOf(member);
   const { incarnation } = member;
   const startedAtMs = wire.wallClock();
-  const up = encode({ state: "up", incarnation, startedAtMs });
+  const up = encode({ state: "up", incarnation, startedAtMs, protocol: versionText(PROTOCOL) });
   const beat = () => wire.publish(subject, up);
   const unsubscribe = wire.subscribe(subjects.who, beat);
   const stop = wire.every(HEARTBEAT_MS, beat);
@@ -132,10 +134,16 @@ function parse(subject: string, data: Uint8Array): { readonly member: Member; re
   } catch {
     return undefined; // Not JSON: counted by the caller.
   }
-  const { state, incarnation, startedAtMs } = beat ?? {};
+  const { state, incarnation, startedAtMs, protocol } = beat ?? {};
   if (state !== "up" && state !== "exited") return undefined;
   if (typeof incarnation !== "string" || typeof startedAtMs !== "number") return undefined;
-  const member: Member = { role: role ?? "", node: node ?? "", id: id ?? "", incarnation };
+  const member: Member = {
+    role: role ?? "",
+    node: node ?? "",
+    id: id ?? "",
+    incarnation,
+    ...(protocol === undefined || parseVersion(protocol) === null ? {} : { protocol }),
+  };
   if (invalidMember(member) !== undefined) return undefined;
   return { member, beat: { state, incarnation, startedAtMs } };
 }

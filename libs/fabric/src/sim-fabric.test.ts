@@ -114,7 +114,7 @@ describe("programs in simulated time", () => {
         yield* bob.announce(member);
         const news = yield* alice.watch({});
         const link = yield* alice.link;
-        expect(yield* news.takeAll).toEqual([{ _tag: "Up", member }]);
+        expect(yield* news.takeAll).toMatchObject([{ _tag: "Up", member }]);
         network.disconnect("alice", 10 * SILENT_MS);
         expect((yield* link.takeAll).map((event) => event._tag)).toContain("Disconnected");
         expect(alice.publish("s", bytes(""))).toBe(false);

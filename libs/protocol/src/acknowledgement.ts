@@ -10,9 +10,9 @@
  */
 import { ACK_ITEMS_MAX, PACKET_PAGES_MAX } from "./limits.ts";
 import { type Malformed, readId, writeId } from "./packet.ts";
+import { PROTOCOL, versionRefusal } from "./version.ts";
 
 const MAGIC = 0x31415747;
-const VERSION = 2;
 const HEADER_BYTES = 40;
 /** A worker's reason, bytes: a path and an errno. */
 const REASON_BYTES_MAX = 512;
@@ -47,7 +47,7 @@ export const encodeAcknowledgement = (ack: Acknowledgement): Uint8Array => {
   const bytes = new Uint8Array(HEADER_BYTES + ack.items.length * 4 + tail.length);
   const view = new DataView(bytes.buffer);
   view.setUint32(0, MAGIC, true);
-  view.setUint8(4, VERSION);
+  view.setUint8(4, PROTOCOL.major);
   view.setUint8(5, KINDS.indexOf(ack.kind) + 1);
   view.setUint16(6, ack.items.length, true);
   writeId(view, 8, ack.migration);
@@ -68,7 +68,8 @@ export const decodeAcknowledgement = (bytes: Uint8Array): Acknowledgement | Malf
   if (bytes.length < HEADER_BYTES) return malformed(`${bytes.length} bytes are less than a header`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (view.getUint32(0, true) !== MAGIC) return malformed("wrong magic");
-  if (view.getUint8(4) !== VERSION) return malformed(`version ${view.getUint8(4)}, expected ${VERSION}`);
+  const otherVersion = versionRefusal("its sender", { major: view.getUint8(4) });
+  if (otherVersion !== null) return malformed(otherVersion);
   const kind = KINDS[view.getUint8(5) - 1];
   if (kind === undefined) return malformed(`unknown kind ${view.getUint8(5)}`);
   const count = view.getUint16(6, true);

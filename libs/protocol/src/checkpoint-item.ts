@@ -17,10 +17,10 @@
  */
 import { BLOCKS_MAX, CHANNELS_MAX, FILE_ITEM_PAGES_MAX } from "./limits.ts";
 import { type Malformed, readId, writeId } from "./packet.ts";
+import { PROTOCOL, versionRefusal } from "./version.ts";
 
 const ITEM_MAGIC = 0x31465747;
 const ANSWER_MAGIC = 0x31475747;
-const VERSION = 1;
 const ITEM_HEADER_BYTES = 64;
 const ANSWER_HEADER_BYTES = 32;
 /** A worker's reason, bytes: a path and an errno. */
@@ -58,7 +58,7 @@ export const encodeFileItem = (item: FileItem): Uint8Array => {
   const bytes = new Uint8Array(ITEM_HEADER_BYTES + item.runs.length * 4);
   const view = new DataView(bytes.buffer);
   view.setUint32(0, ITEM_MAGIC, true);
-  view.setUint8(4, VERSION);
+  view.setUint8(4, PROTOCOL.major);
   view.setUint8(5, KINDS[item.kind]);
   view.setUint8(6, (item.direct ? FLAG.direct : 0) | (item.sums ? FLAG.sums : 0) | (item.holes ? FLAG.holes : 0));
   writeId(view, 8, item.id);
@@ -83,7 +83,8 @@ export const decodeFileItem = (bytes: Uint8Array): FileItem | Malformed => {
   if (bytes.length < ITEM_HEADER_BYTES) return malformed(`${bytes.length} bytes are less than a header`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (view.getUint32(0, true) !== ITEM_MAGIC) return malformed("wrong magic");
-  if (view.getUint8(4) !== VERSION) return malformed(`version ${view.getUint8(4)}, expected ${VERSION}`);
+  const otherVersion = versionRefusal("its sender", { major: view.getUint8(4) });
+  if (otherVersion !== null) return malformed(otherVersion);
   const kind = view.getUint8(5);
   const flags = view.getUint8(6);
   const runCount = view.getUint16(56, true);
@@ -158,7 +159,7 @@ export const encodeFileAnswer = (answer: FileAnswer): Uint8Array => {
   const bytes = new Uint8Array(ANSWER_HEADER_BYTES + zeroMap.length + sums.length * 4 + reason.length);
   const view = new DataView(bytes.buffer);
   view.setUint32(0, ANSWER_MAGIC, true);
-  view.setUint8(4, VERSION);
+  view.setUint8(4, PROTOCOL.major);
   view.setUint8(5, answer.kind === "done" ? 1 : 2);
   view.setUint16(6, sums.length, true);
   writeId(view, 8, answer.id);
@@ -177,7 +178,8 @@ export const decodeFileAnswer = (bytes: Uint8Array): FileAnswer | Malformed => {
   if (bytes.length < ANSWER_HEADER_BYTES) return malformed(`${bytes.length} bytes are less than a header`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (view.getUint32(0, true) !== ANSWER_MAGIC) return malformed("wrong magic");
-  if (view.getUint8(4) !== VERSION) return malformed(`version ${view.getUint8(4)}, expected ${VERSION}`);
+  const otherVersion = versionRefusal("its sender", { major: view.getUint8(4) });
+  if (otherVersion !== null) return malformed(otherVersion);
   const kind = view.getUint8(5);
   const sumCount = view.getUint16(6, true);
   const mapBytes = view.getUint16(24, true);

@@ -20,7 +20,10 @@ export const REMEDIES = {
   // the ground it runs on
   "nats-unreachable": "check --nats/GODWIT_NATS, and that nats-server runs there",
   "nats-too-old": "upgrade nats-server to 2.10.23 or later (2.12.3 or later is better)",
-  "nats-no-jetstream": "start nats-server with JetStream enabled (-js)",
+  "nats-no-jetstream":
+    "start nats-server with JetStream enabled (-js), or name the domain that has it (`--js-domain`, GODWIT_JS_DOMAIN)",
+  "js-domain-unreachable":
+    "look at the leaf node's link (nats-server's log, `nats server report leafnodes`), and at the domain's name in the other cluster's jetstream block",
   "nats-denied":
     "give this process the credentials of its role (--creds/GODWIT_CREDS; `godwit credentials` makes them, docs/credentials.md says how)",
   "nats-untrusted":
@@ -37,6 +40,8 @@ export const REMEDIES = {
   incompatible: "make both sides agree on what is listed, or start the destination like the source",
   "guest-exists": "stop the guest of that name at the destination, or choose another node",
   "guest-not-movable": "start the guest as the message says",
+  "version-mismatch":
+    "upgrade what speaks the older version: coordinators and nodes of one protocol version work together (docs/versions.md)",
   // what went wrong on the way
   "guest-failed": "look at the guest's own log",
   "guest-shutdown": "none needed: the guest was shut down while it was moved; start it to move it",

@@ -20,5 +20,6 @@ export * from "./parameters.ts";
 export * from "./permissions.ts";
 export * from "./settlement.ts";
 export * from "./subjects.ts";
+export * from "./version.ts";
 export * from "./vfio.ts";
 export * from "./work-item.ts";

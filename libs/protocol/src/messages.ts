@@ -30,17 +30,24 @@ import {
   VerifyInfo,
   VfioDeviceInfo,
 } from "./migration-info.ts";
-import { PACKET_VERSION } from "./packet.ts";
+import { MESSAGE_BYTES_MIN } from "./packet.ts";
 import { Parameters } from "./parameters.ts";
+import { PROTOCOL } from "./version.ts";
 import { OfferedDevices } from "./vfio.ts";
 
 /** Of messages and packets together: two sides with different versions refuse each other (R9). */
-export const PROTOCOL_VERSION = PACKET_VERSION;
+export const PROTOCOL_VERSION = PROTOCOL.major;
 
 const Term = Schema.Natural;
 /** How often the parameters have been changed; absent: never. Its echo shows that they have arrived. */
 const ParametersRevision = Schema.Natural;
 const CapabilitySet = Schema.Record(Schema.String, Schema.Boolean);
+
+/**
+ * `max_payload` of the servers at one side, bytes. Joined clusters may have different ones, and a server that gets a longer message than
+ * its own allows closes the link that it came by: packets fit both. Absent: not told, so that of the source's servers counts alone.
+ */
+const MaxPayload = Schema.Int.check(Schema.isGreaterThanOrEqualTo(MESSAGE_BYTES_MIN));
 
 export const OfferedBlock = Schema.Struct({
   name: Schema.String.check(Schema.isMaxLength(255)),
@@ -62,6 +69,7 @@ export const Offer = Schema.Struct({
   blocks: Schema.Array(OfferedBlock).check(Schema.isMaxLength(BLOCKS_MAX)),
   /** Absent: no VFIO devices. */
   devices: Schema.optionalKey(OfferedDevices),
+  "max-payload": Schema.optionalKey(MaxPayload),
 });
 export type Offer = typeof Offer.Type;
 export const OFFER_VERSION = PROTOCOL_VERSION;
@@ -85,7 +93,12 @@ export const SourceCommand = Schema.Union([
     "parameters-revision": Schema.optionalKey(ParametersRevision),
     capabilities: CapabilitySet,
   }),
-  Schema.TaggedStruct("Start", { ...command, epoch: Epoch, incarnation: Incarnation }),
+  Schema.TaggedStruct("Start", {
+    ...command,
+    epoch: Epoch,
+    incarnation: Incarnation,
+    "max-payload": Schema.optionalKey(MaxPayload),
+  }),
   Schema.TaggedStruct("Verdict", {
     ...command,
     epoch: Epoch,
@@ -215,6 +228,7 @@ export const DestinationReport = Schema.Struct({
   postcopy: Schema.optionalKey(PostcopyInfo),
   /** The number of the operator's last word (Pause, Recover) that has arrived; absent: none. */
   word: Schema.optionalKey(Schema.Natural),
+  "max-payload": Schema.optionalKey(MaxPayload),
   failure: Schema.optionalKey(FailureSchema),
 });
 export type DestinationReport = typeof DestinationReport.Type;
@@ -255,7 +269,12 @@ export const MigrationList = Schema.Array(MigrationInfo);
 /** What a node has. */
 export const NodeInfo = Schema.Struct({
   node: Schema.String,
+  /** Of the package; empty for a node that could not be asked. */
   "godwit-version": Schema.String,
+  /** Of the protocol, as its actors announce it. */
+  protocol: Schema.optionalKey(Schema.String),
+  /** Why nothing else is known of it. */
+  error: Schema.optionalKey(Schema.String),
   guests: Schema.Array(
     Schema.Struct({
       name: Schema.String,

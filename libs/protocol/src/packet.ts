@@ -18,9 +18,9 @@
 import { crc32 } from "node:zlib";
 import { tailCrc32 } from "./crc32.ts";
 import { BLOCKS_MAX, CHANNELS_MAX, PACKET_PAGES_MAX, PAGE_BYTES, SLICE_BYTES_MAX, streamBytesMax } from "./limits.ts";
+import { PROTOCOL, versionRefusal } from "./version.ts";
 
 const MAGIC = 0x31505747;
-export const PACKET_VERSION = 3;
 export const PACKET_HEADER_BYTES = 64;
 const CRC_AT = 60;
 
@@ -96,9 +96,12 @@ export const packetPagesWithin = (maxPayloadBytes: number): number => {
   return pages;
 };
 
+/** What a message must be able to hold for one page to be moved, bytes: the least that `max_payload` may be, wherever packets pass. */
+export const MESSAGE_BYTES_MIN = payloadOffset(1, 1) + PAGE_BYTES;
+
 const writeHeader = (view: DataView, kind: number, a: Address, compression: Compression, index: number): void => {
   view.setUint32(0, MAGIC, true);
-  view.setUint8(4, PACKET_VERSION);
+  view.setUint8(4, PROTOCOL.major);
   view.setUint8(5, kind);
   view.setUint8(6, COMPRESSIONS.indexOf(compression));
   view.setUint8(7, 0);
@@ -202,8 +205,8 @@ export const decodePacket = (bytes: Uint8Array): Packet | Malformed => {
   if (bytes.length < PACKET_HEADER_BYTES) return malformed(`${bytes.length} bytes are less than a header`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (view.getUint32(0, true) !== MAGIC) return malformed("wrong magic");
-  const version = view.getUint8(4);
-  if (version !== PACKET_VERSION) return malformed(`version ${version}, expected ${PACKET_VERSION}`);
+  const otherVersion = versionRefusal("its sender", { major: view.getUint8(4) });
+  if (otherVersion !== null) return malformed(otherVersion);
   const kind = view.getUint8(5);
   const compression = COMPRESSIONS[view.getUint8(6)];
   if (compression === undefined) return malformed(`unknown compression ${view.getUint8(6)}`);

@@ -18,7 +18,7 @@
  */
 import * as Schema from "effect/Schema";
 import { Epoch, Incarnation, MigrationId, Name } from "./ids.ts";
-import { DEVICES_MAX, VFIO_CONFIG_BYTES_MAX, VFIO_STREAM_BYTES_MAX } from "./limits.ts";
+import { DEVICES_MAX, PACKET_PAGES_MAX, VFIO_CONFIG_BYTES_MAX, VFIO_STREAM_BYTES_MAX } from "./limits.ts";
 import { FailureSchema, VfioDeviceInfo } from "./migration-info.ts";
 import { Parameters } from "./parameters.ts";
 
@@ -81,6 +81,10 @@ export const VfioCommand = Schema.Union([
     "parameters-revision": Schema.Natural,
     /** Lengths of the guest's RAMBlocks, in the order of the offer: where devices may write by DMA. */
     "block-bytes": Schema.Array(Schema.Natural),
+    /** Pages that a packet may hold on its way to the destination; a slice is no longer than they. Absent: as many as fit this side's servers. */
+    "packet-pages-max": Schema.optionalKey(
+      Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: PACKET_PAGES_MAX })),
+    ),
   }),
   /** To the agent at the destination. */
   Schema.TaggedStruct("Load", {

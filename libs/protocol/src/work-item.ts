@@ -11,9 +11,9 @@
  */
 import { BLOCKS_MAX, CHANNELS_MAX, PACKET_PAGES_MAX, SLICE_BYTES_MAX, streamBytesMax } from "./limits.ts";
 import { type Address, COMPRESSIONS, type Compression, type Malformed, readId, writeId } from "./packet.ts";
+import { PROTOCOL, versionRefusal } from "./version.ts";
 
 const MAGIC = 0x31495747;
-const VERSION = 2;
 const HEADER_BYTES = 64;
 /** The highest level each library takes; QEMU's parameters end there, too. A forged one must not reach the library. */
 const LEVEL_MAX: Readonly<Record<Compression, number>> = { none: 20, zlib: 9, zstd: 20 };
@@ -58,7 +58,7 @@ export const encodeWorkItem = (item: WorkItem): Uint8Array => {
   const bytes = new Uint8Array(HEADER_BYTES + runs.length * 4 + given.length);
   const view = new DataView(bytes.buffer);
   view.setUint32(0, MAGIC, true);
-  view.setUint8(4, VERSION);
+  view.setUint8(4, PROTOCOL.major);
   view.setUint8(5, KINDS[item.kind]);
   view.setUint8(6, COMPRESSIONS.indexOf(item.compression));
   view.setUint8(7, item.level);
@@ -86,7 +86,8 @@ export const decodeWorkItem = (bytes: Uint8Array): WorkItem | Malformed => {
   if (bytes.length < HEADER_BYTES) return malformed(`${bytes.length} bytes are less than a header`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (view.getUint32(0, true) !== MAGIC) return malformed("wrong magic");
-  if (view.getUint8(4) !== VERSION) return malformed(`version ${view.getUint8(4)}, expected ${VERSION}`);
+  const otherVersion = versionRefusal("its sender", { major: view.getUint8(4) });
+  if (otherVersion !== null) return malformed(otherVersion);
   const kind = view.getUint8(5);
   const compression = COMPRESSIONS[view.getUint8(6)];
   const runCount = view.getUint16(36, true);

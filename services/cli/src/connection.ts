@@ -5,11 +5,12 @@ import { GodwitError, REMEDIES } from "@godwit/protocol";
 import * as Telemetry from "@godwit/telemetry";
 import * as Effect from "effect/Effect";
 import * as Layer from "effect/Layer";
-import { text, textOr, type Values } from "./arguments/option.ts";
+import { name, text, textOr, type Values } from "./arguments/option.ts";
 
 export const natsOptions = {
   nats: textOr("URLS", DEFAULT_NATS, "NATS servers, separated by commas; nats://user:password@host:port"),
   creds: text("PATH", "credentials file for NATS, or a folder with one for each role"),
+  "js-domain": name("DOMAIN", "JetStream domain that keeps the buckets, where NATS is reached through a leaf node"),
   tlsca: text("FILE", "authority of the NATS servers' certificates", { variable: "GODWIT_TLS_CA" }),
   tlscert: text("FILE", "certificate for NATS servers that ask for one", { variable: "GODWIT_TLS_CERT" }),
   tlskey: text("FILE", "its private key", { variable: "GODWIT_TLS_KEY" }),
@@ -34,11 +35,12 @@ export const fromFabric = (error: FabricError): GodwitError =>
   });
 
 /** `role`: which credentials of a folder. */
-export const connectionOf = (values: NatsValues, name: string, role = "operator"): NatsOptions => ({
+export const connectionOf = (values: NatsValues, client: string, role = "operator"): NatsOptions => ({
   servers: values.nats,
-  name,
+  name: client,
   role,
   ...(values.creds === null ? {} : { creds: values.creds }),
+  ...(values["js-domain"] === null ? {} : { jsDomain: values["js-domain"] }),
   ...tlsOf(values.tlsca, values.tlscert, values.tlskey),
 });
 
@@ -46,6 +48,7 @@ export const connectionOf = (values: NatsValues, name: string, role = "operator"
 export const settingsOf = (values: NatsValues) => ({
   nats: values.nats,
   creds: values.creds ?? undefined,
+  jsDomain: values["js-domain"] ?? undefined,
   ...tlsOf(values.tlsca, values.tlscert, values.tlskey),
 });
 

@@ -25,6 +25,8 @@ export interface LocalClusterOptions {
     readonly name: string;
     readonly workers: number;
     readonly guests: ReadonlyArray<GuestSpec>;
+    /** URLs of the NATS servers that this host knows, when it does not know those of the others. */
+    readonly natsUrl?: string;
   }>;
   /** Replicas of the coordinator; default 1. */
   readonly coordinators?: number;
@@ -37,6 +39,8 @@ export interface LocalClusterOptions {
   readonly natsUrl?: string;
   /** The folder of `godwit credentials` that those servers trust: everybody comes in with what it holds for him, over TLS. */
   readonly credentials?: string;
+  /** The JetStream domain of the buckets; default: that of the servers at `natsUrl`. */
+  readonly jsDomain?: string;
   /** TCP port of NATS; 0: any. */
   readonly port?: number;
   /** Where NATS's streams lie; default below `directory`. */
@@ -93,17 +97,25 @@ export const openLocalCluster = Effect.fnUntraced(function* (
       storeDir: options.natsDirectory ?? join(options.directory, "nats"),
       port: options.port ?? 0,
     })).url;
-  const access = (part: string, role: string) => ({ servers: url, ...accessOf(options.credentials, part, role) });
-  yield* setUpBuckets({ ...access("", "admin"), name: "godwit setup-nats" }, BUCKETS);
+  const { jsDomain, credentials } = options;
+  const natsOptions = (name: string, part: string, role: string, servers = url): NatsOptions => ({
+    servers,
+    name,
+    ...(jsDomain === undefined ? {} : { jsDomain }),
+    ...accessOf(credentials, part, role),
+  });
+  const urlOf = (node: string): string => options.nodes.find(({ name }) => name === node)?.natsUrl ?? url;
+  yield* setUpBuckets(natsOptions("godwit setup-nats", "", "admin"), BUCKETS);
   const children = new Map<string, Child>();
   const started = (child: Child): void => {
     const { role, id } = child.spec;
     children.set(childKey(role, child.member.node, id), child);
   };
   const settingsOf = (node: string, part = ofNode(node)): Settings => ({
-    nats: url,
-    creds: options.credentials === undefined ? undefined : join(options.credentials, part),
-    ...tlsOf(options.credentials === undefined ? null : join(options.credentials, CERTIFICATE_AUTHORITY), null, null),
+    nats: urlOf(node),
+    creds: credentials === undefined ? undefined : join(credentials, part),
+    jsDomain,
+    ...tlsOf(credentials === undefined ? null : join(credentials, CERTIFICATE_AUTHORITY), null, null),
     node,
     runtimeDirectory: join(options.directory, node),
     guestDirectory: join(options.guestDirectory, node),
@@ -115,9 +127,10 @@ export const openLocalCluster = Effect.fnUntraced(function* (
   const onFabric = Effect.fnUntraced(function* (
     name: string,
     [part, role]: readonly [part: string, role: string],
+    servers: string,
     work: Effect.Effect<never, unknown, Fabric | Scope.Scope>,
   ) {
-    const context = yield* Layer.build(fabricOn({ ...access(part, role), name }));
+    const context = yield* Layer.build(fabricOn(natsOptions(name, part, role, servers)));
     // Nobody joins this fiber: if its end were not written down, its actors would be missing without a word.
     const told = work.pipe(
       Effect.tapCause((cause) => {
@@ -132,21 +145,21 @@ export const openLocalCluster = Effect.fnUntraced(function* (
     yield* Effect.forkScoped(Effect.provide(told, context));
   });
   const natsOf = (node: string) => (child: ChildSpec) =>
-    options.natsOf?.({ role: child.role, node, id: child.id }, url) ?? url;
+    options.natsOf?.({ role: child.role, node, id: child.id }, urlOf(node)) ?? urlOf(node);
   for (let replica = 0; replica < (options.coordinators ?? 1); replica++) {
     const child: ChildSpec = { role: "coordinator", id: String(replica) };
     const settings = { ...settingsOf("up", COORDINATOR), nats: natsOf("up")(child) };
-    yield* onFabric("godwit up", [COORDINATOR, COORDINATOR], supervise(child, settings, { log, started }));
+    yield* onFabric("godwit up", [COORDINATOR, COORDINATOR], url, supervise(child, settings, { log, started }));
   }
   for (const { name, workers, guests } of options.nodes) {
     const nodeOptions = { workers, guests, log, started, natsOf: natsOf(name) };
-    yield* onFabric(`godwit node ${name}`, [ofNode(name), "node"], runNode(settingsOf(name), nodeOptions));
+    yield* onFabric(`godwit node ${name}`, [ofNode(name), "node"], urlOf(name), runNode(settingsOf(name), nodeOptions));
   }
   return {
     url,
     logFile,
     children,
     settingsOf,
-    fabric: fabricOn({ ...access("", "operator"), name: "godwit cli" }),
+    fabric: fabricOn(natsOptions("godwit cli", "", "operator")),
   };
 });

@@ -1,6 +1,6 @@
 /** Which nodes there are, and which guests they have. */
 import { Fabric, type Member } from "@godwit/fabric";
-import { GodwitError, isMalformed, json, NodeInfo, subjects } from "@godwit/protocol";
+import { GodwitError, isMalformed, json, NodeInfo, parseVersion, subjects, versionRefusal } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
 
@@ -12,9 +12,11 @@ const NOTHING = new TextEncoder().encode("{}");
 export interface Inventory {
   /** Names of the nodes that are up. */
   readonly nodes: () => ReadonlyArray<string>;
-  /** What each of them has; one that does not answer is left out. */
+  /** Why a node would understand no word of this coordinator; null when it would. */
+  readonly versionObstacle: (node: string) => string | null;
+  /** What each of them has; one that does not answer is left out, one of another protocol version is there with nothing but that. */
   readonly ask: Effect.Effect<ReadonlyArray<NodeInfo>>;
-  /** The node that has the guest as a source, and the guest's driver. Fails with `no-such-guest`. */
+  /** The node that has the guest as a source, and the guest's driver. Fails with `no-such-guest`, or with `version-mismatch` when it may be at one that cannot be asked. */
   readonly sourceOf: (guest: string) => Effect.Effect<{ readonly node: string; readonly driver: string }, GodwitError>;
 }
 
@@ -35,17 +37,34 @@ export const openInventory = Effect.gen(function* () {
       }),
     ),
   );
+  const versionObstacle = (node: string): string | null => {
+    const theirs = parseVersion(members.get(node)?.protocol);
+    return theirs === null ? null : versionRefusal(`node ${node}`, theirs, "this coordinator");
+  };
   const askNode = (node: string): Effect.Effect<NodeInfo | null> =>
     fabric.request(subjects.node(node, "info"), NOTHING, { timeoutMs: NODE_TIMEOUT_MS }).pipe(
       Effect.map((bytes) => {
         const info = codec.decode(bytes);
-        return isMalformed(info) ? null : info;
+        if (isMalformed(info)) return null;
+        const protocol = members.get(node)?.protocol;
+        return protocol === undefined ? info : { ...info, protocol };
       }),
       Effect.catch((error) => Effect.as(Effect.logWarning(`node ${node}: ${error.message}`), null)),
     );
   const nodes = (): ReadonlyArray<string> => [...members.keys()].sort();
+  /** A node of another version: it would not understand the question. */
+  const unasked = (node: string): NodeInfo | null => {
+    const error = versionObstacle(node);
+    if (error === null) return null;
+    const protocol = members.get(node)?.protocol ?? "";
+    return { node, "godwit-version": "", protocol, error, guests: [], workers: 0 };
+  };
+  const lookAt = (node: string): Effect.Effect<NodeInfo | null> => {
+    const foreign = unasked(node);
+    return foreign === null ? askNode(node) : Effect.succeed(foreign);
+  };
   const ask = Effect.suspend(() =>
-    Effect.map(Effect.forEach(nodes(), askNode, { concurrency: "unbounded" }), (all) =>
+    Effect.map(Effect.forEach(nodes(), lookAt, { concurrency: "unbounded" }), (all) =>
       all.filter((info) => info !== null),
     ),
   );
@@ -57,9 +76,14 @@ export const openInventory = Effect.gen(function* () {
     const movable = found.filter((one) => MOVABLE.has(one.state));
     const first = movable[0] ?? found[0];
     if (first !== undefined) return { node: first.node, driver: first.driver };
+    const foreign = nodes().find((node) => unasked(node) !== null);
+    if (foreign !== undefined) {
+      const reason = `no node that this coordinator can ask has a guest ${guest}; ${versionObstacle(foreign)}`;
+      return yield* new GodwitError({ code: "version-mismatch", actor: "coordinator", step: "find the guest", reason });
+    }
     const reason = `none of the nodes ${nodes().join(", ") || "(there are none)"} has a guest ${guest}`;
     return yield* new GodwitError({ code: "no-such-guest", actor: "coordinator", step: "find the guest", reason });
   });
-  const inventory: Inventory = { nodes, ask, sourceOf };
+  const inventory: Inventory = { nodes, versionObstacle, ask, sourceOf };
   return inventory;
 }) satisfies Effect.Effect<Inventory, unknown, Fabric | Scope.Scope>;

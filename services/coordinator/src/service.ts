@@ -67,6 +67,12 @@ export const runCoordinator = Effect.fnUntraced(function* (
       Effect.mapError(() => refuse("nats-unreachable", "begin a migration", "the migrations bucket cannot be written")),
     );
 
+  /** Fails with `version-mismatch` before anything has begun when the node would understand no word of ours. */
+  const understands = (node: string, step: string): Effect.Effect<void, GodwitError> => {
+    const obstacle = inventory.versionObstacle(node);
+    return obstacle === null ? Effect.void : Effect.fail(refuse("version-mismatch", step, obstacle));
+  };
+
   const migrate = Effect.fnUntraced(function* (request: MigrateRequest) {
     const parameters = proposeParameters(request.parameters);
     if (isFailure(parameters)) return yield* toError(parameters);
@@ -77,7 +83,9 @@ export const runCoordinator = Effect.fnUntraced(function* (
       const known = inventory.nodes().join(", ") || "none";
       return yield* refuse("no-such-node", step, `node ${request.destination} is not up; up are: ${known}`);
     }
+    yield* understands(request.destination, step);
     const { node: source, driver } = yield* inventory.sourceOf(request.guest);
+    yield* understands(source, step);
     const capabilities = proposeCapabilities(request.capabilities, driver);
     if (isFailure(capabilities)) return yield* toError(capabilities);
     if (source === request.destination) {

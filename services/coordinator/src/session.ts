@@ -4,6 +4,7 @@ import { Fabric } from "@godwit/fabric";
 import {
   DestinationCommand,
   DestinationReport,
+  fromError,
   isMalformed,
   type JsonCodec,
   json,
@@ -81,7 +82,14 @@ export const startSession = Effect.fnUntraced(function* (
   const send = (subject: string, bytes: Uint8Array): void =>
     fork(
       fabric.request(subject, bytes, { timeoutMs: COMMAND_TIMEOUT_MS }).pipe(
-        Effect.catchTag("GodwitError", (error) => Effect.logError(`a command was refused: ${error.message}`)),
+        Effect.catchTag("GodwitError", (error) =>
+          Effect.andThen(
+            Effect.logError(`a command was refused: ${error.message}`),
+            Effect.sync(() => {
+              if (error.code === "version-mismatch") dispatch({ _tag: "CommandRefused", failure: fromError(error) });
+            }),
+          ),
+        ),
         // Nobody there, or no answer: the decisions notice the silence, and say it again.
         Effect.ignore,
       ),
@@ -145,7 +153,7 @@ export const startSession = Effect.fnUntraced(function* (
     const subscription = yield* Effect.orDie(fabric.subscribe(subject, { capacity: WAITING_REPORTS_MAX }));
     const one = (data: Uint8Array): Effect.Effect<void> => {
       const report = codec.decode(data);
-      if (isMalformed(report)) return Effect.logWarning(`a malformed report was dropped: ${report.malformed}`);
+      if (isMalformed(report)) return Effect.logWarning(`a report was dropped: ${report.malformed}`);
       if (report.migration === migration.migration) dispatch(toEvent(report));
       return Effect.void;
     };

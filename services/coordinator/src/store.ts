@@ -1,6 +1,6 @@
 /** Where migrations are kept: the migrations bucket, so that any coordinator can show them and take them over. */
 import { type Bucket, Fabric, type FabricError } from "@godwit/fabric";
-import { FailureSchema, isMalformed, json, MIGRATIONS_BUCKET, MigrationInfo, Parameters } from "@godwit/protocol";
+import { FailureSchema, isMalformed, MIGRATIONS_BUCKET, MigrationInfo, Parameters, storedJson } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Schema from "effect/Schema";
 import type { SavedMigration, StoredMigration } from "./decisions/index.ts";
@@ -23,7 +23,7 @@ const Saved = Schema.Struct({
   failure: Schema.NullOr(FailureSchema),
   info: MigrationInfo,
 });
-const codec = json(Saved);
+const codec = storedJson(Saved);
 
 export interface Store {
   /** Fails when any of them cannot be read; one that is malformed is logged and left out. */

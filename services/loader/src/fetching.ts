@@ -72,7 +72,7 @@ export const startFetching = Effect.fnUntraced(function* (
   const postcopy = makePostcopy({
     blocks,
     missing,
-    itemPagesMax: packetPagesWithin(fabric.maxPayloadBytes),
+    itemPagesMax: packetPagesWithin(Math.min(fabric.maxPayloadBytes, offer["max-payload"] ?? Number.POSITIVE_INFINITY)),
     channels: parameters["multifd-channels"],
     bytesPerSecond: parameters["max-postcopy-bandwidth"],
     preempt: capabilities["postcopy-preempt"] === true,

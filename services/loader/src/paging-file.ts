@@ -5,7 +5,7 @@
  */
 import { fstatSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { isMalformed, json, RestoreRequest } from "@godwit/protocol";
+import { isMalformed, RestoreRequest, storedJson } from "@godwit/protocol";
 import * as Schema from "effect/Schema";
 import { GuestMemory } from "./guest-memory.ts";
 
@@ -27,7 +27,7 @@ export const PagingFacts = Schema.Struct({
   restBytesPerSecond: Schema.Natural,
 });
 export type PagingFacts = typeof PagingFacts.Type;
-const codec = json(PagingFacts);
+const codec = storedJson(PagingFacts);
 
 const SUFFIX = ".json";
 const directoryOf = (runtimeDirectory: string): string => join(runtimeDirectory, "paging");

@@ -5,6 +5,7 @@ import {
   holdHost,
   makeEndings,
   makeRefusals,
+  messageBytesMax,
   openOwnershipRegister,
   type Settings,
 } from "@godwit/actor";
@@ -32,6 +33,7 @@ export const runLoader = Effect.fnUntraced(function* (
 ): Effect.fn.Return<never, unknown, Fabric | Scope.Scope> {
   const fabric = yield* Fabric;
   yield* holdHost(settings, ACTOR);
+  yield* messageBytesMax(ACTOR);
   const tools: SessionTools = {
     settings,
     register: yield* openOwnershipRegister,

@@ -13,7 +13,7 @@
 import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { allocateFile, type Mapping, mapFile, tryLockFile } from "@godwit/host";
-import { Epoch, Incarnation, isMalformed, json, MigrationId, Name, Offer, Parameters } from "@godwit/protocol";
+import { Epoch, Incarnation, isMalformed, MigrationId, Name, Offer, Parameters, storedJson } from "@godwit/protocol";
 import * as Schema from "effect/Schema";
 import { GuestMemory, isSameMemory } from "./guest-memory.ts";
 
@@ -33,7 +33,7 @@ export const SessionFacts = Schema.Struct({
   capabilities: Schema.Record(Schema.String, Schema.Boolean),
 });
 export type SessionFacts = typeof SessionFacts.Type;
-const codec = json(SessionFacts);
+const codec = storedJson(SessionFacts);
 
 const FACTS = ".session";
 /** Until they are written whole. */

@@ -11,6 +11,7 @@ import { makeDestination } from "./decisions/index.ts";
 import { type Session, startSession } from "./session.ts";
 
 const fabric = {
+  maxPayloadBytes: 1024 ** 2,
   publish: () => true,
   subscribe: () => Effect.succeed({ takeAll: Effect.never, dropped: () => 0 }),
 } as unknown as Fabric["Service"];

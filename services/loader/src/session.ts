@@ -159,7 +159,10 @@ export const startSession = Effect.fnUntraced(function* (
   };
 
   const show = (): void =>
-    void fabric.publish(subjects.destinationReport(destination.route), reports.encode(reportOf(destination)));
+    void fabric.publish(
+      subjects.destinationReport(destination.route),
+      reports.encode({ ...reportOf(destination), "max-payload": fabric.maxPayloadBytes }),
+    );
 
   const withGuest = <A>(use: (guest: Guest) => Effect.Effect<A, GodwitError>): Effect.Effect<A, GodwitError> =>
     Effect.suspend(() => (guest === null ? Effect.never : use(guest)));

@@ -75,7 +75,7 @@ const copyFiles = Effect.fnUntraced(function* (settings: Settings, id: string) {
         for (const { data } of yield* work.takeAll) {
           const item = decodeFileItem(data);
           if (item.kind === "malformed") {
-            yield* Effect.logWarning(`a malformed item of a checkpoint was dropped: ${item.reason}`);
+            yield* Effect.logWarning(`an item of a checkpoint was dropped: ${item.reason}`);
             continue;
           }
           if (Date.now() > item.deadline) continue;
@@ -119,7 +119,7 @@ const sendAll = (
   messages.forEach((message, index) => {
     const item = decodeWorkItem(message.data);
     if (item.kind === "malformed") {
-      complaint = `a malformed work item was dropped: ${item.reason}`;
+      complaint = `a work item was dropped: ${item.reason}`;
       return;
     }
     // Asked for by a sender that has long given up waiting, or read by a worker that was asleep (R7).

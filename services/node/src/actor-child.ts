@@ -51,6 +51,8 @@ export const startChild = (spec: ChildSpec, settings: Settings, log: LogTarget):
       GODWIT_RUNTIME_DIR: settings.runtimeDirectory,
       GODWIT_GUEST_DIR: settings.guestDirectory,
       GODWIT_CHECKPOINT_DIR: settings.checkpointDirectory,
+      // Left out when it is undefined, whatever our own environment says: `godwit up` has servers of its own.
+      GODWIT_JS_DOMAIN: settings.jsDomain,
       GODWIT_INCARNATION: incarnation,
       GODWIT_SUPERVISOR: String(process.pid),
       GODWIT_WORKER: spec.id,

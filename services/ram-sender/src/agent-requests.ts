@@ -96,6 +96,7 @@ export const tellAgent = Effect.fnUntraced(function* (source: Source, stage: Sav
     parameters: source.parameters,
     "parameters-revision": source.parametersRevision,
     "block-bytes": source.offer?.blocks.map((block) => block["length-bytes"]) ?? [],
+    "packet-pages-max": source.itemPagesMax,
     ...(agent === null ? {} : { agent: agent as NonNullable<VfioCommand["agent"]> }),
   });
   yield* fabric.request(subjects.vfio(source.node), command, { timeoutMs: ANSWER_MS }).pipe(

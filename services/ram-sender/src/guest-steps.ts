@@ -149,7 +149,7 @@ export const makeGuestSteps = Effect.fnUntraced(function* (
       case "describe":
         return withGuest((opened) =>
           Effect.flatMap(opened.describe, (description) =>
-            Effect.flatMap(devices, (offered) => described(description, offered)),
+            Effect.flatMap(devices, (offered) => described(description, offered, fabric.maxPayloadBytes)),
           ),
         );
       case "open-tracker":
@@ -208,6 +208,7 @@ const syncFailed = (reason: string): GodwitError =>
 const described = (
   description: Effect.Success<Guest["describe"]>,
   devices: ReadonlyArray<OfferedDevice>,
+  maxPayloadBytes: number,
 ): Effect.Effect<SourceEvent, GodwitError> => {
   const { runState } = description;
   if (runState !== "running" && runState !== "paused") {
@@ -245,6 +246,7 @@ const described = (
       ...(block.fileOffset === 0 ? {} : { "file-offset": block.fileOffset }),
     })),
     ...(devices.length === 0 ? {} : { devices }),
+    "max-payload": maxPayloadBytes,
   };
   return Effect.succeed({ _tag: "Described", offer, running: runState === "running" });
 };

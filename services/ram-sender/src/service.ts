@@ -5,6 +5,7 @@ import {
   holdHost,
   makeEndings,
   makeRefusals,
+  messageBytesMax,
   openOwnershipRegister,
   type Settings,
   watchWorkers,
@@ -19,6 +20,7 @@ import {
   MISSING_WORDS_MAX,
   MigrationList,
   MissingPagesRequest,
+  PAGE_BYTES,
   packetPagesWithin,
   SourceCommand,
   SourceReport,
@@ -27,7 +29,7 @@ import {
 import * as Effect from "effect/Effect";
 import * as Exit from "effect/Exit";
 import * as Scope from "effect/Scope";
-import { infoOf, route, type Sender } from "./decisions/index.ts";
+import { infoOf, route, type Sender, type Source } from "./decisions/index.ts";
 import { recoverGuest } from "./recovery-run.ts";
 import { releaseDevices } from "./releasing-devices.ts";
 import { makeSaves } from "./saves.ts";
@@ -51,15 +53,10 @@ export const runSender = Effect.fnUntraced(function* (
     register: yield* openOwnershipRegister,
     registry: openRegistry(settings.runtimeDirectory),
   };
-  const itemPagesMax = packetPagesWithin(fabric.maxPayloadBytes);
-  if (itemPagesMax === 0) {
-    const reason = `max_payload of the NATS server is ${fabric.maxPayloadBytes} bytes, too little for one page of memory; 1 MiB is its default`;
-    return yield* new GodwitError({ code: "not-supported", actor: ACTOR, step: "start", reason });
-  }
   const sender: Sender = {
     node: settings.node,
     incarnation: settings.incarnation,
-    itemPagesMax,
+    itemPagesMax: packetPagesWithin(yield* messageBytesMax(ACTOR)),
     sources: new Map(),
     recovering: new Set(),
     saving: new Set(),
@@ -157,7 +154,8 @@ export const runSender = Effect.fnUntraced(function* (
             const isAsker =
               source !== undefined && subject === subjects.missingPages(settings.node, source.route.destination);
             const bitmap = isAsker && source.epoch === epoch ? source.missing?.[block] : undefined;
-            if (bitmap !== undefined) return Effect.succeed(encodeMissingWords(bitmap.words, word, MISSING_WORDS_MAX));
+            if (bitmap !== undefined)
+              return Effect.succeed(encodeMissingWords(bitmap.words, word, wordsThatFit(source)));
             const reason = `migration ${migration}, epoch ${epoch}, leaves no pages of RAMBlock ${block} behind`;
             return Effect.fail(
               new GodwitError({ code: "wrong-state", actor: ACTOR, step: "name missing pages", reason }),
@@ -180,6 +178,10 @@ export const runSender = Effect.fnUntraced(function* (
   yield* announceReady({ role: ACTOR, node: settings.node, id: "0", incarnation: settings.incarnation }, "RAM sender");
   return yield* Effect.never;
 });
+
+/** An answer is no longer than the packets of this migration may be. */
+const wordsThatFit = (source: Source | undefined): number =>
+  Math.min(MISSING_WORDS_MAX, ((source?.itemPagesMax ?? 1) * PAGE_BYTES) / Uint32Array.BYTES_PER_ELEMENT);
 
 type Sessions = ReadonlyMap<string, { readonly session: Session }>;
 

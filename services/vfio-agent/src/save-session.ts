@@ -67,6 +67,8 @@ export interface SaveOptions {
   readonly specs: ReadonlyArray<DeviceSpec>;
   /** Lengths of the guest's RAMBlocks. */
   readonly blockBytes: ReadonlyArray<number>;
+  /** Pages that a packet may hold on its way to the destination. */
+  readonly packetPagesMax: number;
 }
 
 /** Starts the session; it works until the scope ends. */
@@ -89,7 +91,7 @@ export const startSaving = Effect.fnUntraced(function* (
     parameters: options.parameters,
     parametersRevision: options.parametersRevision,
     devices: specs.map(({ name, provider }) => ({ device: name, provider })),
-    itemPagesMax: packetPagesWithin(fabric.maxPayloadBytes),
+    itemPagesMax: Math.min(packetPagesWithin(fabric.maxPayloadBytes), options.packetPagesMax),
     want: options.want,
     now: Date.now(),
   });

@@ -8,6 +8,7 @@ import {
   json,
   LoadReport,
   type OfferedDevice,
+  PACKET_PAGES_MAX,
   type Route,
   SaveReport,
   subjects,
@@ -233,6 +234,7 @@ const saveOptions = (command: SaveCommand, specs: ReadonlyArray<DeviceSpec>) => 
   want: command.stage,
   specs,
   blockBytes: command["block-bytes"],
+  packetPagesMax: command["packet-pages-max"] ?? PACKET_PAGES_MAX,
 });
 
 /** Devices are known by their names; the loader has compared what both sides have. */

@@ -14,6 +14,7 @@ import type { FabricWorld } from "../fabric.conformance.ts";
 import { Fabric, type Member } from "../fabric.ts";
 import { type LocalNats, type LocalNatsOptions, startNats } from "../local-nats.ts";
 import { setUpBuckets } from "../nats/bucket-setup.ts";
+import type { NatsOptions } from "../nats/connection.ts";
 import { NatsFabric } from "../nats/nats-fabric.ts";
 import { CONFORMANCE_BUCKETS } from "./bucket.ts";
 
@@ -27,8 +28,9 @@ export const run = <A, E>(program: Effect.Effect<A, E, Scope.Scope>): Promise<A>
   Effect.runPromise(Effect.scoped(program).pipe(Effect.provideService(References.MinimumLogLevel, "None")));
 
 /** An actor's fabric on a real server, for the life of the scope. */
-export const joinNats = (servers: string, name: string) =>
-  Effect.map(Layer.build(NatsFabric.layer({ servers, name })), (context) => Context.get(context, Fabric));
+export const joinNats = (servers: string, name: string) => joinNatsWith({ servers, name });
+export const joinNatsWith = (options: NatsOptions) =>
+  Effect.map(Layer.build(NatsFabric.layer(options)), (context) => Context.get(context, Fabric));
 
 /** A process that has announced `member`; SIGKILLed with the scope. */
 export const announceInProcess = Effect.fnUntraced(function* (servers: string, member: Member) {

@@ -1,3 +1,4 @@
+import { PROTOCOL, versionText } from "@godwit/protocol";
 import * as Clock from "effect/Clock";
 import * as Effect from "effect/Effect";
 import * as Exit from "effect/Exit";
@@ -10,8 +11,14 @@ import { type Member, type News, type PresenceEvent, SILENT_MS } from "../fabric
 const NOTICED_MS = 1_000;
 
 const member = (id: string, incarnation = "i1"): Member => ({ role: "multifd-worker", node: "a", id, incarnation });
-const up = (who: Member): PresenceEvent => ({ _tag: "Up", member: who });
-const down = (who: Member, why: "silent" | "exited"): PresenceEvent => ({ _tag: "Down", member: who, why });
+/** As it is heard: its fabric adds what it speaks. */
+const spoken = (who: Member): Member => ({ ...who, protocol: versionText(PROTOCOL) });
+const up = (who: Member): PresenceEvent => ({ _tag: "Up", member: spoken(who) });
+const down = (who: Member, why: "silent" | "exited"): PresenceEvent => ({
+  _tag: "Down",
+  member: spoken(who),
+  why,
+});
 
 const take = Effect.fnUntraced(function* (news: News<PresenceEvent>, count: number) {
   const taken: Array<PresenceEvent> = [];

@@ -14,6 +14,7 @@ import {
   valuesOf,
 } from "./bucket-configuration.ts";
 import { type NatsOptions, openLink } from "./connection.ts";
+import { jetStreamIn } from "./jetstream-domain.ts";
 import {
   hasCode,
   INSUFFICIENT_STORAGE,
@@ -104,8 +105,8 @@ const eachBucket = <A>(
     return yield* Effect.forEach(buckets, (bucket) => {
       const operation = `${verb} bucket ${bucket.name}`;
       return Effect.tryPromise({
-        try: async () => work(await jetstreamManager(nc, { timeout: OPERATION_TIMEOUT_MS }), bucket),
-        catch: (cause) => refail(operation, cause, nc),
+        try: async () => work(await jetstreamManager(nc, jetStreamIn(options.jsDomain, OPERATION_TIMEOUT_MS)), bucket),
+        catch: (cause) => refail(operation, cause, nc, options.jsDomain),
       }).pipe(Effect.retry({ schedule: again, while: ({ retryable }) => retryable }));
     });
   }).pipe(Effect.scoped);

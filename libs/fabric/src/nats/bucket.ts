@@ -7,6 +7,7 @@ import { FabricError } from "../errors.ts";
 import type { Bucket, BucketEntry, CasOutcome } from "../fabric.ts";
 import { isToken } from "../subject.ts";
 import { isClustered, mismatchesOf, mismatchText, streamOf } from "./bucket-configuration.ts";
+import { jetStreamIn, viaDomain } from "./jetstream-domain.ts";
 import { refail, STREAM_NOT_FOUND, withoutCode } from "./jetstream-failure.ts";
 
 /** How long one operation waits, ms; a write to disk takes about one. While a leader is elected (4 to 7 s) callers try again. */
@@ -24,17 +25,17 @@ const OPEN_AGAIN = Schedule.spaced("500 millis").pipe(Schedule.upTo({ times: 20 
  * A JetStream key-value bucket (`nats kv` shows it), used without what is unsafe for ownership: reads go to the leader, nothing
  * expires, keys cannot be deleted. It is never made here, and one that is configured otherwise is refused.
  */
-export const openBucket = (nc: NatsConnection, name: string): Effect.Effect<Bucket, FabricError> => {
+export const openBucket = (nc: NatsConnection, name: string, domain?: string): Effect.Effect<Bucket, FabricError> => {
   const operation = `open bucket ${name}`;
   return Effect.tryPromise({
     try: async () => {
       if (!isToken(name))
         throw refusal("failed", operation, `${JSON.stringify(name)} is not 1 to 64 of A-Z a-z 0-9 _ -`);
-      const manager = await jetstreamManager(nc, { timeout: OPERATION_TIMEOUT_MS });
+      const manager = await jetstreamManager(nc, jetStreamIn(domain, OPERATION_TIMEOUT_MS));
       await checkStream(manager, name, operation);
-      return makeBucket(nc, manager, name);
+      return makeBucket(nc, manager, name, domain);
     },
-    catch: (cause) => refail(operation, cause, nc),
+    catch: (cause) => refail(operation, cause, nc, domain),
   }).pipe(Effect.retry({ schedule: OPEN_AGAIN, while: ({ retryable }) => retryable }));
 };
 
@@ -49,7 +50,7 @@ async function checkStream(manager: JetStreamManager, name: string, operation: s
   if (wrong.length > 0) throw refusal("bucket-unsafe", operation, wrong.map(mismatchText).join("; "));
 }
 
-function makeBucket(nc: NatsConnection, manager: JetStreamManager, name: string): Bucket {
+function makeBucket(nc: NatsConnection, manager: JetStreamManager, name: string, domain?: string): Bucket {
   const stream = streamOf(name);
   const prefix = `$KV.${name}.`;
   return {
@@ -61,17 +62,17 @@ function makeBucket(nc: NatsConnection, manager: JetStreamManager, name: string)
           if (stored === null || stored.header.get("KV-Operation") !== "") return null;
           return { value: stored.data, revision: stored.seq };
         },
-        catch: (cause) => refail(`read ${key} of bucket ${name}`, cause, nc),
+        catch: (cause) => refail(`read ${key} of bucket ${name}`, cause, nc, domain),
       }),
     keys: Effect.tryPromise({
       try: async () => {
         const info = await manager.streams.info(stream, { subjects_filter: `${prefix}>` });
         return Object.keys(info.state.subjects ?? {}).map((subject) => subject.slice(prefix.length));
       },
-      catch: (cause) => refail(`list bucket ${name}`, cause, nc),
+      catch: (cause) => refail(`list bucket ${name}`, cause, nc, domain),
     }),
     compareAndSet: (key, value, revision) =>
-      Effect.promise(() => compareAndSet(nc, stream, prefix + checkedKey(key), value, revision)),
+      Effect.promise(() => compareAndSet(nc, stream, viaDomain(domain, prefix + checkedKey(key)), value, revision)),
   };
 }
 

@@ -18,6 +18,8 @@ export interface NatsOptions {
   readonly creds?: string;
   /** Which credentials of a folder: `<role>.creds`. */
   readonly role?: string;
+  /** The domain of the JetStream that keeps the buckets, where servers have one: needed behind a leaf node, harmless beside it. */
+  readonly jsDomain?: string;
   /** Certificates for servers that ask for TLS, by path; without it the system's authorities count. */
   readonly tls?: NatsTls;
 }

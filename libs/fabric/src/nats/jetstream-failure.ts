@@ -40,9 +40,18 @@ function isNotEnabled(cause: unknown, nc: NatsConnection): boolean {
   return cause.cause instanceof JetStreamApiError || nc.info?.jetstream !== true;
 }
 
-/** Any failure of an operation; one that is an error of the fabric already stays as it is. */
-export function refail(operation: string, cause: unknown, nc: NatsConnection): FabricError {
+/** Nobody answers for the domain: its cluster is behind a link that is away, or it has no such name. The client cannot tell which. */
+function isBehindLink(cause: unknown): boolean {
+  return cause instanceof Error && cause.name === "JetStreamNotEnabled" && !(cause.cause instanceof JetStreamApiError);
+}
+
+/** Any failure of an operation on JetStream, of this domain; one that is an error of the fabric already stays as it is. */
+export function refail(operation: string, cause: unknown, nc: NatsConnection, domain?: string): FabricError {
   if (cause instanceof FabricError) return cause;
+  if (domain !== undefined && isBehindLink(cause)) {
+    const reason = `no JetStream of domain ${domain} answers through ${nc.getServer()}: the leaf node's link is down, or there is no such domain`;
+    return new FabricError({ code: "js-domain-unreachable", operation, reason, retryable: true });
+  }
   if (isNotEnabled(cause, nc)) {
     const reason = `${nc.getServer()} offers no JetStream`;
     return new FabricError({ code: "nats-no-jetstream", operation, reason, retryable: false });

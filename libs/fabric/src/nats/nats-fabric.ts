@@ -150,7 +150,7 @@ const make = Effect.fnUntraced(function* (options: NatsOptions) {
       serve(control.nc, options.name, definition, () => {
         counters.requestsRefused++;
       }),
-    bucket: (name) => openBucket(control.nc, name),
+    bucket: (name) => openBucket(control.nc, name, options.jsDomain),
     ...presence,
     link: Effect.acquireRelease(
       Effect.map(makeNewsInbox<LinkEvent>(LINK_EVENTS_KEPT), (inbox) => {

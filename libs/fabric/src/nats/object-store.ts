@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
 import { FabricError } from "../errors.ts";
 import { type NatsOptions, openLink } from "./connection.ts";
+import { jetStreamIn } from "./jetstream-domain.ts";
 import { hasCode, NO_SUITABLE_PEERS, NOT_CLUSTERED, refail, withoutCode } from "./jetstream-failure.ts";
 
 /** How long one request may take, ms: a chunk of 128 KiB on a busy server. */
@@ -50,13 +51,13 @@ export const openObjectStore = (
     const store = yield* Effect.tryPromise({
       try: async (): Promise<Store | null> => {
         try {
-          return await new Objm(jetstream(nc, { timeout: OPERATION_TIMEOUT_MS })).open(bucket);
+          return await new Objm(jetstream(nc, jetStreamIn(options.jsDomain, OPERATION_TIMEOUT_MS))).open(bucket);
         } catch (error) {
           if (error instanceof Error && /not found/.test(error.message)) return null;
           throw error;
         }
       },
-      catch: (cause) => refail(`open object store ${bucket}`, cause, nc),
+      catch: (cause) => refail(`open object store ${bucket}`, cause, nc, options.jsDomain),
     });
     if (store === null) return yield* missing(bucket);
     const attempt = <A>(what: string, work: () => Promise<A>): Effect.Effect<A, FabricError> =>
@@ -70,7 +71,7 @@ export const openObjectStore = (
             /maximum bytes exceeded|insufficient resources|insufficient storage/.test(cause.message)
           )
             return new FabricError({ code: "no-space", operation, reason: cause.message, retryable: false });
-          return refail(operation, cause, nc);
+          return refail(operation, cause, nc, options.jsDomain);
         },
       }).pipe(
         Effect.timeoutOrElse({
@@ -119,7 +120,7 @@ export const setUpObjectStore = (options: NatsOptions, bucket: string): Effect.E
       const operation = `make object store ${bucket}`;
       return yield* Effect.tryPromise({
         try: async (): Promise<"made" | "kept"> => {
-          const stores = new Objm(jetstream(nc, { timeout: OPERATION_TIMEOUT_MS }));
+          const stores = new Objm(jetstream(nc, jetStreamIn(options.jsDomain, OPERATION_TIMEOUT_MS)));
           try {
             await stores.open(bucket);
             return "kept";
@@ -134,7 +135,7 @@ export const setUpObjectStore = (options: NatsOptions, bucket: string): Effect.E
         catch: (cause) =>
           hasCode(cause, NO_SUITABLE_PEERS)
             ? new FabricError({ code: "nats-cluster-too-small", operation, reason: String(cause), retryable: true })
-            : refail(operation, cause, nc),
+            : refail(operation, cause, nc, options.jsDomain),
       });
     }),
   );

@@ -1,3 +1,4 @@
+import { PROTOCOL, versionText } from "@godwit/protocol";
 import {
   errors,
   headers,
@@ -54,7 +55,17 @@ export const serve = (
       });
     // An empty queue: every endpoint says by itself whether replicas share its requests.
     const service = yield* Effect.acquireRelease(
-      Effect.tryPromise({ try: () => new Svcm(nc).add({ name, version, description, queue: "" }), catch: failed }),
+      Effect.tryPromise({
+        try: () =>
+          new Svcm(nc).add({
+            name,
+            version,
+            description,
+            queue: "",
+            metadata: { "godwit-protocol": versionText(PROTOCOL) },
+          }),
+        catch: failed,
+      }),
       (running) => Effect.promise(() => running.stop()).pipe(Effect.timeoutOption(STOP_MS), Effect.asVoid),
     );
     yield* Effect.try({

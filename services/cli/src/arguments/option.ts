@@ -1,4 +1,5 @@
 /** Options of commands: what each may be, and how its text is read. The tables made of them parse the line and write the help. */
+import { isSafeName } from "@godwit/protocol";
 import { parseSize } from "../terminal/size.ts";
 import { parseDuration } from "./duration.ts";
 import { UsageError } from "./usage-error.ts";
@@ -54,6 +55,16 @@ export const text = (
   shownDefault: null,
   ...more,
   read: single((given, name) => (given === "" ? refuse(name, given, "a text of at least one character") : given), null),
+});
+
+/** What may stand in a subject; null when it is absent. */
+export const name = (value: string, what: string): Option<string | null> => ({
+  ...text(value, what),
+  read: single(
+    (given, option) =>
+      isSafeName(given) ? given : refuse(option, given, "1 to 64 letters, digits, dashes or underscores"),
+    null,
+  ),
 });
 
 /** A text with a default. */

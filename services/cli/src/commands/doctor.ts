@@ -25,6 +25,7 @@ export const doctor = command({
         yield* Effect.promise(natsServerFinding),
         ...(yield* natsFindings({
           servers: values.nats,
+          jsDomain: values["js-domain"],
           named: values.nats !== natsOptions.nats.shownDefault,
           buckets: Effect.mapError(readBuckets(connectionOf(values, "godwit doctor"), BUCKETS), fromFabric),
           monitors: monitorsOf(values),

@@ -8,6 +8,7 @@ const COLUMNS = [
   { title: "NODE" },
   { title: "WORKERS", align: "right" },
   { title: "VERSION" },
+  { title: "PROTOCOL" },
   { title: "GUESTS" },
 ] as const;
 
@@ -21,8 +22,9 @@ export const nodesCommand = command({
         const rows = all.map((node) => [
           node.node,
           String(node.workers),
-          node["godwit-version"],
-          node.guests.map(({ name, state }) => `${name} (${state})`).join(", "),
+          node["godwit-version"] || "-",
+          node.protocol ?? "-",
+          node.error ?? node.guests.map(({ name, state }) => `${name} (${state})`).join(", "),
         ]);
         return { document: all, text: all.length === 0 ? "no node is up\n" : table(COLUMNS, rows) };
       }),

@@ -47,7 +47,11 @@ not safe. A bucket that has vanished held the records of which node runs each gu
         })),
       ).pipe(Effect.mapError(fromFabric));
       const greeting = yield* Effect.tryPromise({ try: () => greet(values.nats), catch: unforeseen });
-      return outcomeOf(done, stores, syncFinding(yield* monitorsOf(values), greeting));
+      return outcomeOf(
+        done,
+        stores,
+        syncFinding(yield* monitorsOf(values), { greeting, jsDomain: values["js-domain"] }),
+      );
     });
   },
 });

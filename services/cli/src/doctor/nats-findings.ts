@@ -12,6 +12,8 @@ export interface NatsQuestions {
   readonly servers: string;
   /** The operator asked for these servers, so that they are not there stands in the way. */
   readonly named: boolean;
+  /** The JetStream domain that the operator named; null: none. */
+  readonly jsDomain: string | null;
   /** Logs in, and looks at the buckets. */
   readonly buckets: Effect.Effect<ReadonlyArray<BucketReading | null>, GodwitError>;
   readonly monitors: Effect.Effect<ReadonlyArray<MonitorReading>>;
@@ -20,6 +22,7 @@ export interface NatsQuestions {
 export const natsFindings = Effect.fnUntraced(function* ({
   servers,
   named,
+  jsDomain,
   buckets,
   monitors,
 }: NatsQuestions): Effect.fn.Return<ReadonlyArray<Finding>> {
@@ -33,17 +36,22 @@ export const natsFindings = Effect.fnUntraced(function* ({
   const read = yield* Effect.result(buckets);
   if (read._tag === "Failure") {
     const { code, reason, remedy } = read.failure;
-    if (code === "nats-no-jetstream") return [missing(what, `version ${version} without JetStream; start it with -js`)];
+    if (code === "nats-no-jetstream") return [missing(what, `version ${version} without JetStream; ${remedy}`)];
     return [missing(what, `${code}: ${reason}; ${remedy}`)];
   }
   const readings = yield* monitors;
-  const size = clusterSizeOf(readings, greeting.success);
-  const among =
-    cluster === null ? "a single server" : `cluster ${cluster} of ${size ?? seenServers(read.success)} servers`;
+  const keepers = { greeting: greeting.success, jsDomain };
+  const size = clusterSizeOf(readings, keepers) ?? seenServers(read.success);
+  const among = cluster === null ? "a single server" : `cluster ${cluster}`;
+  const members = cluster === null ? among : `${among} of ${size} servers`;
+  const detail =
+    jsDomain === null
+      ? `version ${version} with JetStream, ${members}`
+      : `version ${version}, ${among}; JetStream of domain ${jsDomain} on ${size === 1 ? "one server" : `${size} servers`}`;
   return [
-    works(what, `version ${version} with JetStream, ${among}`),
+    works(what, detail),
     ...BUCKETS.map(({ name }, index) => bucketFinding(name, read.success[index] ?? null)),
-    syncFinding(readings, greeting.success),
+    syncFinding(readings, keepers),
   ];
 });
 

@@ -8,6 +8,8 @@ export interface MonitoredServer {
   readonly name: string;
   readonly version: string;
   readonly cluster: string | null;
+  /** Domain of its JetStream; null: none. */
+  readonly domain: string | null;
   /** Servers with JetStream in its cluster; null: it has not said. */
   readonly clusterSize: number | null;
   /** "always", a number of ms, or null when the server does not say (JetStream is off, or it is too old). */
@@ -31,6 +33,7 @@ const Varz = Schema.Struct({
     Schema.Struct({
       config: Schema.optionalKey(
         Schema.Struct({
+          domain: Schema.optionalKey(Schema.String),
           sync_always: Schema.optionalKey(Schema.Boolean),
           sync_interval: Schema.optionalKey(Schema.Finite),
         }),
@@ -71,6 +74,7 @@ export const parseVarz = (document: unknown): MonitoredServer => {
     name: server_name,
     version,
     cluster: cluster?.name ?? null,
+    domain: jetstream?.config?.domain ?? null,
     clusterSize: jetstream?.meta?.cluster_size ?? null,
     sync:
       jetstream?.config?.sync_always === true

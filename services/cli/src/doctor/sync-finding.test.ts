@@ -8,7 +8,16 @@ const CLUSTERED: NatsGreeting = { ...ALONE, cluster: "c" };
 const read = (name: string, more: Partial<MonitoredServer> = {}): MonitorReading => ({
   _tag: "Read",
   url: `http://${name}`,
-  server: { id: name, name, version: "2.15.1", cluster: null, clusterSize: null, sync: "always", ...more },
+  server: {
+    id: name,
+    name,
+    version: "2.15.1",
+    cluster: null,
+    domain: null,
+    clusterSize: null,
+    sync: "always",
+    ...more,
+  },
 });
 const member = (name: string, more: Partial<MonitoredServer> = {}) =>
   read(name, { cluster: "c", clusterSize: 3, ...more });
@@ -33,7 +42,22 @@ describe("what is known of sync_interval", () => {
     ["that one of three is not", [member("n1"), member("n2", { sync: 1000 })], CLUSTERED, "missing", /^1.00 s at n2/],
     ["that one is too old", [member("n1", { version: "2.10.5" })], CLUSTERED, "missing", /n1 is nats-server 2.10.5/],
   ])("%s", (_, readings, greeting, state, detail) => {
-    const found = syncFinding(readings, greeting);
+    const found = syncFinding(readings, { greeting, jsDomain: null });
+    assert.strictEqual(found.state, state);
+    assert.match(found.detail, detail);
+  });
+
+  it.each<readonly [string, ReadonlyArray<MonitorReading>, string, RegExp]>([
+    ["of the domain's only server", [read("hub", { domain: "hub" })], "works", /^always, at hub$/],
+    [
+      "of the domain's three servers",
+      ["h1", "h2", "h3"].map((name) => member(name, { cluster: "h", domain: "hub" })),
+      "works",
+      /h1, h2, h3$/,
+    ],
+    ["nothing, from those that we talk to", [member("n1")], "absent", /^not known: .*n1, which does not belong/],
+  ])("where the buckets are in a domain: %s", (_, readings, state, detail) => {
+    const found = syncFinding(readings, { greeting: CLUSTERED, jsDomain: "hub" });
     assert.strictEqual(found.state, state);
     assert.match(found.detail, detail);
   });
@@ -42,12 +66,16 @@ describe("what is known of sync_interval", () => {
 describe("what a monitoring port says", () => {
   const varz = { server_id: "N1", server_name: "n1", version: "2.15.1" };
   it("names the server, its cluster and when it writes to the disk", () => {
-    const jetstream = { config: { sync_always: true, sync_interval: 120_000_000_000 }, meta: { cluster_size: 3 } };
+    const jetstream = {
+      config: { domain: "hub", sync_always: true, sync_interval: 120_000_000_000 },
+      meta: { cluster_size: 3 },
+    };
     assert.deepStrictEqual(parseVarz({ ...varz, cluster: { name: "c" }, jetstream, cores: 2 }), {
       id: "N1",
       name: "n1",
       version: "2.15.1",
       cluster: "c",
+      domain: "hub",
       clusterSize: 3,
       sync: "always",
     });

@@ -9,26 +9,41 @@ const WHAT = "sync_interval";
 const HOW =
   "clients are not told; set `http: 127.0.0.1:8222` in nats-server.conf, and name the port of each server: --nats-monitor http://127.0.0.1:8222";
 
-/** The servers among them that we talk to, or that are in one cluster with it. */
-const ours = (readings: ReadonlyArray<MonitorReading>, greeting: NatsGreeting): ReadonlyArray<MonitoredServer> => {
+/** Which servers keep the records. */
+export interface Keepers {
+  /** Of a server that we talk to. */
+  readonly greeting: NatsGreeting;
+  /** The JetStream domain that the buckets are in, which may be another cluster's; null: that of the servers that we talk to. */
+  readonly jsDomain: string | null;
+}
+
+/** Those among them that keep the records: the one we talk to, and those in one cluster with it, or those of the domain. */
+const ours = (
+  readings: ReadonlyArray<MonitorReading>,
+  { greeting, jsDomain }: Keepers,
+): ReadonlyArray<MonitoredServer> => {
   const servers = readings.flatMap((reading) => (reading._tag === "Read" ? [reading.server] : []));
-  const found = servers.filter(({ id, cluster }) =>
-    greeting.cluster === null ? id === greeting.serverId : cluster === greeting.cluster,
-  );
+  const found = servers.filter(({ id, cluster, domain }) => {
+    if (jsDomain !== null) return domain === jsDomain;
+    return greeting.cluster === null ? id === greeting.serverId : cluster === greeting.cluster;
+  });
   return [...new Map(found.map((server) => [server.id, server])).values()];
 };
 
 /** Servers of the cluster, as far as a monitoring port has told; null: not known. */
-export const clusterSizeOf = (readings: ReadonlyArray<MonitorReading>, greeting: NatsGreeting): number | null => {
-  if (greeting.cluster === null) return 1;
-  const sizes = ours(readings, greeting).flatMap(({ clusterSize }) => (clusterSize === null ? [] : [clusterSize]));
+export const clusterSizeOf = (readings: ReadonlyArray<MonitorReading>, keepers: Keepers): number | null => {
+  if (keepers.jsDomain === null && keepers.greeting.cluster === null) return 1;
+  const sizes = ours(readings, keepers).flatMap(({ cluster, clusterSize }) => {
+    if (cluster === null) return [1];
+    return clusterSize === null ? [] : [clusterSize];
+  });
   return sizes.length === 0 ? null : Math.max(...sizes);
 };
 
 /** No readings: no port was named. */
-export const syncFinding = (readings: ReadonlyArray<MonitorReading>, greeting: NatsGreeting): Finding => {
+export const syncFinding = (readings: ReadonlyArray<MonitorReading>, keepers: Keepers): Finding => {
   if (readings.length === 0) return absent(WHAT, `not known: ${HOW}`);
-  const servers = ours(readings, greeting);
+  const servers = ours(readings, keepers);
   const known = servers.filter(({ sync }) => sync !== null);
   const lazy = known.filter(({ sync }) => sync !== "always");
   const old = servers.filter(({ version }) => !isSupportedVersion(version));
@@ -40,7 +55,7 @@ export const syncFinding = (readings: ReadonlyArray<MonitorReading>, greeting: N
     const intervals = lazy.map(({ name, sync }) => `${formatMs(Number(sync))} at ${name}`).join(", ");
     return missing(WHAT, `${intervals}: a power cut could undo who runs a guest; set sync_interval: always`);
   }
-  const size = clusterSizeOf(readings, greeting);
+  const size = clusterSizeOf(readings, keepers);
   const names = known.map(({ name }) => name).join(", ");
   if (known.length > 0 && size !== null && known.length >= size) return works(WHAT, `always, at ${names}`);
   const why = readings.flatMap((reading) => {

@@ -14,7 +14,10 @@ const AGAIN = Schedule.spaced("1 second");
 const patiently = <A, R>(work: Effect.Effect<A, GodwitError, R>): Effect.Effect<A, GodwitError, R> =>
   work.pipe(
     Effect.tapError((error) => Effect.logWarning(error.reason).pipe(Effect.annotateLogs({ step: error.step }))),
-    Effect.retry({ schedule: AGAIN, while: ({ code }) => code === "nats-unreachable" }),
+    Effect.retry({
+      schedule: AGAIN,
+      while: ({ code }) => code === "nats-unreachable" || code === "js-domain-unreachable",
+    }),
   );
 
 /**

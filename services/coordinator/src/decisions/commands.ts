@@ -39,7 +39,8 @@ export const sayCommand = (migration: Migration, emit: Emit): void => {
         },
       });
     }
-    case "Starting":
+    case "Starting": {
+      const maxPayload = migration.destinationReport?.["max-payload"];
       return emit({
         _tag: "ToSource",
         command: {
@@ -47,8 +48,10 @@ export const sayCommand = (migration: Migration, emit: Emit): void => {
           ...shared,
           epoch: migration.epoch as Epoch,
           incarnation: phase.incarnation as Incarnation,
+          ...(maxPayload === undefined ? {} : { "max-payload": maxPayload }),
         },
       });
+    }
     case "Adopting":
       return emit({ _tag: "ToSource", command: { _tag: "Inspect", ...shared } });
     case "Aborting": {

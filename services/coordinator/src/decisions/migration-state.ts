@@ -116,6 +116,8 @@ export interface Migration {
 export type MigrationEventIn =
   | { readonly _tag: "SourceReported"; readonly report: SourceReport }
   | { readonly _tag: "DestinationReported"; readonly report: DestinationReport }
+  /** A side speaks another version of the protocol, and will understand no command. */
+  | { readonly _tag: "CommandRefused"; readonly failure: Failure }
   | { readonly _tag: "RecordRead"; readonly entry: OwnershipEntry | null | "Unknown" }
   | {
       readonly _tag: "RecordWritten";

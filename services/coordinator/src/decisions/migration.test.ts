@@ -101,6 +101,21 @@ describe("a migration", () => {
     },
   );
 
+  it.each([
+    ["Claiming", "failed"],
+    ["Preparing", "failed"],
+    ["Starting", "failed"],
+    ["Active", "completed"],
+    ["Switching", "completed"],
+  ] as const)("whose command is refused for its version in %s ends %s", (phase, ending) => {
+    const watch = until(new Watch(), phase);
+    const why = { code: "version-mismatch", actor: "loader", step: "decode a message", reason: "5.0" } as const;
+    watch.happen({ _tag: "CommandRefused", failure: why });
+    until(watch, "Ended");
+    expect(watch.ended).toBe(ending);
+    expect(infoOf(watch.migration, watch.now).error).toEqual(ending === "failed" ? why : undefined);
+  });
+
   it("that was handed over before the cancel arrived is completed", () => {
     const watch = until(new Watch(), "Switching");
     watch.happen({ _tag: "Cancel" });

@@ -138,6 +138,10 @@ const handle = (
       // It must know of this coordinator before a word of the predecessor comes late, which may be to abandon the guest.
       if (event.report.term < migration.term) inspectDestination(migration, now, emit);
       return destinationReported(migration, event.report, now, emit);
+    case "CommandRefused":
+      // Later on both sides have agreed, and one that was started anew in another version is told of by its silence.
+      if (BEFORE_IT_MOVES.has(migration.phase._tag)) abort(migration, event.failure, "failed");
+      return;
     case "RecordRead":
       return recordRead(migration, event.entry, now, emit);
     case "RecordWritten":
@@ -172,6 +176,8 @@ const handle = (
       return;
   }
 };
+
+const BEFORE_IT_MOVES: ReadonlySet<Phase["_tag"]> = new Set(["Claiming", "Preparing", "Starting"]);
 
 const isOver = ({ phase }: Migration): boolean => phase._tag === "Ending" || phase._tag === "Ended";
 

@@ -38,6 +38,11 @@ describe("a restore at node b", () => {
     ["of one that stands still elsewhere", { nodes: [nodeOf("a", ["vm1", "paused"])] }, "guest-exists"],
     ["of one that only does not answer", { nodes: [nodeOf("a", ["vm1", "unreachable"])] }, "guest-exists"],
     ["of one whose node does not answer", { entry: entryOf("c") }, "guest-exists"],
+    [
+      "of one whose node cannot be asked, since it speaks another version",
+      { entry: entryOf("a"), nodes: [{ ...nodeOf("a"), error: "another version" }] },
+      "guest-exists",
+    ],
     ["of one that is being moved", { entry: entryOf("a", true) }, "migration-in-progress"],
   ])("%s is refused", (_what, more, code) => {
     assert.strictEqual(mayRestore({ ...asked, ...more })?.code, code);

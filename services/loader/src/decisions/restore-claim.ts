@@ -13,7 +13,7 @@ export const mayRestore = (asked: {
   readonly guest: string;
   readonly node: string;
   readonly entry: OwnershipEntry | null;
-  /** Those that answer. */
+  /** Those that are up. One with an error could not be asked, and has said nothing of its guests. */
   readonly nodes: ReadonlyArray<NodeInfo>;
   readonly takeOver: boolean;
 }): Failure | null => {
@@ -35,9 +35,10 @@ export const mayRestore = (asked: {
   // An attempt on its way may start the guest at any moment.
   if (record.open && !takeOver)
     return refuse("migration-in-progress", `guest ${guest} is being moved from node ${record.node}`);
-  if (record.node === node || takeOver || nodes.some((one) => one.node === record.node)) return null;
+  if (record.node === node || takeOver) return null;
+  if (nodes.some((one) => one.node === record.node && one.error === undefined)) return null;
   return refuse(
     "guest-exists",
-    `guest ${guest} ran last at node ${record.node}, which does not answer; when that copy is gone for good, say so with --take-over`,
+    `guest ${guest} ran last at node ${record.node}, which does not say whether it has it still; when that copy is gone for good, say so with --take-over`,
   );
 };

@@ -9,6 +9,7 @@ import {
 import fc from "fast-check";
 import { beforeEach, describe, expect, it } from "vitest";
 import { type Routed, route, type Sender } from "./sender.ts";
+import { step } from "./source.ts";
 import type { Source } from "./source-state.ts";
 
 const MIGRATION = "0123456789abcdef";
@@ -54,8 +55,12 @@ const begun = (change: Change = {}): Source => {
   if (routed._tag !== "Begin") throw new Error(routed._tag);
   return routed.source;
 };
+const start = { _tag: "Start", ...shared, epoch: 1, incarnation: "d".repeat(16) } as never as Extract<
+  SourceCommand,
+  { _tag: "Start" }
+>;
 const commands: ReadonlyArray<SourceCommand> = [
-  { _tag: "Start", ...shared, epoch: 1 as never, incarnation: "d".repeat(16) as never },
+  start,
   { _tag: "Verdict", ...shared, epoch: 1 as never, round: 1, verdict: "iterate" },
   { _tag: "Tune", ...shared, epoch: 1 as never, parameters: PARAMETER_DEFAULTS, "parameters-revision": 1 },
   { _tag: "Abort", ...shared, attempt: 1, failure: FAILURE },
@@ -63,6 +68,21 @@ const commands: ReadonlyArray<SourceCommand> = [
 const info = { migration: MIGRATION } as unknown as MigrationInfo;
 
 describe("a command to the RAM sender", () => {
+  it.each([
+    ["64 KiB", 65_536, 15],
+    ["as much as here, or more", 8 * 1024 ** 2, 64],
+    ["nobody says what", undefined, 64],
+  ])("to start: packets fit a destination whose servers take %s as well", (_what, maxPayload, pages) => {
+    const source = begun();
+    const size = maxPayload === undefined ? {} : { "max-payload": maxPayload };
+    const routed = route(sender, { ...start, ...size }, 0);
+    if (routed._tag !== "Step") throw new Error(routed._tag);
+    source.phase = { _tag: "Claimed" };
+    source.epoch = 1;
+    step(source, routed.event, 0);
+    expect(source.itemPagesMax).toBe(pages);
+  });
+
   it("to claim begins a source, once: said again it only asks how that one stands", () => {
     const source = begun();
     expect(source).toMatchObject({ migration: MIGRATION, guest: "vm1", attempt: 1, authority: { term: 1 }, epoch: 0 });

@@ -3,6 +3,7 @@ import {
   type Capabilities,
   type Failure,
   obey,
+  packetPagesWithin,
   type SourceCommand,
   type SourceReport,
   whyNotOurs,
@@ -65,6 +66,7 @@ export const route = (sender: Sender, command: SourceCommand, now: number): Rout
           epoch: command.epoch,
           destination: command.destination,
           incarnation: command.incarnation,
+          itemPagesMax: packetPagesWithin(command["max-payload"] ?? Number.POSITIVE_INFINITY),
         },
       };
     case "Verdict":

@@ -105,8 +105,8 @@ export interface Source {
   /** Of this process. */
   readonly incarnation: string;
   readonly capabilities: Capabilities;
-  /** Pages that fit one message of this server. */
-  readonly itemPagesMax: number;
+  /** Pages that fit one message of this side's servers, and of the destination's once it is known. */
+  itemPagesMax: number;
   readonly authority: Authority;
   attempt: number;
   parameters: Parameters;
@@ -164,7 +164,14 @@ export type SourceEvent =
       readonly op: string;
       readonly outcome: "Unknown" | "Lost" | { readonly revision: number };
     }
-  | { readonly _tag: "Start"; readonly epoch: number; readonly destination: string; readonly incarnation: string }
+  | {
+      readonly _tag: "Start";
+      readonly epoch: number;
+      readonly destination: string;
+      readonly incarnation: string;
+      /** Pages that fit one message of the destination's servers. */
+      readonly itemPagesMax: number;
+    }
   | { readonly _tag: "TrackerOpened"; readonly kind: string }
   | {
       readonly _tag: "Found";

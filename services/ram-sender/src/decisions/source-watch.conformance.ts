@@ -6,6 +6,7 @@ import {
   type Offer,
   type OwnershipEntry,
   type OwnershipRecord,
+  PACKET_PAGES_MAX,
   PARAMETER_DEFAULTS,
   proposeCapabilities,
   SourceReport,
@@ -218,7 +219,8 @@ export class Watch {
       if (local === "discard") events.push({ _tag: "Discarded" });
     }
     if (source.channels.workers.size === 0) events.push({ _tag: "WorkerUp", worker: "w0" });
-    if (phase._tag === "Claimed") events.push({ _tag: "Start", epoch, destination: "b", incarnation: DESTINATION });
+    if (phase._tag === "Claimed")
+      events.push({ _tag: "Start", epoch, destination: "b", incarnation: DESTINATION, itemPagesMax: PACKET_PAGES_MAX });
     if (phase._tag === "Precopy" && phase.verdict === "asked") {
       events.push({ _tag: "Verdict", epoch, round, verdict: "iterate" });
       events.push({ _tag: "Verdict", epoch, round, verdict: "switch-over" });
@@ -321,7 +323,13 @@ export class Watch {
       { _tag: "Found", round, block: 0, runs: [0, 300] },
       { _tag: "Found", round: round + 1, block: 7, runs: [0, 300] },
       { _tag: "Synced", round: round - 1, dirtyPages: 0, syncMs: 0 },
-      { _tag: "Start", epoch: epoch + 1, destination: "c", incarnation: "e".repeat(16) },
+      {
+        _tag: "Start",
+        epoch: epoch + 1,
+        destination: "c",
+        incarnation: "e".repeat(16),
+        itemPagesMax: PACKET_PAGES_MAX,
+      },
       { _tag: "Verdict", epoch: epoch + 1, round, verdict: "switch-over" },
       { _tag: "Verdict", epoch, round: round - 1, verdict: "switch-over" },
       { _tag: "RecordRead", op: "claim", entry: stranger },

@@ -162,6 +162,7 @@ const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): vo
     case "Start":
       if (phase._tag !== "Claimed" || event.epoch !== source.epoch) return;
       source.destination = { node: event.destination, incarnation: event.incarnation, life: 0 };
+      source.itemPagesMax = Math.min(source.itemPagesMax, event.itemPagesMax);
       source.phase = { _tag: "OpeningTracker" };
       emit({ _tag: "Local", step: "open-tracker", round: 0 });
       if (source.devices !== null) Devices.lead(source.devices, "precopy", now, emit);
