@@ -48,6 +48,12 @@ describe("a line that cannot be read", () => {
     ["a node's name that could not stand in a subject", ["node", "--name", "a.b"], "the node's name"],
     ["an id that is none", ["status", "newest"], "16 hex digits"],
     ["one word too many", ["nodes", "a"], '"a" is too much'],
+    [
+      "credentials of no kind",
+      ["credentials", "make", "/nowhere"],
+      '"make" is none of init, node, role, server, revoke',
+    ],
+    ["a node called like a role", ["credentials", "node", "/nowhere", "admin"], "which is a role"],
   ])("%s", async (_, args, reason) => {
     const text = await run(args);
     assert.strictEqual(text.code, 2, text.stderr);
