@@ -1,13 +1,14 @@
-export { type ActorProgram, answering, asGodwitError, GODWIT_VERSION, runActor } from "./actor-process.ts";
+export { type ActorProgram, actorOf, answering, asGodwitError, GODWIT_VERSION, runActor } from "./actor-process.ts";
+export { defaultCheckpointDirectory, defaultGuestDirectory, defaultRuntimeDirectory } from "./directories.ts";
 export { type Endings, makeEndings } from "./endings.ts";
 export { type Alarm, makeAlarm, makeEventLoop, nextTurn } from "./event-loop.ts";
+export type { Need } from "./health.ts";
 export { holdHost } from "./host-lock.ts";
+export { bucketNeeds, folderNeed } from "./needs.ts";
 export { askRecord, type OwnershipRegister, openOwnershipRegister } from "./ownership-register.ts";
 export { announceReady } from "./ready.ts";
 export {
   DEFAULT_NATS,
-  defaultCheckpointDirectory,
-  defaultRuntimeDirectory,
   randomId,
   readSettings,
   type Settings,

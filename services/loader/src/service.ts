@@ -1,6 +1,8 @@
 /** The destination loader of one host: hears a coordinator's commands and keeps a session for each migration that arrives here. */
 import {
   announceReady,
+  bucketNeeds,
+  folderNeed,
   GODWIT_VERSION,
   holdHost,
   makeEndings,
@@ -9,7 +11,14 @@ import {
 } from "@godwit/actor";
 import { Fabric } from "@godwit/fabric";
 import { openRegistry } from "@godwit/guest";
-import { DestinationCommand, DestinationReport, json, MigrationList, subjects } from "@godwit/protocol";
+import {
+  DestinationCommand,
+  DestinationReport,
+  json,
+  MigrationList,
+  OWNERSHIP_BUCKET,
+  subjects,
+} from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Exit from "effect/Exit";
 import * as Scope from "effect/Scope";
@@ -124,9 +133,8 @@ export const runLoader = Effect.fnUntraced(function* (
       },
     ],
   });
-  yield* announceReady(
-    { role: ACTOR, node: settings.node, id: "0", incarnation: settings.incarnation },
-    "destination loader",
-  );
+  const { node, incarnation, runtimeDirectory, guestDirectory } = settings;
+  const needs = [folderNeed(runtimeDirectory), folderNeed(guestDirectory), ...(yield* bucketNeeds(OWNERSHIP_BUCKET))];
+  yield* announceReady(settings, { role: ACTOR, node, id: "0", incarnation }, "destination loader", needs);
   return yield* Effect.never;
 });

@@ -1,6 +1,8 @@
 /** The RAM sender of one host: hears a coordinator's commands and keeps a session for each migration that leaves this host. */
 import {
   announceReady,
+  bucketNeeds,
+  folderNeed,
   GODWIT_VERSION,
   holdHost,
   makeEndings,
@@ -18,6 +20,7 @@ import {
   MISSING_WORDS_MAX,
   MigrationList,
   MissingPagesRequest,
+  OWNERSHIP_BUCKET,
   packetPagesWithin,
   SourceCommand,
   SourceReport,
@@ -171,7 +174,9 @@ export const runSender = Effect.fnUntraced(function* (
       },
     ],
   });
-  yield* announceReady({ role: ACTOR, node: settings.node, id: "0", incarnation: settings.incarnation }, "RAM sender");
+  const { node, incarnation, runtimeDirectory } = settings;
+  const needs = [folderNeed(runtimeDirectory), ...(yield* bucketNeeds(OWNERSHIP_BUCKET))];
+  yield* announceReady(settings, { role: ACTOR, node, id: "0", incarnation }, "RAM sender", needs);
   return yield* Effect.never;
 });
 
