@@ -7,7 +7,7 @@ import { type HealthReport, healthSocket } from "@godwit/protocol/health";
 import * as Effect from "effect/Effect";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { type Need, serveHealth } from "./health.ts";
-import { folderNeed } from "./needs.ts";
+import { folderNeed, natsNeeds } from "./needs.ts";
 
 const MEMBER = { role: "loader", node: "a", id: "0", incarnation: "00112233445566aa" };
 
@@ -26,9 +26,10 @@ const answering = <A>(
   link: Effect.Effect<void, FabricError> = Effect.void,
 ): Promise<A> =>
   Effect.runPromise(
-    Effect.scoped(Effect.andThen(serveHealth(directory, MEMBER, needs), Effect.promise(work))).pipe(
-      Effect.provideService(Fabric, { roundTrip: () => link } as unknown as Fabric["Service"]),
-    ),
+    Effect.gen(function* () {
+      yield* serveHealth(directory, MEMBER, [...(yield* natsNeeds), ...needs]);
+      return yield* Effect.promise(work);
+    }).pipe(Effect.scoped, Effect.provideService(Fabric, { roundTrip: () => link } as unknown as Fabric["Service"])),
   );
 
 const ask = (): Promise<HealthReport> =>

@@ -8,7 +8,7 @@
 import { mkdirSync, rmSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
 import { dirname } from "node:path";
-import { Fabric, type Member } from "@godwit/fabric";
+import type { Member } from "@godwit/fabric";
 import { type HealthReport, healthSocket } from "@godwit/protocol/health";
 import * as Effect from "effect/Effect";
 
@@ -32,7 +32,7 @@ export const serveHealth = Effect.fnUntraced(function* (
   needs: ReadonlyArray<Need>,
 ) {
   const path = healthSocket(runtimeDirectory, member.role, idOf(member));
-  const report = yield* reporter(member, needs);
+  const report = reporter(member, needs);
   const run = Effect.runForkWith(yield* Effect.context<never>());
   const asking = new Set<Socket>();
   const server = createServer((socket) => {
@@ -69,15 +69,8 @@ export const serveHealth = Effect.fnUntraced(function* (
 /** Coordinators have no number: there is one of each name on a host. */
 const idOf = ({ role, id }: Member): string => (role === "coordinator" ? "0" : id);
 
-const reporter = Effect.fnUntraced(function* (member: Member, needs: ReadonlyArray<Need>) {
-  const fabric = yield* Fabric;
-  const all: ReadonlyArray<Need> = [
-    { what: "NATS, control connection", look: fabric.roundTrip("control") },
-    { what: "NATS, bulk connection", look: fabric.roundTrip("bulk") },
-    ...needs,
-  ];
-  const findings = Effect.forEach(all, finding, { concurrency: "unbounded" });
-  return Effect.map(findings, (found): string => {
+const reporter = (member: Member, needs: ReadonlyArray<Need>): Effect.Effect<string> =>
+  Effect.map(Effect.forEach(needs, finding, { concurrency: "unbounded" }), (found) => {
     const report: HealthReport = {
       role: member.role,
       node: member.node,
@@ -88,7 +81,6 @@ const reporter = Effect.fnUntraced(function* (member: Member, needs: ReadonlyArr
     };
     return `${JSON.stringify(report)}\n`;
   });
-});
 
 const finding = ({ what, look }: Need): Effect.Effect<HealthReport["findings"][number]> =>
   look.pipe(

@@ -2,6 +2,7 @@ import { flushCompileCache } from "node:module";
 import { Fabric, type Member } from "@godwit/fabric";
 import * as Effect from "effect/Effect";
 import { type Need, serveHealth } from "./health.ts";
+import { natsNeeds } from "./needs.ts";
 import type { Settings } from "./settings.ts";
 
 /**
@@ -17,7 +18,7 @@ export const announceReady = Effect.fnUntraced(function* (
 ) {
   const fabric = yield* Fabric;
   flushCompileCache();
-  yield* serveHealth(runtimeDirectory, member, needs);
+  yield* serveHealth(runtimeDirectory, member, [...(yield* natsNeeds), ...needs]);
   yield* fabric.announce(member);
   yield* Effect.logInfo(`${who} ready`);
 });

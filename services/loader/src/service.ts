@@ -2,6 +2,7 @@
 import {
   announceReady,
   bucketNeeds,
+  drainAtEnd,
   folderNeed,
   GODWIT_VERSION,
   holdHost,
@@ -22,7 +23,7 @@ import {
 import * as Effect from "effect/Effect";
 import * as Exit from "effect/Exit";
 import * as Scope from "effect/Scope";
-import { infoOf, type Loader, mayForget, route } from "./decisions/index.ts";
+import { infoOf, isHalfDone, type Loader, mayForget, route } from "./decisions/index.ts";
 import { recoverGuest } from "./recovery-run.ts";
 import { makeRestores } from "./restores.ts";
 import { resumable } from "./resuming.ts";
@@ -136,5 +137,6 @@ export const runLoader = Effect.fnUntraced(function* (
   const { node, incarnation, runtimeDirectory, guestDirectory } = settings;
   const needs = [folderNeed(runtimeDirectory), folderNeed(guestDirectory), ...(yield* bucketNeeds(OWNERSHIP_BUCKET))];
   yield* announceReady(settings, { role: ACTOR, node, id: "0", incarnation }, "destination loader", needs);
+  yield* drainAtEnd(() => [...loader.destinations.values()].some(isHalfDone));
   return yield* Effect.never;
 });

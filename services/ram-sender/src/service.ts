@@ -2,6 +2,7 @@
 import {
   announceReady,
   bucketNeeds,
+  drainAtEnd,
   folderNeed,
   GODWIT_VERSION,
   holdHost,
@@ -29,7 +30,7 @@ import {
 import * as Effect from "effect/Effect";
 import * as Exit from "effect/Exit";
 import * as Scope from "effect/Scope";
-import { infoOf, route, type Sender } from "./decisions/index.ts";
+import { infoOf, isHalfDone, route, type Sender } from "./decisions/index.ts";
 import { recoverGuest } from "./recovery-run.ts";
 import { releaseDevices } from "./releasing-devices.ts";
 import { makeSaves } from "./saves.ts";
@@ -177,6 +178,7 @@ export const runSender = Effect.fnUntraced(function* (
   const { node, incarnation, runtimeDirectory } = settings;
   const needs = [folderNeed(runtimeDirectory), ...(yield* bucketNeeds(OWNERSHIP_BUCKET))];
   yield* announceReady(settings, { role: ACTOR, node, id: "0", incarnation }, "RAM sender", needs);
+  yield* drainAtEnd(() => [...sender.sources.values()].some(isHalfDone));
   return yield* Effect.never;
 });
 

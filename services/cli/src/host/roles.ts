@@ -13,9 +13,9 @@ const PROGRAMS = {
   },
 } as const satisfies Readonly<Record<string, (id: string) => Promise<ActorProgram>>>;
 
-/** The node brings guests, and is put together by the command itself. */
-export type Role = keyof typeof PROGRAMS | "node";
-export const ROLES = [...Object.keys(PROGRAMS), "node"] as ReadonlyArray<Role>;
+/** The node brings guests, and the launcher knows nothing of NATS: the command itself puts them together. */
+export type Role = keyof typeof PROGRAMS | "node" | "launcher";
+export const ROLES = [...Object.keys(PROGRAMS), "node", "launcher"] as ReadonlyArray<Role>;
 
 /** Throws a UsageError that lists the roles. */
 export const readRole = (word: string | undefined): Role => {
@@ -25,4 +25,5 @@ export const readRole = (word: string | undefined): Role => {
   return role;
 };
 
-export const loadProgram = (role: Exclude<Role, "node">, id: string): Promise<ActorProgram> => PROGRAMS[role](id);
+export const loadProgram = (role: Exclude<Role, "node" | "launcher">, id: string): Promise<ActorProgram> =>
+  PROGRAMS[role](id);
