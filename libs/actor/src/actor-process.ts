@@ -22,29 +22,36 @@ const CONNECT_AGAIN = Schedule.spaced("500 millis");
 export type ActorProgram = (settings: Settings) => Effect.Effect<never, unknown, Fabric | Scope.Scope>;
 
 /**
- * The main of every actor process: settings from the environment, logs, a fabric on NATS; ends orderly on SIGINT and SIGTERM. Until
- * NATS can be reached it keeps trying, so that the order in which things start does not matter.
+ * An actor, from its settings to its end: logs, a fabric on NATS, and its program. Until NATS can be reached it keeps trying, so that
+ * the order in which things start does not matter.
  */
+export const actorOf = (
+  settings: Settings,
+  role: string,
+  id: string,
+  program: ActorProgram,
+): Effect.Effect<never, unknown> => {
+  const fabric = NatsFabric.layer(natsOptionsOf(settings, role, `godwit ${role} ${settings.node} ${id}`));
+  const patient = Layer.build(fabric).pipe(
+    Effect.tapError(({ message, retryable }) => (retryable ? Effect.logWarning(message) : Effect.void)),
+    Effect.retry({ schedule: CONNECT_AGAIN, while: ({ retryable }) => retryable }),
+  );
+  return Effect.scoped(program(settings)).pipe(
+    Effect.provide(Layer.effectContext(patient)),
+    Effect.annotateLogs({ incarnation: settings.incarnation }),
+    Effect.tapCause((cause) =>
+      Cause.hasInterruptsOnly(cause) ? Effect.void : Effect.logError("the actor ended", cause),
+    ),
+    Effect.provide(Telemetry.layer({ actor: role, node: settings.node })),
+  );
+};
+
+/** The main of an actor's process under a supervisor: settings from the environment; ends orderly on SIGINT and SIGTERM. */
 export const runActor = (role: string, id: string, program: ActorProgram): void => {
   const supervisor = Number(process.env["GODWIT_SUPERVISOR"] ?? 0);
   // A supervisor that was killed can stop nobody: its actors go with it, and its successor starts others.
   if (supervisor > 0 && !signalOnParentDeath(constants.signals.SIGTERM, supervisor)) return;
-  const main = Effect.gen(function* () {
-    const settings = yield* readSettings(role, process.env);
-    const fabric = NatsFabric.layer(natsOptionsOf(settings, role, `godwit ${role} ${settings.node} ${id}`));
-    const patient = Layer.build(fabric).pipe(
-      Effect.tapError(({ message, retryable }) => (retryable ? Effect.logWarning(message) : Effect.void)),
-      Effect.retry({ schedule: CONNECT_AGAIN, while: ({ retryable }) => retryable }),
-    );
-    yield* Effect.scoped(program(settings)).pipe(
-      Effect.provide(Layer.effectContext(patient)),
-      Effect.annotateLogs({ incarnation: settings.incarnation }),
-      Effect.tapCause((cause) =>
-        Cause.hasInterruptsOnly(cause) ? Effect.void : Effect.logError("the actor ended", cause),
-      ),
-      Effect.provide(Telemetry.layer({ actor: role, node: settings.node })),
-    );
-  });
+  const main = Effect.flatMap(readSettings(role, process.env), (settings) => actorOf(settings, role, id, program));
   NodeRuntime.runMain(main as Effect.Effect<void, unknown>, { disableErrorReporting: true });
 };
 

@@ -1,15 +1,17 @@
-export { type ActorProgram, answering, asGodwitError, GODWIT_VERSION, runActor } from "./actor-process.ts";
+export { type ActorProgram, actorOf, answering, asGodwitError, GODWIT_VERSION, runActor } from "./actor-process.ts";
+export { defaultCheckpointDirectory, defaultGuestDirectory, defaultRuntimeDirectory } from "./directories.ts";
+export { drainAtEnd } from "./draining.ts";
 export { type Endings, makeEndings } from "./endings.ts";
 export { type Alarm, makeAlarm, makeEventLoop, nextTurn } from "./event-loop.ts";
+export { type Need, serveHealth } from "./health.ts";
 export { holdHost } from "./host-lock.ts";
 export { messageBytesMax } from "./message-size.ts";
+export { bucketNeeds, folderNeed } from "./needs.ts";
 export { askRecord, type OwnershipRegister, openOwnershipRegister } from "./ownership-register.ts";
 export { announceReady } from "./ready.ts";
 export { makeRefusals } from "./refusals.ts";
 export {
   DEFAULT_NATS,
-  defaultCheckpointDirectory,
-  defaultRuntimeDirectory,
   natsOptionsOf,
   randomId,
   readSettings,

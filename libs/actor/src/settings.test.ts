@@ -3,8 +3,9 @@ import * as Effect from "effect/Effect";
 import fc from "fast-check";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { asGodwitError } from "./actor-process.ts";
+import { defaultRuntimeDirectory } from "./directories.ts";
 import { makeEndings } from "./endings.ts";
-import { DEFAULT_NATS, defaultRuntimeDirectory, randomId, readSettings } from "./settings.ts";
+import { DEFAULT_NATS, randomId, readSettings } from "./settings.ts";
 
 const read = (env: NodeJS.ProcessEnv) => Effect.runSync(readSettings("loader", env));
 const refusal = (env: NodeJS.ProcessEnv): GodwitError => Effect.runSync(Effect.flip(readSettings("loader", env)));

@@ -1,10 +1,9 @@
 import { randomBytes } from "node:crypto";
-import { homedir, tmpdir } from "node:os";
-import { join } from "node:path";
 import type { NatsOptions, NatsTls } from "@godwit/fabric";
 import { GodwitError, Incarnation, isSafeName } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Schema from "effect/Schema";
+import { defaultCheckpointDirectory, defaultGuestDirectory, defaultRuntimeDirectory } from "./directories.ts";
 
 /** What an actor process needs to know to start: environment variables, each of which the command line sets as well. */
 export interface Settings {
@@ -32,14 +31,6 @@ export const DEFAULT_NATS = "nats://127.0.0.1:4222";
 
 /** A fresh incarnation, migration id or the like: 64 random bits in hex. */
 export const randomId = (): string => randomBytes(8).toString("hex");
-
-/** Where a node keeps its files unless told otherwise: the user's runtime directory, which is private and in memory. */
-export const defaultRuntimeDirectory = (node: string): string =>
-  join(process.env["XDG_RUNTIME_DIR"] ?? join(tmpdir(), `godwit-${process.getuid?.() ?? 0}`), "godwit", node);
-
-/** Where checkpoints lie unless told otherwise: the user's folder of what programs keep, on disk. */
-export const defaultCheckpointDirectory = (): string =>
-  join(process.env["XDG_STATE_HOME"] ?? join(homedir(), ".local", "state"), "godwit", "checkpoints");
 
 /** Certificates as settings have them: nothing unless one is given. */
 export const tlsOf = (
@@ -82,7 +73,7 @@ export const readSettings = (role: string, env: NodeJS.ProcessEnv): Effect.Effec
       jsDomain,
       node,
       runtimeDirectory: env["GODWIT_RUNTIME_DIR"] ?? defaultRuntimeDirectory(node),
-      guestDirectory: env["GODWIT_GUEST_DIR"] ?? `/dev/shm/godwit-${process.getuid?.() ?? 0}/${node}`,
+      guestDirectory: env["GODWIT_GUEST_DIR"] ?? defaultGuestDirectory(node),
       checkpointDirectory: env["GODWIT_CHECKPOINT_DIR"] ?? defaultCheckpointDirectory(),
       incarnation,
     });

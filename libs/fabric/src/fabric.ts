@@ -150,6 +150,8 @@ export class Fabric extends Context.Service<
       readonly role?: string;
       readonly node?: string;
     }) => Effect.Effect<News<PresenceEvent>, FabricError, Scope.Scope>;
+    /** Succeeds once the server has answered on this connection. Fails with `nats-unreachable` without a link, or after ROUND_TRIP_MS. */
+    readonly roundTrip: (plane: Plane) => Effect.Effect<void, FabricError>;
     /** Changes of this actor's own link, for whoever must re-send; the oldest are forgotten when nobody takes them. */
     readonly link: Effect.Effect<News<LinkEvent>, never, Scope.Scope>;
     readonly counters: () => FabricCounters;
@@ -160,5 +162,7 @@ export class Fabric extends Context.Service<
 export const HEARTBEAT_MS = 200;
 /** Silence after which a member counts as gone, ms: four missed beats, so that a death is noticed within a second. */
 export const SILENT_MS = 800;
+/** How long a server may take to answer a round trip, ms: one takes 0.4 ms, behind a full bulk connection some hundred. */
+export const ROUND_TRIP_MS = 2_000;
 /** Requests one service handles at a time. Each holds a fiber and its payload; control requests are few and short. */
 export const HANDLERS_MAX = 256;

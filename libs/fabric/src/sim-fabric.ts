@@ -3,8 +3,8 @@ import type * as Context from "effect/Context";
 import * as Effect from "effect/Effect";
 import * as Layer from "effect/Layer";
 import type * as Scope from "effect/Scope";
-import { NoResponders, RequestTimeout } from "./errors.ts";
-import { Fabric, type LinkEvent, type Message, type Plane } from "./fabric.ts";
+import { FabricError, NoResponders, RequestTimeout } from "./errors.ts";
+import { Fabric, type LinkEvent, type Message, type Plane, ROUND_TRIP_MS } from "./fabric.ts";
 import { type Inbox, makeInbox, makeNewsInbox } from "./inbox.ts";
 import type { PresenceWire } from "./presence.ts";
 import { presenceOn } from "./presence-effects.ts";
@@ -136,6 +136,20 @@ const make = Effect.fnUntraced(function* (network: SimNetwork, actor: string) {
     }),
     bucket: (name) => Effect.sync(() => simBucket(network.register(name), actor, whileAlive)),
     ...presence,
+    roundTrip: (plane) =>
+      Effect.callback<void, FabricError>((resume) => {
+        const reason = `no answer of the server within ${ROUND_TRIP_MS} ms`;
+        const operation = `ask on the ${plane} connection`;
+        const lost = new FabricError({ code: "nats-unreachable", operation, reason, retryable: true });
+        const times = { timeoutMs: ROUND_TRIP_MS, lateMs: 0 };
+        network.ask(
+          actor,
+          SERVER,
+          () => true,
+          times,
+          (arrived) => resume(arrived === true ? Effect.void : Effect.fail(lost)),
+        );
+      }).pipe(whileAlive),
     link: Effect.gen(function* () {
       const inbox = yield* makeNewsInbox<LinkEvent>(LINK_EVENTS_KEPT);
       yield* Effect.acquireRelease(

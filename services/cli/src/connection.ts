@@ -45,7 +45,7 @@ export const connectionOf = (values: NatsValues, client: string, role = "operato
 });
 
 /** The same for the actors that a command starts. */
-export const settingsOf = (values: NatsValues) => ({
+export const accessOf = (values: NatsValues) => ({
   nats: values.nats,
   creds: values.creds ?? undefined,
   jsDomain: values["js-domain"] ?? undefined,

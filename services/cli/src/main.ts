@@ -38,6 +38,7 @@ const runCommand = async (name: string, words: ReadonlyArray<string>, report: Re
   const { values, operands, help } = parseLine(name, command, words, process.env);
   if (help) return showHelp(name, report);
   const work = command.run({ values: values as never, operands }, report);
+  if (work instanceof Promise) return work;
   const { execute } = await import("./execution.ts");
   return execute(work, report);
 };

@@ -1,5 +1,12 @@
 /** A coordinator: answers users, and keeps a session for each migration that it owns. */
-import { announceReady, GODWIT_VERSION, openOwnershipRegister, randomId, type Settings } from "@godwit/actor";
+import {
+  announceReady,
+  bucketNeeds,
+  GODWIT_VERSION,
+  openOwnershipRegister,
+  randomId,
+  type Settings,
+} from "@godwit/actor";
 import { Fabric } from "@godwit/fabric";
 import {
   type Failure,
@@ -7,11 +14,13 @@ import {
   isEnded,
   type JsonCodec,
   json,
+  MIGRATIONS_BUCKET,
   MigrateRequest,
   MigrationInfo,
   MigrationList,
   MigrationRequest,
   NodeInfo,
+  OWNERSHIP_BUCKET,
   type OwnerRequest,
   proposeCapabilities,
   proposeParameters,
@@ -182,6 +191,7 @@ export const runCoordinator = Effect.fnUntraced(function* (
     ],
   });
   const { node, incarnation } = settings;
-  yield* announceReady({ role: ACTOR, node, id: incarnation, incarnation }, "coordinator");
+  const needs = yield* bucketNeeds(OWNERSHIP_BUCKET, MIGRATIONS_BUCKET);
+  yield* announceReady(settings, { role: ACTOR, node, id: incarnation, incarnation }, "coordinator", needs);
   return yield* Effect.never;
 });

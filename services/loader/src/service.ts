@@ -1,6 +1,9 @@
 /** The destination loader of one host: hears a coordinator's commands and keeps a session for each migration that arrives here. */
 import {
   announceReady,
+  bucketNeeds,
+  drainAtEnd,
+  folderNeed,
   GODWIT_VERSION,
   holdHost,
   makeEndings,
@@ -11,11 +14,18 @@ import {
 } from "@godwit/actor";
 import { Fabric } from "@godwit/fabric";
 import { openRegistry } from "@godwit/guest";
-import { DestinationCommand, DestinationReport, json, MigrationList, subjects } from "@godwit/protocol";
+import {
+  DestinationCommand,
+  DestinationReport,
+  json,
+  MigrationList,
+  OWNERSHIP_BUCKET,
+  subjects,
+} from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Exit from "effect/Exit";
 import * as Scope from "effect/Scope";
-import { infoOf, type Loader, mayForget, route } from "./decisions/index.ts";
+import { infoOf, isHalfDone, type Loader, mayForget, route } from "./decisions/index.ts";
 import { recoverGuest } from "./recovery-run.ts";
 import { makeRestores } from "./restores.ts";
 import { resumable } from "./resuming.ts";
@@ -130,9 +140,9 @@ export const runLoader = Effect.fnUntraced(function* (
       },
     ],
   });
-  yield* announceReady(
-    { role: ACTOR, node: settings.node, id: "0", incarnation: settings.incarnation },
-    "destination loader",
-  );
+  const { node, incarnation, runtimeDirectory, guestDirectory } = settings;
+  const needs = [folderNeed(runtimeDirectory), folderNeed(guestDirectory), ...(yield* bucketNeeds(OWNERSHIP_BUCKET))];
+  yield* announceReady(settings, { role: ACTOR, node, id: "0", incarnation }, "destination loader", needs);
+  yield* drainAtEnd(() => [...loader.destinations.values()].some(isHalfDone));
   return yield* Effect.never;
 });

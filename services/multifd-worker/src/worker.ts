@@ -1,5 +1,5 @@
 /** A multifd worker: takes work items, sends packets, remembers nothing. */
-import { announceReady, nextTurn, type Settings } from "@godwit/actor";
+import { announceReady, folderNeed, nextTurn, type Settings } from "@godwit/actor";
 import { Fabric, type Message, type Subscription } from "@godwit/fabric";
 import {
   decodeFileItem,
@@ -41,8 +41,10 @@ export const runWorker = Effect.fnUntraced(function* (
   const work = yield* fabric.subscribe(subjects.work(settings.node, id, "*"), { capacity: WAITING_ITEMS_MAX });
   yield* answerUrgently(settings, id, packer);
   yield* copyFiles(settings, id);
-  const { node, incarnation } = settings;
-  yield* announceReady({ role: "multifd-worker", node, id, incarnation }, "multifd worker");
+  const { node, incarnation, runtimeDirectory } = settings;
+  yield* announceReady(settings, { role: "multifd-worker", node, id, incarnation }, "multifd worker", [
+    folderNeed(runtimeDirectory),
+  ]);
   return yield* sendFor(work, sending);
 });
 

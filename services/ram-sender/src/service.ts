@@ -1,6 +1,9 @@
 /** The RAM sender of one host: hears a coordinator's commands and keeps a session for each migration that leaves this host. */
 import {
   announceReady,
+  bucketNeeds,
+  drainAtEnd,
+  folderNeed,
   GODWIT_VERSION,
   holdHost,
   makeEndings,
@@ -20,6 +23,7 @@ import {
   MISSING_WORDS_MAX,
   MigrationList,
   MissingPagesRequest,
+  OWNERSHIP_BUCKET,
   PAGE_BYTES,
   packetPagesWithin,
   SourceCommand,
@@ -29,7 +33,7 @@ import {
 import * as Effect from "effect/Effect";
 import * as Exit from "effect/Exit";
 import * as Scope from "effect/Scope";
-import { infoOf, route, type Sender, type Source } from "./decisions/index.ts";
+import { infoOf, isHalfDone, route, type Sender, type Source } from "./decisions/index.ts";
 import { recoverGuest } from "./recovery-run.ts";
 import { releaseDevices } from "./releasing-devices.ts";
 import { makeSaves } from "./saves.ts";
@@ -175,7 +179,10 @@ export const runSender = Effect.fnUntraced(function* (
       },
     ],
   });
-  yield* announceReady({ role: ACTOR, node: settings.node, id: "0", incarnation: settings.incarnation }, "RAM sender");
+  const { node, incarnation, runtimeDirectory } = settings;
+  const needs = [folderNeed(runtimeDirectory), ...(yield* bucketNeeds(OWNERSHIP_BUCKET))];
+  yield* announceReady(settings, { role: ACTOR, node, id: "0", incarnation }, "RAM sender", needs);
+  yield* drainAtEnd(() => [...sender.sources.values()].some(isHalfDone));
   return yield* Effect.never;
 });
 

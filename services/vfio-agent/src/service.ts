@@ -1,5 +1,5 @@
 /** The VFIO agent of one host, in both roles: hears the RAM sender and the loader of its node, and keeps a session for each attempt. */
-import { announceReady, GODWIT_VERSION, holdHost, type Settings, watchWorkers } from "@godwit/actor";
+import { announceReady, folderNeed, GODWIT_VERSION, holdHost, type Settings, watchWorkers } from "@godwit/actor";
 import { Fabric } from "@godwit/fabric";
 import { openRegistry } from "@godwit/guest";
 import {
@@ -213,7 +213,10 @@ export const runVfioAgent = Effect.fnUntraced(function* (
       { name: "question", subject: subjects.vfioQuestion(settings.node), handle: question },
     ],
   });
-  yield* announceReady({ role: ACTOR, node: settings.node, id: "0", incarnation: settings.incarnation }, "VFIO agent");
+  const { node, incarnation, runtimeDirectory } = settings;
+  yield* announceReady(settings, { role: ACTOR, node, id: "0", incarnation }, "VFIO agent", [
+    folderNeed(runtimeDirectory),
+  ]);
   return yield* Effect.never;
 });
 

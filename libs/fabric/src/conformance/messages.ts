@@ -32,6 +32,15 @@ export function messageConformance(world: CurrentWorld): void {
       }),
     ));
 
+  it("a round trip to the server succeeds on both connections", () =>
+    world().run(
+      Effect.gen(function* () {
+        const fabric = yield* world().join("alice");
+        yield* fabric.roundTrip("control");
+        yield* fabric.roundTrip("bulk");
+      }),
+    ));
+
   it("* stands for one token, > for one or more", () =>
     world().run(
       Effect.gen(function* () {

@@ -68,11 +68,14 @@ export const makeBuckets = (servers: string, ...names: ReadonlyArray<string>) =>
 export async function openNatsWorld(): Promise<FabricWorld> {
   const { server, close } = await startTestNats();
   await run(makeBuckets(server.url, ...CONFORMANCE_BUCKETS));
-  return {
-    run,
-    join: (actor) => joinNats(server.url, actor),
-    announceElsewhere: (member) => announceInProcess(server.url, member),
-    slackMs: BUSY_MACHINE_MS,
-    close,
-  };
+  return worldOn(server.url, close);
 }
+
+/** The world of a server that has the conformance suite's buckets, wherever it runs. */
+export const worldOn = (servers: string, close: () => Promise<void>): FabricWorld => ({
+  run,
+  join: (actor) => joinNats(servers, actor),
+  announceElsewhere: (member) => announceInProcess(servers, member),
+  slackMs: BUSY_MACHINE_MS,
+  close,
+});

@@ -6,7 +6,7 @@ import * as Effect from "effect/Effect";
 import * as Layer from "effect/Layer";
 import type * as Scope from "effect/Scope";
 import { FabricError } from "../errors.ts";
-import { Fabric, type LinkEvent, type Message, type Plane } from "../fabric.ts";
+import { Fabric, type LinkEvent, type Message, type Plane, ROUND_TRIP_MS } from "../fabric.ts";
 import { type Inbox, makeInbox, makeNewsInbox } from "../inbox.ts";
 import type { PresenceWire } from "../presence.ts";
 import { presenceOn } from "../presence-effects.ts";
@@ -152,6 +152,7 @@ const make = Effect.fnUntraced(function* (options: NatsOptions) {
       }),
     bucket: (name) => openBucket(control.nc, name, options.jsDomain),
     ...presence,
+    roundTrip: (plane) => roundTrip(linkOf(plane)),
     link: Effect.acquireRelease(
       Effect.map(makeNewsInbox<LinkEvent>(LINK_EVENTS_KEPT), (inbox) => {
         const listener = (event: LinkEvent) => {
@@ -165,6 +166,21 @@ const make = Effect.fnUntraced(function* (options: NatsOptions) {
     counters: () => ({ ...counters }),
   });
 });
+
+const roundTrip = ({ plane, nc, connected }: NatsLink): Effect.Effect<void, FabricError> => {
+  const failed = (reason: string) =>
+    new FabricError({ code: "nats-unreachable", operation: `ask on the ${plane} connection`, reason, retryable: true });
+  return Effect.suspend(() =>
+    connected()
+      ? Effect.tryPromise({ try: () => nc.flush(), catch: (cause) => failed(String(cause)) })
+      : Effect.fail(failed("there is no link to a NATS server")),
+  ).pipe(
+    Effect.timeoutOrElse({
+      duration: ROUND_TRIP_MS,
+      orElse: () => Effect.fail(failed(`no answer of the server within ${ROUND_TRIP_MS} ms`)),
+    }),
+  );
+};
 
 /** Losing a link loses messages; what an operator sees first when guests stay paused. */
 const logged = (event: LinkEvent): Effect.Effect<void> => {

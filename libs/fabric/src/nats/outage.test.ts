@@ -64,9 +64,11 @@ describe("a server that goes away", () => {
         // Too large: the server would cut the connection for it, and a client without one does not know the limit.
         expect(fabric.publish("talk", new Uint8Array(fabric.maxPayloadBytes + 1))).toBe(false);
         expect(fabric.counters().publishesDropped).toBe(2);
+        expect((yield* Effect.flip(fabric.roundTrip("bulk"))).code).toBe("nats-unreachable");
 
         yield* server.restart;
         yield* both(link, "Reconnected");
+        yield* fabric.roundTrip("bulk");
         expect(fabric.publish("talk", bytes("after"))).toBe(true);
         expect((yield* take(subscription, 1)).map((message) => text(message.data))).toEqual(["after"]);
       }),

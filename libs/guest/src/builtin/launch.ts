@@ -1,11 +1,9 @@
 /** Starts guest processes, and lets go of them once they are ready: a guest lives on without its starter. */
 
-import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, existsSync, lstatSync, mkdirSync, openSync } from "node:fs";
+import { existsSync, lstatSync, mkdirSync } from "node:fs";
 import { isAbsolute } from "node:path";
-import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
-import { hostPageBytesOf } from "@godwit/host";
+import { hostPageBytesOf, startDetached } from "@godwit/host";
 import type { RamBlock } from "@godwit/memory";
 import { GodwitError } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
@@ -51,6 +49,9 @@ const DEFAULT_VCPUS = 2;
 const DEFAULT_DIRTY_RATE = 8 * 2 ** 20;
 const DEFAULT_MIX: PageMix = { zero: 40, compressible: 30, random: 30 };
 const STEP = "start the guest";
+
+/** What runs as a guest's process. */
+export const GUEST_PROGRAM = fileURLToPath(new URL("./process.ts", import.meta.url));
 
 /** A start's deadline: what node and its threads need on a host that is busy, ms, */
 const START_TIMEOUT_MS = 30_000;
@@ -209,12 +210,11 @@ const launchOnce = Effect.fnUntraced(function* (
     catch: (cause) => guestError(refusalOf(cause).code, STEP, refusalOf(cause).message),
   });
   const { log } = filesOf(directory, spec.name);
-  const child = yield* Effect.try({
-    try: () => {
-      const started = spawnDetached(json, log);
+  const child = yield* Effect.tryPromise({
+    try: async () => {
+      const started = await startDetached({ entry: GUEST_PROGRAM, spec: json, log });
       try {
-        if (started.pid !== undefined)
-          spawned({ driver: "builtin", name: spec.name, socket: spec.socket, pid: started.pid });
+        spawned({ driver: "builtin", name: spec.name, socket: spec.socket, pid: started.pid });
         return started;
       } catch (cause) {
         // Who cannot note it would never find it again.
@@ -223,10 +223,10 @@ const launchOnce = Effect.fnUntraced(function* (
       }
     },
     catch: (cause) => guestError("guest-failed", STEP, refusalOf(cause).message),
-  });
+  }).pipe(Effect.uninterruptible);
   const timeoutMs = START_TIMEOUT_MS + spec.memoryBytes / FILL_BYTES_PER_MS_MIN;
   const failed = (reason: string): GodwitError => guestError("guest-failed", STEP, `${reason}; its log is ${log}`);
-  const text = yield* reportOf(child).pipe(
+  const text = yield* Effect.tryPromise({ try: () => child.report, catch: (cause) => (cause as Error).message }).pipe(
     Effect.timeout(timeoutMs),
     Effect.onError(() => Effect.sync(() => child.kill("SIGTERM"))),
     Effect.mapError((error) => failed(typeof error === "string" ? error : `not ready after ${timeoutMs} ms`)),
@@ -238,45 +238,3 @@ const launchOnce = Effect.fnUntraced(function* (
   const started: BuiltinSpec = { driver: "builtin", name: spec.name, socket: spec.socket, pid: report.pid };
   return started;
 });
-
-const REPORT_FD = 3;
-
-const spawnDetached = (json: string, log: string): ChildProcess => {
-  const entry = fileURLToPath(new URL("./process.ts", import.meta.url));
-  const logFd = openSync(log, "a", 0o600);
-  try {
-    return spawn(process.execPath, [entry, "--spec", json, "--report-fd", String(REPORT_FD)], {
-      detached: true,
-      stdio: ["ignore", logFd, logFd, "pipe"],
-      cwd: "/",
-      // Nothing of the starter's environment, such as NODE_OPTIONS, is meant for the guest.
-      env: {},
-    });
-  } finally {
-    closeSync(logFd);
-  }
-};
-
-/** The one line that the process reports. */
-const reportOf = (child: ChildProcess): Effect.Effect<string, string> =>
-  Effect.callback((resume) => {
-    const pipe = child.stdio[REPORT_FD] as Readable;
-    let text = "";
-    const release = (): void => {
-      pipe.destroy();
-      child.unref();
-    };
-    const settle = (outcome: Effect.Effect<string, string>): void => {
-      release();
-      resume(outcome);
-    };
-    pipe.setEncoding("utf8");
-    pipe.on("data", (chunk: string) => {
-      text += chunk;
-    });
-    pipe.on("end", () =>
-      settle(text === "" ? Effect.fail("the process ended before it was ready") : Effect.succeed(text)),
-    );
-    child.on("error", (cause) => settle(Effect.fail(cause.message)));
-    return Effect.sync(release);
-  });

@@ -1,16 +1,13 @@
 /** Starts simulated devices in processes of their own, as hardware that outlives the agents that talk to it. */
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
-import { closeSync, mkdirSync, openSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import { isAbsolute } from "node:path";
-import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
-import { errnoOf } from "@godwit/host";
+import { type DetachedProcess, errnoOf, startDetached } from "@godwit/host";
 import * as Effect from "effect/Effect";
 import * as Schema from "effect/Schema";
 import { DeviceError } from "../device.ts";
 import type { DeviceSpec } from "../device-spec.ts";
-import { filesOf, type ProcessSpec, SOCKET_PATH_BYTES_MAX } from "./files.ts";
+import { filesOf, SOCKET_PATH_BYTES_MAX } from "./files.ts";
 import { parseSimulatedSpec, type SimulatedOptions } from "./spec.ts";
 
 /** A device that listens. */
@@ -26,6 +23,9 @@ export interface StartOptions {
   /** The process with which the device ends, such as its guest's; this one if left out. */
   readonly ownerPid?: number;
 }
+
+/** What runs as a device's process. */
+export const DEVICE_PROGRAM = fileURLToPath(new URL("./process.ts", import.meta.url));
 
 /** What node needs to start on a host that is busy, ms. */
 const START_TIMEOUT_MS = 30_000;
@@ -50,14 +50,14 @@ export const startSimulated: (
     return yield* failed("ENAMETOOLONG", `socket path ${files.socket} has more than ${SOCKET_PATH_BYTES_MAX} bytes`);
   }
   const spec = { ...files, device, starterPid: process.pid, ownerPid: start.ownerPid ?? process.pid };
-  const child = yield* Effect.try({
-    try: () => {
+  const child = yield* Effect.tryPromise({
+    try: async () => {
       mkdirSync(directory, { recursive: true, mode: 0o700 });
-      return spawnDetached(spec);
+      return startDetached({ entry: DEVICE_PROGRAM, spec: JSON.stringify(spec), log: spec.log });
     },
     catch: (cause) => failed(errnoOf(cause), (cause as Error).message),
-  });
-  const text = yield* reportOf(child).pipe(
+  }).pipe(Effect.uninterruptible);
+  const text = yield* Effect.tryPromise({ try: () => child.report, catch: (cause) => (cause as Error).message }).pipe(
     Effect.timeout(START_TIMEOUT_MS),
     Effect.onError(() => Effect.sync(() => child.kill("SIGTERM"))),
     Effect.mapError((error) => (typeof error === "string" ? error : `not ready after ${START_TIMEOUT_MS} ms`)),
@@ -83,52 +83,10 @@ const decodeReport = Schema.decodeUnknownEffect(
   ),
 );
 
-const REPORT_FD = 3;
-
-const spawnDetached = (spec: ProcessSpec): ChildProcess => {
-  const entry = fileURLToPath(new URL("./process.ts", import.meta.url));
-  const logFd = openSync(spec.log, "a", 0o600);
-  try {
-    return spawn(process.execPath, [entry, "--spec", JSON.stringify(spec), "--report-fd", String(REPORT_FD)], {
-      detached: true,
-      stdio: ["ignore", logFd, logFd, "pipe"],
-      cwd: "/",
-      // Nothing of the starter's environment, such as NODE_OPTIONS, is meant for the device.
-      env: {},
-    });
-  } finally {
-    closeSync(logFd);
-  }
-};
-
-/** The one line that the process reports. */
-const reportOf = (child: ChildProcess): Effect.Effect<string, string> =>
-  Effect.callback((resume) => {
-    const pipe = child.stdio[REPORT_FD] as Readable;
-    let text = "";
-    const release = (): void => {
-      pipe.destroy();
-      child.unref();
-    };
-    const settle = (outcome: Effect.Effect<string, string>): void => {
-      release();
-      resume(outcome);
-    };
-    pipe.setEncoding("utf8");
-    pipe.on("data", (chunk: string) => {
-      text += chunk;
-    });
-    pipe.on("end", () => settle(text === "" ? Effect.fail("it ended before it was ready") : Effect.succeed(text)));
-    child.on("error", (cause) => settle(Effect.fail(cause.message)));
-    return Effect.sync(release);
-  });
-
-const stop = (child: ChildProcess): Effect.Effect<void> =>
+const stop = (child: DetachedProcess): Effect.Effect<void> =>
   Effect.suspend(() => {
-    if (child.exitCode !== null || child.signalCode !== null) return Effect.void;
-    child.ref();
-    const exited = Effect.promise(() => once(child, "exit"));
     child.kill("SIGTERM");
+    const exited = Effect.promise(() => child.exited);
     return exited.pipe(
       Effect.timeoutOrElse({
         duration: STOP_TIMEOUT_MS,
@@ -138,6 +96,5 @@ const stop = (child: ChildProcess): Effect.Effect<void> =>
             exited,
           ),
       }),
-      Effect.asVoid,
     );
   });

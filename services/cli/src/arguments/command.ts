@@ -27,11 +27,11 @@ export interface Command<T extends OptionTable = OptionTable> {
   readonly options: T;
   /** Paragraphs at the end of its help. */
   readonly notes?: () => string;
-  /** May throw a UsageError before it starts anything. */
+  /** May throw a UsageError before it starts anything. A promise is of the exit code, when everything has been shown: for what must start quickly. */
   readonly run: (
     input: { readonly values: Values<T>; readonly operands: ReadonlyArray<string> },
     report: Report,
-  ) => Effect.Effect<Outcome, GodwitError>;
+  ) => Effect.Effect<Outcome, GodwitError> | Promise<number>;
 }
 
 export const NO_OPERANDS: Operands = { usage: "", min: 0, max: 0 };

@@ -27,6 +27,14 @@ export const CATALOGUE: Readonly<Record<string, Entry>> = {
     summary: "decides when migrations switch over; until Ctrl-C",
     load: async () => (await import("./coordinator.ts")).coordinator,
   },
+  actor: {
+    summary: "one actor, in this process, for container engines; until SIGTERM",
+    load: async () => (await import("./actor.ts")).actor,
+  },
+  health: {
+    summary: "whether an actor of this host can do its job",
+    load: async () => (await import("./health.ts")).health,
+  },
   migrate: {
     summary: "move a guest to another node",
     load: async () => (await import("./migrate.ts")).migrateCommand,

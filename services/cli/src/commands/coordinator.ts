@@ -1,11 +1,11 @@
-import { hostname } from "node:os";
 import { defaultRuntimeDirectory, randomId, type Settings } from "@godwit/actor";
 import { supervise } from "@godwit/node";
 import { type Incarnation, MIGRATIONS_BUCKET, OWNERSHIP_BUCKET } from "@godwit/protocol";
 import * as Telemetry from "@godwit/telemetry";
 import * as Effect from "effect/Effect";
 import { command, NO_OPERANDS } from "../arguments/command.ts";
-import { natsOptions, settingsOf } from "../connection.ts";
+import { accessOf, natsOptions } from "../connection.ts";
+import { nodeOfHost } from "../host/host-options.ts";
 import { patientFabric } from "../host/patient-fabric.ts";
 import { awaitMembers } from "../members.ts";
 
@@ -16,12 +16,9 @@ export const coordinator = command({
     "Start it once or several times, anywhere: each migration has one coordinator, and another one takes over when it dies.\nIts state is in NATS (JetStream). Logs go to stderr.\n",
   run: ({ values }, report) => {
     // Only a label: coordinators are told apart by their incarnations.
-    const label =
-      hostname()
-        .replaceAll(/[^A-Za-z0-9_-]/g, "-")
-        .slice(0, 64) || "local";
+    const label = nodeOfHost();
     const settings: Settings = {
-      ...settingsOf(values),
+      ...accessOf(values),
       node: label,
       runtimeDirectory: defaultRuntimeDirectory(label),
       guestDirectory: defaultRuntimeDirectory(label),

@@ -1,16 +1,16 @@
 import { hostname } from "node:os";
-import { defaultCheckpointDirectory, defaultRuntimeDirectory, randomId, type Settings } from "@godwit/actor";
 import { DEFAULT_WORKERS, runNode } from "@godwit/node";
-import { type Incarnation, isSafeName, OWNERSHIP_BUCKET } from "@godwit/protocol";
+import { OWNERSHIP_BUCKET } from "@godwit/protocol";
 import * as Telemetry from "@godwit/telemetry";
 import * as Effect from "effect/Effect";
 import { command, NO_OPERANDS } from "../arguments/command.ts";
 import { DEVICE_HELP, deviceOption, withDevices } from "../arguments/device-argument.ts";
 import { GUEST_HELP, guestOption, readGuest } from "../arguments/guest-argument.ts";
 import { count, text } from "../arguments/option.ts";
-import { UsageError } from "../arguments/usage-error.ts";
-import { natsOptions, settingsOf } from "../connection.ts";
+import { natsOptions } from "../connection.ts";
 import { bringGuests } from "../host/guests.ts";
+import { hostOptions } from "../host/host-options.ts";
+import { checkedName, settingsOf } from "../host/host-settings.ts";
 import { patientFabric } from "../host/patient-fabric.ts";
 import { awaitMembers } from "../members.ts";
 import { unforeseen } from "../reporting/failure.ts";
@@ -25,12 +25,7 @@ export const node = command({
     guest: guestOption,
     vfio: deviceOption,
     workers: count(DEFAULT_WORKERS, 1, WORKERS_MAX, "multifd workers, processes that send"),
-    "runtime-dir": text(
-      "DIRECTORY",
-      "sockets and the registry of guests; private (default in $XDG_RUNTIME_DIR or /tmp)",
-    ),
-    "checkpoint-dir": text("DIRECTORY", "where checkpoints may lie (default in $XDG_STATE_HOME or ~/.local/state)"),
-    "guest-dir": text("DIRECTORY", "memory of builtin guests; a tmpfs (default in /dev/shm)"),
+    ...hostOptions,
     ...natsOptions,
   },
   notes: () => `${GUEST_HELP}
@@ -39,21 +34,9 @@ Logs go to stderr (GODWIT_LOG_LEVEL, GODWIT_LOG_FORMAT). SIGTERM and Ctrl-C stop
 migration stays, and is there again when the node of that name is started again.
 `,
   run: ({ values }, report) => {
-    const name = values.name ?? hostname();
-    if (!isSafeName(name)) {
-      throw new UsageError(
-        `the node's name is ${JSON.stringify(name)}, not 1 to 64 letters, digits, dashes or underscores`,
-      );
-    }
+    const name = checkedName("the node's name", values.name ?? hostname());
     const guests = withDevices(values.guest.map(readGuest), values.vfio);
-    const settings: Settings = {
-      ...settingsOf(values),
-      node: name,
-      runtimeDirectory: values["runtime-dir"] ?? defaultRuntimeDirectory(name),
-      guestDirectory: values["guest-dir"] ?? `/dev/shm/godwit-${process.getuid?.() ?? 0}/${name}`,
-      checkpointDirectory: values["checkpoint-dir"] ?? defaultCheckpointDirectory(),
-      incarnation: randomId() as Incarnation,
-    };
+    const settings = settingsOf(values, name);
     const { workers } = values;
     return Effect.gen(function* () {
       const fabric = yield* patientFabric(values, `godwit node ${name}`, "node", [OWNERSHIP_BUCKET]);

@@ -8,6 +8,8 @@ import type * as Scope from "effect/Scope";
 import type { GuestArgument } from "../arguments/guest-argument.ts";
 import { fromFabric } from "../connection.ts";
 
+type BuiltinArgument = Extract<GuestArgument, { driver: "builtin" }>;
+
 export interface GuestHost {
   readonly node: string;
   readonly runtimeDirectory: string;
@@ -29,25 +31,39 @@ export const bringGuests = (
     (specs) => specs.filter((spec) => spec !== null),
   );
 
-const bringBuiltin = Effect.fnUntraced(function* (
+/** The same for guests that stay when the scope ends. */
+export const keepGuests = (
   host: GuestHost,
-  { name, options }: Extract<GuestArgument, { driver: "builtin" }>,
-) {
+  guests: ReadonlyArray<GuestArgument>,
+): Effect.Effect<ReadonlyArray<GuestSpec>, GodwitError, Fabric> =>
+  Effect.map(
+    Effect.forEach(guests, (guest) =>
+      guest.driver === "qemu" ? Effect.succeed<GuestSpec | null>(guest) : startUnlessThere(host, guest),
+    ),
+    (specs) => specs.filter((spec) => spec !== null),
+  );
+
+const bringBuiltin = (host: GuestHost, guest: BuiltinArgument) =>
+  Effect.acquireRelease(startUnlessThere(host, guest), (spec) =>
+    spec === null ? Effect.void : endGuest(spec, openRegistry(host.runtimeDirectory)),
+  );
+
+const startUnlessThere = Effect.fnUntraced(function* (
+  host: GuestHost,
+  { name, options }: BuiltinArgument,
+): Effect.fn.Return<GuestSpec | null, GodwitError, Fabric> {
   const registry = openRegistry(host.runtimeDirectory);
   const present = registry.find(name);
   const elsewhere = yield* nodeOf(name);
-  const start = Effect.gen(function* () {
-    if (present !== null && (yield* isAlive(present))) {
-      yield* Effect.logInfo(`guest ${name} is here already, and is taken as it is`);
-      return present;
-    }
-    if (elsewhere !== null && elsewhere !== host.node) {
-      yield* Effect.logWarning(`guest ${name} is at node ${elsewhere}: it is not started here`);
-      return null;
-    }
-    return yield* startBuiltin({ ...options, directory: host.guestDirectory });
-  });
-  return yield* Effect.acquireRelease(start, (spec) => (spec === null ? Effect.void : endGuest(spec, registry)));
+  if (present !== null && (yield* isAlive(present))) {
+    yield* Effect.logInfo(`guest ${name} is here already, and is taken as it is`);
+    return present;
+  }
+  if (elsewhere !== null && elsewhere !== host.node) {
+    yield* Effect.logWarning(`guest ${name} is at node ${elsewhere}: it is not started here`);
+    return null;
+  }
+  return yield* startBuiltin({ ...options, directory: host.guestDirectory });
 });
 
 const isAlive = (spec: GuestSpec): Effect.Effect<boolean> =>

@@ -4,6 +4,7 @@ export * from "./destination-state.ts";
 export { holdsMemory, promisedStreams } from "./devices.ts";
 export * as Fence from "./fence.ts";
 export { FILL_ROUND, type Fill, type FillBlock, type FillEffect, type FillEvent, makeFill, stepFill } from "./fill.ts";
+export { isHalfDone } from "./half-done.ts";
 export { addLatency, type Latencies, type LatencySummary, makeLatencies, summaryOf } from "./latencies.ts";
 export { infoOf, isIdle, type Loader, type Routed, reportOf, route } from "./loader.ts";
 export { alreadyThere, makePager, nextWork, type PagedBlock, type Pager, type PagerWork, touch } from "./pager.ts";

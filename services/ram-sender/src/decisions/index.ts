@@ -1,3 +1,4 @@
+export { isHalfDone } from "./half-done.ts";
 export { type Recovery, recover, settled } from "./recovery.ts";
 export { infoOf, reportOf } from "./report.ts";
 export { beginSave, infoOfSave, makeSave, stepSave } from "./save.ts";

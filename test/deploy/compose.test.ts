@@ -1,0 +1,159 @@
+// docker-compose.yml as an operator uses it: everything comes up, a guest moves, actors are stopped and restarted, and all of it goes again.
+import { spawn, spawnSync } from "node:child_process";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, assert, beforeAll, describe, it } from "vitest";
+import { baseImage, composeCommand, engineAnswers, natsImage } from "./docker.ts";
+
+const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+/** A build that has nothing in its cache installs packages; twenty-five containers start on two cores, ms. */
+const BUILD_MS = 300_000;
+const UP_MS = 240_000;
+const STEP_MS = 120_000;
+const IMAGE = "godwit:test";
+
+const obstacle = (): string | null => {
+  if (process.env["GODWIT_TEST_DOCKER"] !== "1") return "it takes two minutes; GODWIT_TEST_DOCKER=1 runs it";
+  if (!engineAnswers()) return "no Docker engine answers";
+  if (composeCommand() === undefined) return "neither docker compose nor docker-compose is here";
+  const nats = natsImage();
+  if ("missing" in nats) return nats.missing;
+  return baseImage() === undefined ? "no base image is here; deploy/docker/stand-in-images.sh makes one" : null;
+};
+const missing = obstacle();
+const title = `docker-compose.yml${missing === null ? "" : ` (skipped: ${missing})`}`;
+
+describe.skipIf(missing !== null)(title, () => {
+  const project = `godwit-test-${process.pid}`;
+  const environment = (): NodeJS.ProcessEnv => {
+    const nats = natsImage();
+    return {
+      ...process.env,
+      COMPOSE_PROJECT_NAME: project,
+      GODWIT_IMAGE: IMAGE,
+      GODWIT_BASE_IMAGE: baseImage(),
+      GODWIT_NATS_IMAGE: "image" in nats ? nats.image : "",
+      GODWIT_GUEST: "vm1=builtin:memory=128MiB,dirty-rate=8MiB/s,vfio=1x4MB",
+    };
+  };
+  const run = (
+    command: ReadonlyArray<string>,
+  ): Promise<{ readonly code: number; readonly stdout: string; readonly all: string }> =>
+    new Promise((resolve, reject) => {
+      const [program = "", ...args] = command;
+      const child = spawn(program, args, { cwd: ROOT, env: environment(), stdio: ["ignore", "pipe", "pipe"] });
+      let stdout = "";
+      let stderr = "";
+      child.stdout.setEncoding("utf8").on("data", (text) => {
+        stdout += text;
+      });
+      child.stderr.setEncoding("utf8").on("data", (text) => {
+        stderr += text;
+      });
+      child.once("error", reject);
+      child.once("close", (code) => resolve({ code: code ?? -1, stdout, all: stdout + stderr }));
+    });
+  const done = async (command: ReadonlyArray<string>): Promise<string> => {
+    const { code, stdout, all } = await run(command);
+    if (code !== 0) throw new Error(`${command.join(" ")} ended with ${code}:\n${all.slice(-4000)}`);
+    return stdout;
+  };
+  const compose = (...args: ReadonlyArray<string>): Promise<string> => done([...(composeCommand() ?? []), ...args]);
+  /** A command of godwit's in a container of its own, as `docker compose run cli` runs it. */
+  const godwit = async (...args: ReadonlyArray<string>) =>
+    // biome-ignore lint/suspicious/noExplicitAny: tests look at what they expect, and fail at anything else
+    JSON.parse(await compose("run", "--rm", "-T", "cli", ...args, "--json")) as any;
+  const guestsOf = async (): Promise<ReadonlyArray<string>> =>
+    (await godwit("guests")).map(({ name, node, state }: Record<string, string>) => `${name} ${node} ${state}`);
+
+  beforeAll(async () => {
+    const base = baseImage() ?? "";
+    await done([
+      "docker",
+      "build",
+      "--quiet",
+      "-f",
+      join("deploy", "docker", "Dockerfile"),
+      "--build-arg",
+      `BASE_IMAGE=${base}`,
+      "-t",
+      IMAGE,
+      ".",
+    ]);
+    await compose("up", "-d", "--no-build");
+  }, BUILD_MS + UP_MS);
+
+  afterAll(() => {
+    const [program = "", ...args] = composeCommand() ?? [];
+    spawnSync(program, [...args, "down", "-v", "--timeout", "10"], { cwd: ROOT, env: environment(), stdio: "ignore" });
+  }, STEP_MS);
+
+  it("moves a guest, its memory and its device, as whoever is no root and may nothing", {
+    timeout: UP_MS,
+  }, async () => {
+    assert.deepStrictEqual(await guestsOf(), ["vm1 a running"]);
+    const info = await godwit("migrate", "vm1", "--to", "b", "--channels", "4");
+    assert.deepInclude(info, { status: "completed", source: "a", destination: "b", attempts: 1 });
+    // Writes are seen by the cheapest tracker that there is: what the containers may is enough for it.
+    assert.strictEqual(info["dirty-tracker"], "userfaultfd");
+    assert.deepStrictEqual(await guestsOf(), ["vm1 b running"]);
+    const user = await done(["docker", "exec", `${await container("b-loader")}`, "node", "-p", "process.getuid()"]);
+    assert.strictEqual(user.trim(), "10001");
+  });
+
+  const container = async (service: string): Promise<string> => (await compose("ps", "-q", service)).trim();
+  const healthy = async (service: string): Promise<void> => {
+    const id = await container(service);
+    const role = service.replace(/^[ab]-/, "").replace(/^worker-\d$/, "multifd-worker");
+    for (;;) {
+      const { code } = await run(["docker", "exec", id, "godwit", "health", role]);
+      if (code === 0) return;
+    }
+  };
+
+  it("keeps a guest that has arrived when the loader is killed that it came by", { timeout: STEP_MS }, async () => {
+    await done(["docker", "restart", "--time", "0", await container("b-loader")]);
+    await healthy("b-loader");
+    assert.deepStrictEqual(await guestsOf(), ["vm1 b running"]);
+  });
+
+  it("moves it back in one attempt while a worker is stopped", { timeout: STEP_MS }, async () => {
+    const { migration } = await godwit(
+      "migrate",
+      "vm1",
+      "--to",
+      "a",
+      "--channels",
+      "4",
+      "--set",
+      "max-bandwidth=8MiB/s",
+      "--detach",
+    );
+    await done(["docker", "stop", await container("b-worker-0")]);
+    await godwit("set", migration, "max-bandwidth=0");
+    const info = await godwit("watch", migration);
+    assert.deepInclude(info, { status: "completed", destination: "a", attempts: 1 });
+    assert.deepStrictEqual(await guestsOf(), ["vm1 a running"]);
+    await done(["docker", "start", await container("b-worker-0")]);
+  });
+
+  it("says that an actor is not well when its NATS is gone", { timeout: STEP_MS }, async () => {
+    const servers = await Promise.all(["nats-1", "nats-2", "nats-3"].map(container));
+    await done(["docker", "pause", ...servers]);
+    try {
+      const { code, all } = await run([
+        "docker",
+        "exec",
+        await container("a-ram-sender"),
+        "godwit",
+        "health",
+        "ram-sender",
+      ]);
+      assert.strictEqual(code, 1);
+      assert.include(all, "NATS, control connection: ");
+    } finally {
+      await done(["docker", "unpause", ...servers]);
+    }
+    await healthy("a-ram-sender");
+  });
+});
