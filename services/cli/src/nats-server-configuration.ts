@@ -5,6 +5,8 @@ jetstream {
   # What is acknowledged is on the disk: else a power cut could undo who runs a guest (the default writes every 2 minutes).
   sync_interval: always
 }
+# Lets in only the users that godwit credentials makes, over TLS; it makes this file, too.
+# include "godwit-auth.conf"
 # A connection that is dead, or too slow to take what is sent to it, is noticed within seconds.
 ping_interval: "2s"
 write_deadline: "5s"

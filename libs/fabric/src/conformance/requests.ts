@@ -30,6 +30,16 @@ export function requestConformance(world: CurrentWorld): void {
       }),
     ));
 
+  it("a request to one of many subjects of an endpoint is handled with the subject that it came by", () =>
+    world().run(
+      Effect.gen(function* () {
+        const [alice, bob] = [yield* world().join("alice"), yield* world().join("bob")];
+        const handle: Endpoint["handle"] = (data, subject) => Effect.succeed(bytes(`${text(data)} of ${subject}`));
+        yield* alice.serve(service("many", { name: "many", subject: "ask.*.end", handle }));
+        expect(text(yield* bob.request("ask.bob.end", bytes("word"), PATIENT))).toBe("word of ask.bob.end");
+      }),
+    ));
+
   it("a request that nobody serves fails at once, and so does one whose service has ended", () =>
     world().run(
       Effect.gen(function* () {
