@@ -5,7 +5,7 @@ jetstream {
   # What is acknowledged is on the disk: else a power cut could undo who runs a guest (the default writes every 2 minutes).
   sync_interval: always
 }
-# Only godwit's users, over TLS: \`godwit credentials\` makes the file.
+# Lets in only the users that godwit credentials makes, over TLS; it makes this file, too.
 # include "godwit-auth.conf"
 # A connection that is dead, or too slow to take what is sent to it, is noticed within seconds.
 ping_interval: "2s"
