@@ -83,6 +83,7 @@ describe("the check of our own rules", () => {
     node!.securityContext = { privileged: true, capabilities: { drop: ["ALL"], add: ["SYS_PTRACE"] } };
     delete sender!.resources;
     delete loader!.readinessProbe;
+    delete loader!.lifecycle;
     expect(brokenRules(broken).filter((rule) => !rule.endsWith("its image has a version"))).toEqual([
       "DaemonSet host, node: it cannot gain privileges",
       "DaemonSet host, node: its image cannot be changed",
@@ -92,6 +93,7 @@ describe("the check of our own rules", () => {
       "DaemonSet host, ram-sender: it asks for memory",
       "DaemonSet host, ram-sender: its memory is limited",
       "DaemonSet host, loader: it is probed",
+      "DaemonSet host, loader: it is not stopped in the middle of something",
     ]);
   });
 });
@@ -210,6 +212,10 @@ const brokenContainerRules = (container: IContainer, pod: IPodSpec, manifest: Ma
     // A switchover that waits for its next slice of CPU time is downtime.
     [resources?.limits?.["cpu"] === undefined, "its CPU time is not limited"],
     [runsOnce || (container.startupProbe !== undefined && container.readinessProbe !== undefined), "it is probed"],
+    [
+      runsOnce || manifest.kind === "Deployment" || container.lifecycle?.preStop !== undefined,
+      "it is not stopped in the middle of something",
+    ],
     [PULLED.test(container.image ?? ""), "its image has a version"],
   ];
   return rules.filter(([kept]) => !kept).map(([, rule]) => rule);

@@ -3,7 +3,7 @@
  * file behind a block, `<epoch>-device` the saved device state. A work item names only numbers, so a forged one cannot point a
  * worker at any other file of the host.
  */
-import { existsSync, mkdirSync, rmSync, statSync, symlinkSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, rmSync, statSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { PAGE_BYTES, type RamBlock } from "./ram-block.ts";
 
@@ -65,6 +65,10 @@ export const exportBlocks = (
 /** Whether an attempt's blocks are exported already. */
 export const isExported = (runtimeDirectory: string, migration: string, epoch: number): boolean =>
   existsSync(blockExport(runtimeDirectory, migration, epoch, 0));
+
+/** The migrations, saves and restores whose memory workers may read or write now: those that this host works on. */
+export const exportedIds = (runtimeDirectory: string, folder: ExportFolder): ReadonlyArray<string> =>
+  existsSync(join(runtimeDirectory, folder)) ? readdirSync(join(runtimeDirectory, folder)) : [];
 
 /** Lets workers find a checkpoint. Throws what the file system throws. */
 export const exportCheckpoint = (runtimeDirectory: string, id: string, folder: ExportFolder, path: string): void => {
