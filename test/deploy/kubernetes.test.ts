@@ -125,7 +125,9 @@ describe.skipIf(because !== "")(`what kustomize builds${because}`, () => {
         const file = `/etc/godwit/credentials/${role}.creds`;
         expect(container.env).toContainEqual({ name: "GODWIT_CREDS", value: file });
         const mounts = (container.volumeMounts ?? []).filter(({ mountPath }) => mountPath.startsWith("/etc/godwit/c"));
-        expect(mounts.map(({ mountPath }) => mountPath).sort()).toEqual(["/etc/godwit/ca", file]);
+        expect(mounts.map(({ mountPath }) => mountPath).sort()).toEqual(
+          ["/etc/godwit/credentials/ca.pem", file].sort(),
+        );
         const { name, subPathExpr } = mounts.find(({ mountPath }) => mountPath === file)!;
         expect(subPathExpr ?? `$(GODWIT_NODE).${name.replace("credentials-", "")}.creds`).toBe(
           `$(GODWIT_NODE).${role}.creds`,
@@ -226,8 +228,6 @@ const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.str
 /** Names of what nobody defines: volumes, ConfigMaps of ours, the Service of a StatefulSet, pods that a selector should find. */
 const danglingReferences = (manifests: ReadonlyArray<Manifest>): ReadonlyArray<string> => {
   const names = new Set(manifests.map(nameOf));
-  // Made by hand (README.md): they hold what no repository should.
-  const brought = new Set(["godwit-ca"]);
   return manifests.flatMap((manifest) => {
     const pod = podOf(manifest);
     const claims = (manifest.spec as { volumeClaimTemplates?: ReadonlyArray<Manifest> } | undefined)
@@ -248,9 +248,7 @@ const danglingReferences = (manifests: ReadonlyArray<Manifest>): ReadonlyArray<s
     return [
       ...mounted.filter((name) => !volumes.has(name)).map((name) => `volume ${name}`),
       ...[...volumes].filter((name) => !mounted.includes(name)).map((name) => `mount of volume ${name}`),
-      ...maps
-        .filter((name) => !brought.has(name) && !names.has(`ConfigMap ${name}`))
-        .map((name) => `ConfigMap ${name}`),
+      ...maps.filter((name) => !names.has(`ConfigMap ${name}`)).map((name) => `ConfigMap ${name}`),
       ...(serviceName === undefined || names.has(`Service ${serviceName}`) ? [] : [`Service ${serviceName}`]),
     ].map((what) => `${nameOf(manifest)}: there is no ${what}`);
   });
