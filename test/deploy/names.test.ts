@@ -104,7 +104,7 @@ const knownVariables = async (): Promise<ReadonlySet<string>> => {
   const options = commands.flatMap((command) =>
     Object.entries(command.options).map(([name, option]) => variableOf(name, option)),
   );
-  const inCode = globSync("{libs,services}/*/src/**/*.ts", { cwd: ROOT })
+  const inCode = globSync(["{libs,services}/*/src/**/*.ts", "deploy/**/*.ts"], { cwd: ROOT })
     .filter((path) => !path.endsWith(".test.ts"))
     .flatMap(
       (path) => readFileSync(join(ROOT, path), "utf8").match(/(?<=env(?:ironment)?\["|")GODWIT_[A-Z_]+(?=")/g) ?? [],
