@@ -1,14 +1,15 @@
 // The configurations that deploy/kubernetes gives to NATS, taken by real servers, on its real ports at addresses of our own loopback.
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { natsServerPath } from "../../scripts/setup-nats.mjs";
-import { start } from "../cli/godwit-process.ts";
-import { containersOf, KUBERNETES, manifestsIn } from "./manifest.ts";
+import { CATALOGUE } from "../../services/cli/src/commands/catalogue.ts";
+import { run, start } from "../cli/godwit-process.ts";
+import { containersOf, KUBERNETES, type Manifest, manifestsIn } from "./manifest.ts";
 
 const read = (path: string): string => readFileSync(join(KUBERNETES, path), "utf8");
 const [statefulSet] = manifestsIn(read("base/nats/stateful-set.yaml"));
@@ -61,44 +62,79 @@ const startPod = async (text: string, pod: number) => {
   return { child, ended };
 };
 
-describe("the three servers of base", () => {
-  it("take the Job's buckets with three copies, write before they acknowledge, and leave by the lame duck", async () => {
-    const pods = await Promise.all([0, 1, 2].map((pod) => startPod(read("base/nats/nats.conf"), pod)));
-    try {
-      const [container] = containersOf(job!);
-      const environment = Object.fromEntries(
-        (container?.env ?? []).map(({ name, value = "" }) => [name, placed(value, 0)]),
-      );
-      const done = await start([...(container?.args ?? []), "--json"], { environment }).finished;
-      expect(done).toMatchObject({ code: 0 });
-      const answer = JSON.parse(done.stdout) as {
-        readonly buckets: ReadonlyArray<{
-          done: string;
-          mismatches: unknown;
-          copies: ReadonlyArray<{ server: string }>;
-        }>;
-        readonly "sync-interval": unknown;
-      };
-      expect(answer.buckets.map((bucket) => [bucket.done, bucket.mismatches])).toEqual([
-        ["made", []],
-        ["made", []],
-      ]);
-      expect(answer.buckets[0]?.copies.map((copy) => copy.server).sort()).toEqual(["nats-0", "nats-1", "nats-2"]);
-      expect(answer["sync-interval"]).toMatchObject({ state: "works" });
+/** Starts the three pods with a configuration, runs the Job against them, and hands its answer to `look`. */
+const withThreeServers = async (
+  text: string,
+  environment: Readonly<Record<string, string>>,
+  look: (pods: ReadonlyArray<Awaited<ReturnType<typeof startPod>>>) => Promise<void>,
+): Promise<void> => {
+  const pods = await Promise.all([0, 1, 2].map((pod) => startPod(text, pod)));
+  try {
+    const done = await start([...(containersOf(job!)[0]?.args ?? []), "--json"], { environment }).finished;
+    expect(done, done.stdout).toMatchObject({ code: 0 });
+    const answer = JSON.parse(done.stdout) as {
+      readonly buckets: ReadonlyArray<{ done: string; mismatches: unknown; copies: ReadonlyArray<{ server: string }> }>;
+      readonly "sync-interval": unknown;
+    };
+    expect(answer.buckets.map((bucket) => [bucket.done, bucket.mismatches])).toEqual([
+      ["made", []],
+      ["made", []],
+    ]);
+    expect(answer.buckets[0]?.copies.map((copy) => copy.server).sort()).toEqual(["nats-0", "nats-1", "nats-2"]);
+    expect(answer["sync-interval"]).toMatchObject({ state: "works" });
+    await look(pods);
+  } finally {
+    for (const { child } of pods) child.kill("SIGKILL");
+    await Promise.all(pods.map(({ ended }) => ended));
+  }
+};
 
+/** Variables of the Job as a patch leaves them, with this machine's places. */
+const jobVariables = (...manifests: ReadonlyArray<Manifest>): Readonly<Record<string, string>> =>
+  Object.fromEntries(
+    manifests
+      .flatMap((manifest) => containersOf(manifest)[0]?.env ?? [])
+      .map(({ name, value = "" }) => [
+        name,
+        placed(value, 0).replace("/etc/godwit/credentials", join(directory, "credentials")),
+      ]),
+  );
+
+describe("three servers", () => {
+  it("of base take the Job's buckets with three copies, write before they acknowledge, and leave by the lame duck", () =>
+    withThreeServers(read("base/nats/nats.conf"), jobVariables(job!), async ([first]) => {
       const command = containersOf(statefulSet!)[0]?.lifecycle?.preStop?.exec?.command ?? [];
       expect(command[0]).toBe("nats-server");
       execFileSync(
         server,
         command.slice(1).map((word) => placed(word, 0)),
       );
-      await pods[0]!.ended;
-      expect(pods[0]!.child).toMatchObject({ exitCode: 0, signalCode: null });
-    } finally {
-      for (const { child } of pods) child.kill("SIGKILL");
-      await Promise.all(pods.map(({ ended }) => ended));
-    }
-  });
+      await first?.ended;
+      expect(first?.child).toMatchObject({ exitCode: 0, signalCode: null });
+    }));
+
+  const has = Object.hasOwn(CATALOGUE, "credentials");
+  const because = has ? "" : " (skipped: this tree has no `godwit credentials`)";
+  it.skipIf(!has)(
+    `of production do so for the admin alone, over TLS, with what godwit credentials makes${because}`,
+    async () => {
+      const [init, folder] = [join(directory, "credentials"), join(directory, "auth")];
+      const hosts = [0, 1, 2].flatMap((pod) => ["--host", addressOf(pod)]);
+      const made = await run(["credentials", "init", init, ...hosts, "--server-dir", folder]);
+      expect(made, made.stderr).toMatchObject({ code: 0 });
+      cpSync(join(init, "server"), folder, { recursive: true });
+      cpSync(join(init, "ca.pem"), join(folder, "ca.pem"));
+      const text = read("overlays/production/nats.conf").replaceAll("/etc/nats/auth", folder);
+      const [admin] = manifestsIn(read("overlays/production/setup-nats/admin.yaml"));
+      const environment = jobVariables(job!, admin!);
+      await withThreeServers(text, environment, async () => {
+        const { GODWIT_CREDS: _, ...stranger } = environment;
+        const refused = await run(["setup-nats"], { environment: stranger });
+        expect(refused.stderr).toContain("nats-denied");
+        expect(refused.code).toBe(1);
+      });
+    },
+  );
 });
 
 /** Without what only a cluster has: the accounts and the certificates. */
