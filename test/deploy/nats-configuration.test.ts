@@ -119,7 +119,8 @@ describe("three servers", () => {
     `of production do so for the admin alone, over TLS, with what godwit credentials makes${because}`,
     async () => {
       const [init, folder] = [join(directory, "credentials"), join(directory, "auth")];
-      const hosts = [0, 1, 2].flatMap((pod) => ["--host", addressOf(pod)]);
+      // Servers look for the addresses of each other; nats.js knows a server that it is given by address as localhost.
+      const hosts = ["localhost", ...[0, 1, 2].map(addressOf)].flatMap((host) => ["--host", host]);
       const made = await run(["credentials", "init", init, ...hosts, "--server-dir", folder]);
       expect(made, made.stderr).toMatchObject({ code: 0 });
       cpSync(join(init, "server"), folder, { recursive: true });
