@@ -72,7 +72,6 @@ interface ComposeService {
   readonly command?: unknown;
   readonly environment?: Readonly<Record<string, unknown>> | ReadonlyArray<string>;
   readonly healthcheck?: { readonly test?: unknown };
-  readonly ports?: ReadonlyArray<unknown>;
 }
 
 const inCompose = (): ReadonlyArray<Told> => {
