@@ -219,9 +219,19 @@ const brokenContainerRules = (container: IContainer, pod: IPodSpec, manifest: Ma
       "it is not stopped in the middle of something",
     ],
     [PULLED.test(container.image ?? ""), "its image has a version"],
+    [programsOf(container).every((program) => PROGRAMS.includes(program)), "its image has what is executed in it"],
   ];
   return rules.filter(([kept]) => !kept).map(([, rule]) => rule);
 };
+
+/** What our image has, and NATS's. */
+const PROGRAMS: ReadonlyArray<string> = ["godwit", "node", "nats-server"];
+
+/** First words of everything that is executed in a container instead of, or beside, its image's own program. */
+const programsOf = ({ command, lifecycle, readinessProbe, startupProbe }: IContainer): ReadonlyArray<string> =>
+  [command, lifecycle?.preStop?.exec?.command, readinessProbe?.exec?.command, startupProbe?.exec?.command]
+    .map((words) => words?.[0])
+    .filter((word) => word !== undefined);
 
 const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
 
