@@ -4,7 +4,7 @@
  * worker at any other file of the host. Beside them `to-<node>` names the node that it all goes to: whoever asks for what is another's
  * gets nothing, whatever numbers he knows.
  */
-import { existsSync, mkdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { PAGE_BYTES, type RamBlock } from "./ram-block.ts";
 
@@ -88,6 +88,10 @@ export const isAddressedTo = (
 /** Whether an attempt's blocks are exported already. */
 export const isExported = (runtimeDirectory: string, migration: string, epoch: number): boolean =>
   existsSync(blockExport(runtimeDirectory, migration, epoch, 0));
+
+/** The migrations, saves and restores whose memory workers may read or write now: those that this host works on. */
+export const exportedIds = (runtimeDirectory: string, folder: ExportFolder): ReadonlyArray<string> =>
+  existsSync(join(runtimeDirectory, folder)) ? readdirSync(join(runtimeDirectory, folder)) : [];
 
 /** Lets workers find a checkpoint. Throws what the file system throws. */
 export const exportCheckpoint = (runtimeDirectory: string, id: string, folder: ExportFolder, path: string): void => {

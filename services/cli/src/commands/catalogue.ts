@@ -23,6 +23,18 @@ export const CATALOGUE: Readonly<Record<string, Entry>> = {
     summary: "the actors of one host, and the guests on it; until Ctrl-C",
     load: async () => (await import("./node.ts")).node,
   },
+  register: {
+    summary: "tell a node that runs of further guests: QEMUs of this host",
+    load: async () => (await import("./register.ts")).register,
+  },
+  unregister: {
+    summary: "let a node forget guests; nothing happens to them",
+    load: async () => (await import("./unregister.ts")).unregister,
+  },
+  idle: {
+    summary: "wait until this host has no migration, save or restore in hand",
+    load: async () => (await import("./idle.ts")).idle,
+  },
   coordinator: {
     summary: "decides when migrations switch over; until Ctrl-C",
     load: async () => (await import("./coordinator.ts")).coordinator,
