@@ -31,17 +31,12 @@ export const serveInventory = Effect.fnUntraced(function* (
   yield* announceReady(settings, { role: "node", node, id: "0", incarnation }, "node", [folderNeed(runtimeDirectory)]);
 });
 
-/**
- * The node as an actor by itself, whose other actors are started by somebody else: a container engine. `guests` are registered besides
- * those that the registry has. Serves for ever.
- */
+/** The node as an actor by itself, whose other actors are started by somebody else: a container engine. Serves for ever. */
 export const runInventory = Effect.fnUntraced(function* (
   settings: Settings,
-  guests: ReadonlyArray<GuestSpec>,
 ): Effect.fn.Return<never, unknown, Fabric | Scope.Scope> {
   const fabric = yield* Fabric;
   const registry = openRegistry(settings.runtimeDirectory);
-  for (const spec of guests) registry.put(spec);
   const workers = new Set<string>();
   const news = yield* fabric.watch({ role: "multifd-worker", node: settings.node });
   yield* Effect.forkScoped(

@@ -66,5 +66,5 @@ const programOf = (
   guests: ReadonlyArray<GuestArgument>,
 ): Effect.Effect<ActorProgram, GodwitError> =>
   role === "node"
-    ? Effect.succeed(() => Effect.flatMap(keepGuests(settings, guests), (specs) => runInventory(settings, specs)))
+    ? Effect.succeed(() => Effect.andThen(keepGuests(settings, guests), runInventory(settings)))
     : Effect.tryPromise({ try: () => loadProgram(role, id), catch: unforeseen });

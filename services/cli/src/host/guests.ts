@@ -31,16 +31,28 @@ export const bringGuests = (
     (specs) => specs.filter((spec) => spec !== null),
   );
 
-/** The same for guests that stay when the scope ends. */
+/**
+ * The same for guests that stay when this process ends; they are registered here. What the registry has already is left alone: other
+ * actors of the host may be moving that guest just now, and write down what becomes of it.
+ */
 export const keepGuests = (
   host: GuestHost,
   guests: ReadonlyArray<GuestArgument>,
-): Effect.Effect<ReadonlyArray<GuestSpec>, GodwitError, Fabric> =>
-  Effect.map(
-    Effect.forEach(guests, (guest) =>
-      guest.driver === "qemu" ? Effect.succeed<GuestSpec | null>(guest) : startUnlessThere(host, guest),
-    ),
-    (specs) => specs.filter((spec) => spec !== null),
+): Effect.Effect<void, GodwitError, Fabric> =>
+  Effect.forEach(
+    guests,
+    Effect.fnUntraced(function* (guest) {
+      const registry = openRegistry(host.runtimeDirectory);
+      const present = registry.find(guest.name);
+      if (guest.driver === "qemu") {
+        if (present?.driver !== "qemu" || present.qmp !== guest.qmp) registry.put(guest);
+        return;
+      }
+      const spec = yield* startUnlessThere(host, guest);
+      if (spec?.driver === "builtin" && !(present?.driver === "builtin" && present.pid === spec.pid))
+        registry.put(spec);
+    }),
+    { discard: true },
   );
 
 const bringBuiltin = (host: GuestHost, guest: BuiltinArgument) =>
