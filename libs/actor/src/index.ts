@@ -2,7 +2,9 @@ export { type ActorProgram, answering, asGodwitError, GODWIT_VERSION, runActor }
 export { type Endings, makeEndings } from "./endings.ts";
 export { type Alarm, makeAlarm, makeEventLoop, nextTurn } from "./event-loop.ts";
 export { holdHost } from "./host-lock.ts";
+export { identityOf } from "./identity.ts";
 export { messageBytesMax } from "./message-size.ts";
+export { type Opened, openMessages } from "./opened-messages.ts";
 export { askRecord, type OwnershipRegister, openOwnershipRegister } from "./ownership-register.ts";
 export { announceReady } from "./ready.ts";
 export { makeRefusals } from "./refusals.ts";

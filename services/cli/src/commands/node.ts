@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect";
 import { command, NO_OPERANDS } from "../arguments/command.ts";
 import { DEVICE_HELP, deviceOption, withDevices } from "../arguments/device-argument.ts";
 import { GUEST_HELP, guestOption, readGuest } from "../arguments/guest-argument.ts";
-import { count, text } from "../arguments/option.ts";
+import { count, flag, text } from "../arguments/option.ts";
 import { UsageError } from "../arguments/usage-error.ts";
 import { natsOptions, settingsOf } from "../connection.ts";
 import { bringGuests } from "../host/guests.ts";
@@ -31,6 +31,7 @@ export const node = command({
     ),
     "checkpoint-dir": text("DIRECTORY", "where checkpoints may lie (default in $XDG_STATE_HOME or ~/.local/state)"),
     "guest-dir": text("DIRECTORY", "memory of builtin guests; a tmpfs (default in /dev/shm)"),
+    "require-encryption": flag("let no guest leave this node but with capability `encryption`"),
     ...natsOptions,
   },
   notes: () => `${GUEST_HELP}
@@ -49,6 +50,7 @@ migration stays, and is there again when the node of that name is started again.
     const settings: Settings = {
       ...settingsOf(values),
       node: name,
+      requireEncryption: values["require-encryption"],
       runtimeDirectory: values["runtime-dir"] ?? defaultRuntimeDirectory(name),
       guestDirectory: values["guest-dir"] ?? `/dev/shm/godwit-${process.getuid?.() ?? 0}/${name}`,
       checkpointDirectory: values["checkpoint-dir"] ?? defaultCheckpointDirectory(),
