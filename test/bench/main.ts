@@ -12,6 +12,7 @@ import { failed, type Part, type Result } from "./part.ts";
 import { checkpoint } from "./parts/checkpoint.ts";
 import { coordinatorKill } from "./parts/coordinator-kill.ts";
 import { cpu } from "./parts/cpu.ts";
+import { encryption } from "./parts/encryption.ts";
 import { engine } from "./parts/engine.ts";
 import { lane } from "./parts/lane.ts";
 import { memory } from "./parts/memory.ts";
@@ -31,6 +32,7 @@ const PARTS: ReadonlyArray<Part> = [
   vfio,
   checkpoint,
   postcopy,
+  encryption,
 ];
 const RESULTS = fileURLToPath(new URL("../../bench-results", import.meta.url));
 const GIB = 1024 ** 3;

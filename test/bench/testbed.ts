@@ -52,6 +52,8 @@ export interface TestbedOptions {
   readonly workers: number;
   /** Default 1. */
   readonly coordinators?: number;
+  /** Where the credentials of a node's actors are; default: they have none. */
+  readonly credentialsOf?: (node: string) => string | undefined;
 }
 
 export const openTestbed = Effect.fnUntraced(function* (
@@ -81,6 +83,7 @@ export const openTestbed = Effect.fnUntraced(function* (
     guestDirectory: memoryDirectory,
     nodes: NODES.map((name) => ({ name, workers: options.workers, guests: [] })),
     ...(options.coordinators === undefined ? {} : { coordinators: options.coordinators }),
+    ...(options.credentialsOf === undefined ? {} : { credentialsOf: options.credentialsOf }),
   });
   const context = yield* Layer.build(cluster.fabric);
   const fabric = yield* Effect.provideContext(Fabric, context);

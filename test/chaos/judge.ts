@@ -228,7 +228,7 @@ const nothingIsLeft: Check = async (arena, trial) => {
   const at = belongsAt(trial) ?? onlyProcess(arena)?.node;
   return NODES.flatMap((node) => {
     const { runtimeDirectory, guestDirectory } = arena.world.cluster.settingsOf(node);
-    const left = ["incoming", "ram", "vfio"].flatMap((part) =>
+    const left = ["incoming", "ram", "sealing", "vfio"].flatMap((part) =>
       entriesOf(join(runtimeDirectory, part))
         .filter((file) => file.startsWith(migration))
         .map((file) => `${part}/${file}`),

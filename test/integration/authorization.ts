@@ -72,6 +72,7 @@ const ofRoutes: ReadonlyArray<Subject> = ROUTES.flatMap((route) => {
     ]),
     one(subjects.urgentWork(route.source, "0", route.destination), [["loader@destination"], ["multifd-worker@source"]]),
     one(subjects.missingPages(route.source, route.destination), [["loader@destination"], ["ram-sender@source"]]),
+    one(subjects.keyAgreement(route.source, route.destination), [["loader@destination"], ["ram-sender@source"]]),
   ];
 });
 
@@ -158,6 +159,7 @@ export const FAMILIES: ReadonlySet<string> = new Set([
     "work",
     "urgentWork",
     "missingPages",
+    "keyAgreement",
     "source",
     "destination",
     "vfio",

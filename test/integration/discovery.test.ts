@@ -64,6 +64,7 @@ describe("nats micro", () => {
       subjects.source(node),
       subjects.sourceQuery(node),
       subjects.missingPages(node, "*"),
+      subjects.keyAgreement(node, "*"),
       subjects.destination(node),
       subjects.destinationQuery(node),
       subjects.vfio(node),

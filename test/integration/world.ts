@@ -87,7 +87,10 @@ export interface World {
 }
 
 export interface WorldOptions
-  extends Pick<LocalClusterOptions, "coordinators" | "natsOf" | "natsUrl" | "credentials" | "jsDomain"> {
+  extends Pick<
+    LocalClusterOptions,
+    "coordinators" | "credentialsOf" | "natsOf" | "natsUrl" | "credentials" | "jsDomain"
+  > {
   /** URLs of the NATS servers that a node knows, when it does not know those of the others. */
   readonly natsUrlOf?: Readonly<Record<string, string>>;
   /** Workers of each node; default 2. */
@@ -130,6 +133,7 @@ export const openWorld = async (options: WorldOptions = {}): Promise<World> => {
           ...(options.natsUrlOf?.[name] === undefined ? {} : { natsUrl: options.natsUrlOf[name] }),
         })),
         ...(options.coordinators === undefined ? {} : { coordinators: options.coordinators }),
+        ...(options.credentialsOf === undefined ? {} : { credentialsOf: options.credentialsOf }),
         ...(options.natsUrl === undefined ? {} : { natsUrl: options.natsUrl }),
         ...(options.credentials === undefined ? {} : { credentials: options.credentials }),
         ...(options.jsDomain === undefined ? {} : { jsDomain: options.jsDomain }),

@@ -6,6 +6,7 @@ import { isTest, type Package, type SourceFile, type Violation } from "./source-
 export const LIB_ORDER = [
   "host",
   "protocol",
+  "encryption",
   "fabric",
   "memory",
   "multifd",

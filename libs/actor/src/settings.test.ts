@@ -42,6 +42,13 @@ describe("an actor's settings", () => {
     });
   });
 
+  it("let guests leave as they are, unless encryption is required in whatever words", () => {
+    for (const off of [undefined, "", "0", "false", "off", "NO"])
+      expect(read(off === undefined ? {} : { GODWIT_REQUIRE_ENCRYPTION: off }).requireEncryption).toBeUndefined();
+    for (const on of ["1", "true", "yes", "treu"])
+      expect(read({ GODWIT_REQUIRE_ENCRYPTION: on }).requireEncryption).toBe(true);
+  });
+
   it("have defaults that work on one machine, apart for each node and user", () => {
     const settings = read({});
     expect(settings.tls).toBeUndefined();

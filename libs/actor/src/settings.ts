@@ -15,6 +15,8 @@ export interface Settings {
   readonly tls?: NatsTls;
   /** GODWIT_JS_DOMAIN: the JetStream domain that keeps the buckets; undefined: that of the servers themselves. */
   readonly jsDomain: string | undefined;
+  /** GODWIT_REQUIRE_ENCRYPTION: no guest leaves this host but with capability `encryption`. Default: it may. */
+  readonly requireEncryption?: boolean;
   /** GODWIT_NODE: the host this actor acts for. */
   readonly node: string;
   /** GODWIT_RUNTIME_DIR: sockets, guest registry, exports; private to this node and user. */
@@ -52,6 +54,10 @@ export const natsOptionsOf = ({ nats, creds, jsDomain, tls }: Settings, role: st
   ...(tls === undefined ? {} : { tls }),
 });
 
+/** Whatever it is set to, but a word for no: an operator who misspells "true" must not be left without. */
+const isRequired = (value: string | undefined): boolean =>
+  value !== undefined && !["", "0", "false", "off", "no"].includes(value.trim().toLowerCase());
+
 /** Fails with `invalid-parameter` when the node's name could not stand in a subject. */
 export const readSettings = (role: string, env: NodeJS.ProcessEnv): Effect.Effect<Settings, GodwitError> =>
   Effect.suspend(() => {
@@ -72,6 +78,7 @@ export const readSettings = (role: string, env: NodeJS.ProcessEnv): Effect.Effec
       ...tlsOf(env["GODWIT_TLS_CA"], env["GODWIT_TLS_CERT"], env["GODWIT_TLS_KEY"]),
       jsDomain,
       node,
+      ...(isRequired(env["GODWIT_REQUIRE_ENCRYPTION"]) ? { requireEncryption: true } : {}),
       runtimeDirectory: env["GODWIT_RUNTIME_DIR"] ?? defaultRuntimeDirectory(node),
       guestDirectory: env["GODWIT_GUEST_DIR"] ?? defaultGuestDirectory(node),
       checkpointDirectory: env["GODWIT_CHECKPOINT_DIR"] ?? defaultCheckpointDirectory(),

@@ -12,5 +12,5 @@ export { CONNECT_TIMEOUT_MS, type NatsOptions, type NatsTls } from "./nats/conne
 export { NatsFabric } from "./nats/nats-fabric.ts";
 export { type ObjectStore, openObjectStore, type StoredObject, setUpObjectStore } from "./nats/object-store.ts";
 export { isSupportedVersion, NATS_VERSION_MIN } from "./nats/version.ts";
-export { letGo } from "./own-memory.ts";
+export { letGo, ownMemory } from "./own-memory.ts";
 export { isToken, matchesSubject } from "./subject.ts";

@@ -12,6 +12,11 @@ export const allocateOwned = (lengthBytes: number): Buffer => {
   return buffer;
 };
 
+/** Declares that nobody else has a part of the memory under a view, when the view is of all of it. */
+export const ownMemory = (view: Uint8Array): void => {
+  if (isWhole(view)) owned.add(view.buffer);
+};
+
 /** Frees the memory under a view at once: the view, and every other one of that memory, is empty from then on. */
 export const free = (view: Uint8Array): void => {
   if (view.buffer instanceof ArrayBuffer && !view.buffer.detached) view.buffer.transfer(0);

@@ -57,10 +57,17 @@ export const CAPABILITIES = {
     requires: ["postcopy-ram"],
     what: "a channel of its own, with a worker of its own, for pages that the guest waits for",
   },
+  encryption: {
+    default: false,
+    supported: true,
+    // A checkpoint is a file, and goes over no channel.
+    conflicts: ["mapped-ram"],
+    what: "seal every packet end to end (AES-256-GCM), so that NATS reads and changes nothing of the guest; needs credentials at both nodes",
+  },
   "mapped-ram": {
     default: false,
     supported: true,
-    conflicts: ["xbzrle", "postcopy-ram"],
+    conflicts: ["xbzrle", "postcopy-ram", "encryption"],
     what: "each page at a fixed offset of a file: `godwit save` has it on, and nothing else can",
   },
   "auto-converge": {

@@ -37,6 +37,12 @@ export const REMEDIES = {
   "not-supported": "`godwit doctor` shows what this host offers",
   "no-space": "free space on the file system named, or give the guest a smaller memory",
   // agreement of both sides
+  "no-identity":
+    "give this actor the credentials file of its role and node (--creds, GODWIT_CREDS), or switch `encryption` off",
+  "encryption-required":
+    "ask for it with `--capability encryption`, or start the node that is named without --require-encryption",
+  "not-identified":
+    "give both nodes credentials that one account has issued, each for its own role and node; look for a stranger on the NATS subjects",
   incompatible: "make both sides agree on what is listed, or start the destination like the source",
   "guest-exists": "stop the guest of that name at the destination, or choose another node",
   "guest-not-movable": "start the guest as the message says",

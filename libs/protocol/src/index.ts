@@ -10,6 +10,7 @@ export * from "./error.ts";
 export * from "./failure.ts";
 export * from "./ids.ts";
 export * from "./json.ts";
+export * from "./key-agreement.ts";
 export * from "./limits.ts";
 export * from "./messages.ts";
 export * from "./migration-info.ts";

@@ -9,6 +9,8 @@ export const PACKET_PAGES_MAX = 64;
 export const FILE_ITEM_PAGES_MAX = 256;
 /** Bytes of device state in one packet; the same size as a full RAM packet, so that one window fits both. */
 export const SLICE_BYTES_MAX = PACKET_PAGES_MAX * PAGE_BYTES;
+/** What each message keeps free for the seal of capability `encryption`, bytes; `libs/encryption` needs 56. */
+export const SEAL_ROOM_BYTES = 64;
 /** RAMBlocks of a guest: QEMU guests have about ten, and at most 256 DIMMs; an offer of so many fits CONTROL_BYTES_MAX. */
 export const BLOCKS_MAX = 512;
 /** Length of one RAMBlock, bytes: page numbers are 32 bits on the wire; 8 TiB leaves headroom in every sum below 2^53. */

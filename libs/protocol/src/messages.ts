@@ -18,6 +18,7 @@
  */
 import * as Schema from "effect/Schema";
 import { Epoch, Incarnation, MigrationId, Name } from "./ids.ts";
+import { RefusedPackets } from "./key-agreement.ts";
 import { BLOCK_BYTES_MAX, BLOCKS_MAX, PAGE_BYTES } from "./limits.ts";
 import {
   ChannelInfo,
@@ -222,6 +223,8 @@ export const DestinationReport = Schema.Struct({
   /** Newest round seen. */
   round: Schema.Natural,
   "dropped-packets": Schema.Natural,
+  /** Of a migration with capability `encryption`. */
+  "refused-packets": Schema.optionalKey(RefusedPackets),
   devices: Schema.optionalKey(Schema.Array(VfioDeviceInfo)),
   "switchover-ack": Schema.optionalKey(SwitchoverAckInfo),
   /** Present from the moment when the guest may run with pages missing. */

@@ -2,6 +2,7 @@
 import * as Schema from "effect/Schema";
 import { Difference, type ErrorCode, REMEDIES } from "./error.ts";
 import { MigrationId } from "./ids.ts";
+import { EncryptionInfo } from "./key-agreement.ts";
 
 /** QEMU's MigrationStatus, as far as godwit goes through it. */
 export const MigrationStatus = Schema.Literals([
@@ -186,6 +187,8 @@ export const MigrationInfo = Schema.Struct({
   channels: Schema.optionalKey(Schema.Array(ChannelInfo)),
   verify: Schema.optionalKey(Schema.Array(VerifyInfo)),
   vfio: Schema.optionalKey(VfioInfo),
+  /** Absent without capability `encryption`. */
+  encryption: Schema.optionalKey(EncryptionInfo),
   /** QEMU's names for it, of the destination; absent without postcopy. */
   "postcopy-requests": Schema.optionalKey(Schema.Natural),
   "postcopy-blocktime": Schema.optionalKey(Schema.Finite),

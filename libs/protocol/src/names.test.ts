@@ -46,6 +46,7 @@ describe("a subject", () => {
       subjects.source(name),
       subjects.sourceQuery(name),
       subjects.missingPages(name, other),
+      subjects.keyAgreement(name, other),
       subjects.destination(name),
       subjects.destinationQuery(name),
       subjects.vfio(name),

@@ -17,7 +17,15 @@
  */
 import { crc32 } from "node:zlib";
 import { tailCrc32 } from "./crc32.ts";
-import { BLOCKS_MAX, CHANNELS_MAX, PACKET_PAGES_MAX, PAGE_BYTES, SLICE_BYTES_MAX, streamBytesMax } from "./limits.ts";
+import {
+  BLOCKS_MAX,
+  CHANNELS_MAX,
+  PACKET_PAGES_MAX,
+  PAGE_BYTES,
+  SEAL_ROOM_BYTES,
+  SLICE_BYTES_MAX,
+  streamBytesMax,
+} from "./limits.ts";
 import { PROTOCOL, versionRefusal } from "./version.ts";
 
 const MAGIC = 0x31505747;
@@ -87,12 +95,13 @@ export const payloadOffset = (runs: number, pages: number): number =>
   PACKET_HEADER_BYTES + runs * 8 + ((pages + 7) >>> 3);
 
 /**
- * Pages that a packet may hold where a message may have `maxPayloadBytes`: the worst case is a run for each page, none of them zero.
+ * Pages that a packet may hold where a message may have `maxPayloadBytes`, sealed or not: the worst case is a run for each page, none of
+ * them zero.
  * 0: not even one page fits.
  */
 export const packetPagesWithin = (maxPayloadBytes: number): number => {
   let pages = PACKET_PAGES_MAX;
-  while (pages > 0 && payloadOffset(pages, pages) + pages * PAGE_BYTES > maxPayloadBytes) pages--;
+  while (pages > 0 && payloadOffset(pages, pages) + pages * PAGE_BYTES + SEAL_ROOM_BYTES > maxPayloadBytes) pages--;
   return pages;
 };
 

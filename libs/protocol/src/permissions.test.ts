@@ -86,6 +86,7 @@ describe("permissions", () => {
           ...[subjects.sourceReport(route), subjects.destinationReport(route), subjects.saveReport(route)],
           ...[subjects.loadReport(route), subjects.work(source, "0", destination)],
           ...[subjects.urgentWork(source, "0", destination), subjects.missingPages(source, destination)],
+          subjects.keyAgreement(source, destination),
           ...[subjects.vfio(source), subjects.fileWork(source, "0"), subjects.fileAnswer(source, "x")],
         ];
         for (const role of NODE_ROLES)

@@ -109,6 +109,7 @@ const ofNodeRole = (role: NodeRole, node: string, { objectStores }: PermissionOp
         subscribe: [
           ...[who, workers],
           ...[subjects.source(node), subjects.sourceQuery(node), subjects.missingPages(node, "*")],
+          subjects.keyAgreement(node, "*"),
           ...allOf(SAVE_VERBS, here),
           ...[subjects.acknowledgement(leaving), subjects.refusal(leaving)],
           ...[subjects.destinationReport(leaving), subjects.saveReport(leaving)],
@@ -151,6 +152,7 @@ const ofNodeRole = (role: NodeRole, node: string, { objectStores }: PermissionOp
         publish: [
           ...[itself, who],
           ...[subjects.destinationReport(arriving), subjects.acknowledgement(arriving)],
+          subjects.keyAgreement("*", node),
           // Pages that a guest waits for are asked for at their source, and only for this node.
           ...[subjects.work("*", "*", node), subjects.urgentWork("*", "*", node), subjects.missingPages("*", node)],
           ...[subjects.fileWork(node, "*"), subjects.vfio(node)],

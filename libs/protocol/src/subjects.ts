@@ -37,6 +37,8 @@ export const subjects = {
   vfioQuestion: (node: string) => `${PREFIX}.node.${node}.vfio.question`,
   /** Questions of the destination to the RAM sender: which pages a postcopy begins without. */
   missingPages: (node: string, destination: string) => `${PREFIX}.node.${node}.source.missing.${destination}`,
+  /** The destination's loader agrees with it on the key of an attempt. */
+  keyAgreement: (node: string, destination: string) => `${PREFIX}.node.${node}.source.key.${destination}`,
   /** How each side itself sees its migrations. */
   sourceQuery: (node: string) => `${PREFIX}.node.${node}.source.query`,
   destinationQuery: (node: string) => `${PREFIX}.node.${node}.destination.query`,

@@ -18,6 +18,7 @@
  */
 import * as Schema from "effect/Schema";
 import { Epoch, Incarnation, MigrationId, Name } from "./ids.ts";
+import { RefusedPackets } from "./key-agreement.ts";
 import { DEVICES_MAX, PACKET_PAGES_MAX, VFIO_CONFIG_BYTES_MAX, VFIO_STREAM_BYTES_MAX } from "./limits.ts";
 import { FailureSchema, VfioDeviceInfo } from "./migration-info.ts";
 import { Parameters } from "./parameters.ts";
@@ -148,6 +149,8 @@ export const LoadReport = Schema.Struct({
   ...report,
   stage: Schema.Literals(["unknown", "opening", "ready", "loading", "loaded", "starting", "running", "discarded"]),
   devices: Schema.Array(VfioDeviceInfo),
+  /** Of a migration with capability `encryption`. */
+  "refused-packets": Schema.optionalKey(RefusedPackets),
   failure: Schema.optionalKey(FailureSchema),
 });
 export type LoadReport = typeof LoadReport.Type;

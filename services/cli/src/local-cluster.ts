@@ -41,6 +41,8 @@ export interface LocalClusterOptions {
   readonly credentials?: string;
   /** The JetStream domain of the buckets; default: that of the servers at `natsUrl`. */
   readonly jsDomain?: string;
+  /** A folder with a credentials file for each role of a node's actors (`loader.creds`); without it they have none. */
+  readonly credentialsOf?: (node: string) => string | undefined;
   /** TCP port of NATS; 0: any. */
   readonly port?: number;
   /** Where NATS's streams lie; default below `directory`. */
@@ -113,7 +115,7 @@ export const openLocalCluster = Effect.fnUntraced(function* (
   };
   const settingsOf = (node: string, part = ofNode(node)): Settings => ({
     nats: urlOf(node),
-    creds: credentials === undefined ? undefined : join(credentials, part),
+    creds: credentials === undefined ? options.credentialsOf?.(node) : join(credentials, part),
     jsDomain,
     ...tlsOf(credentials === undefined ? null : join(credentials, CERTIFICATE_AUTHORITY), null, null),
     node,

@@ -38,7 +38,7 @@ const TELL_MS = 100;
 const NO_DEADLINE = Number.MAX_SAFE_INTEGER;
 
 export interface Fetching {
-  /** Packets of the multifd channels, one at a turn of the event loop: a page that is waited for comes in between. */
+  /** Packets of the multifd channels, opened, one at a turn of the event loop: a page that is waited for comes in between. */
   readonly take: (messages: ReadonlyArray<Message>) => Effect.Effect<void>;
   readonly say: (word: "Pause" | "Recover") => void;
 }
@@ -58,6 +58,8 @@ export const startFetching = Effect.fnUntraced(function* (
   work: {
     readonly settings: Settings;
     readonly memory: MissingMemory;
+    /** Opens what was sealed. */
+    readonly open: (messages: ReadonlyArray<Message>) => ReadonlyArray<Message>;
     /** Becomes the fetching's own. */
     readonly missing: ReadonlyArray<Bitmap.Bitmap>;
     readonly seen: (info: PostcopyInfo, isAllThere: boolean) => void;
@@ -185,7 +187,7 @@ export const startFetching = Effect.fnUntraced(function* (
   yield* Effect.forkScoped(
     Effect.forever(
       Effect.map(urgent.takeAll, (messages) => {
-        for (const message of messages) takeOne("urgent", message);
+        for (const message of work.open(messages)) takeOne("urgent", message);
       }),
     ),
   );

@@ -26,7 +26,7 @@ export interface PostcopySession {
   /** Brings the missing pages until all are there; harmless when said again. */
   readonly fetch: () => void;
   readonly say: (word: "Pause" | "Recover") => void;
-  /** Packets of the multifd channels; null while they are not this one's. */
+  /** Packets of the multifd channels, opened; null while they are not this one's. */
   readonly take: (messages: ReadonlyArray<Message>) => Effect.Effect<void> | null;
   readonly giveUp: (reason: string) => Effect.Effect<void, GodwitError>;
   /** Nothing watches the guest any longer, and nothing is noted of it. */
@@ -42,6 +42,8 @@ export const makePostcopySession = Effect.fnUntraced(function* (
   session: {
     readonly settings: Settings;
     readonly dispatch: (event: DestinationEvent) => void;
+    /** Opens what was sealed. */
+    readonly open: (messages: ReadonlyArray<Message>) => ReadonlyArray<Message>;
     readonly incoming: () => Incoming | null;
   },
 ): Effect.fn.Return<PostcopySession, never, Fabric | Scope.Scope> {
@@ -135,6 +137,7 @@ export const makePostcopySession = Effect.fnUntraced(function* (
         settings,
         memory,
         missing: known,
+        open: session.open,
         seen: (info, isAllThere) => {
           dispatch({ _tag: "Fetched", info, isAllThere });
           // The session may be asked about for minutes yet, and its guest may have moved on by then.

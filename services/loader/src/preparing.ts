@@ -1,11 +1,14 @@
 /** Gets the guest of a session ready to receive: found or started, compared with its source, its memory and the session's file open. */
 import { asGodwitError, type Settings } from "@godwit/actor";
+import { destinationSealing, makeOpener, type Opener, type Sealing, writeSealing } from "@godwit/encryption";
+import type { Fabric } from "@godwit/fabric";
 import { type Guest, openDestination, openRegistered, type Registry } from "@godwit/guest";
 import type { RamBlock } from "@godwit/memory";
 import { GodwitError } from "@godwit/protocol";
 import type { DeviceSpec } from "@godwit/vfio";
 import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
+import { sealingOf } from "./agreeing.ts";
 import { openReceiver, type Receiver } from "./applying.ts";
 import { type Destination, differences, Fence, pagesOf } from "./decisions/index.ts";
 import { type GuestMemory, memoryOf } from "./guest-memory.ts";
@@ -17,6 +20,8 @@ export interface Prepared {
   /** The guest's own, in the order of the offer. */
   readonly blocks: ReadonlyArray<RamBlock>;
   readonly file: SessionFile;
+  /** What every packet goes through first. */
+  readonly opener: Opener;
   /** A former life of this loader has loaded the device state, and may have committed it. */
   readonly loaded: boolean;
   /** It waits for missing pages. */
@@ -28,11 +33,16 @@ interface Tools {
   readonly registry: Registry;
 }
 
-export const prepare = (destination: Destination, tools: Tools): Effect.Effect<Prepared, GodwitError, Scope.Scope> =>
-  Effect.flatMap(incoming(destination, tools), ({ spec, guest, undo }) =>
-    // A guest that was started for nothing would stand in the way of the next one.
-    Effect.onError(makeReady(destination, guest, spec.devices ?? [], tools.settings), () => undo),
-  );
+export const prepare = Effect.fnUntraced(function* (
+  destination: Destination,
+  tools: Tools,
+): Effect.fn.Return<Prepared, GodwitError, Scope.Scope | Fabric> {
+  // Before a guest is started: whoever sends may be nobody to take one from.
+  const sealing = yield* sealingOf(destination, tools.settings);
+  const { spec, guest, undo } = yield* incoming(destination, tools);
+  // A guest that was started for nothing would stand in the way of the next one.
+  return yield* Effect.onError(makeReady(destination, guest, spec.devices ?? [], sealing, tools.settings), () => undo);
+});
 
 /** The incoming guest: found again by a loader that was restarted, else one that waits or is started. */
 const incoming = (destination: Destination, { settings, registry }: Tools) => {
@@ -60,6 +70,7 @@ const makeReady = Effect.fnUntraced(function* (
   destination: Destination,
   guest: Guest,
   devices: ReadonlyArray<DeviceSpec>,
+  sealing: Sealing,
   settings: Settings,
 ): Effect.fn.Return<Prepared, GodwitError, Scope.Scope> {
   const { offer } = destination;
@@ -81,10 +92,13 @@ const makeReady = Effect.fnUntraced(function* (
     try: () => {
       const file = openFile(destination, settings, memoryOf(description));
       try {
+        const { migration, epoch } = destination;
+        writeSealing(destinationSealing(settings.runtimeDirectory, migration, epoch), sealing);
+        const opener = makeOpener(sealing, { migration, epoch, purpose: "ram" });
         const receiver = openReceiver(blocks, file.deviceStatePath);
         // One that runs was committed, and waits for pages of a postcopy.
         const loaded = description.runState === "paused" || description.runState === "running";
-        return { guest, receiver, blocks, file, loaded, listening: description.pagesMissing === true };
+        return { guest, receiver, blocks, file, opener, loaded, listening: description.pagesMissing === true };
       } catch (error) {
         file.remove();
         throw error;

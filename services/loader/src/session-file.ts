@@ -5,6 +5,7 @@
  *     <runtime>/incoming/<migration>-<epoch>.session   facts, JSON, written whole
  *     <runtime>/incoming/<migration>-<epoch>.fence     the fence's words, mapped and locked
  *     <runtime>/incoming/<migration>-<epoch>           the device state as far as it came
+ *     <runtime>/incoming/<migration>-<epoch>.sealing   how its packets are sealed (`libs/encryption`)
  *     <runtime>/incoming/<migration>-<epoch>.missing   in a postcopy: the pages that have not come yet
  *
  * The lock is what makes one incarnation safe for two processes in turn: the kernel gives it away only when its holder is gone, so
@@ -40,6 +41,8 @@ const FACTS = ".session";
 const NEW_FACTS = ".session.new";
 const FENCE = ".fence";
 const MISSING = ".missing";
+/** Written by others than this file, and gone with the session. */
+const SEALING = ".sealing";
 
 export interface SessionFile {
   /** The fence's words, shared with the file. */
@@ -59,7 +62,7 @@ const stemOf = (runtimeDirectory: string, facts: { readonly migration: string; r
 
 const removeFiles = (stem: string): void => {
   // The facts first: without them nobody looks at the rest.
-  for (const path of [stem + FACTS, stem + NEW_FACTS, stem + FENCE, stem + MISSING, stem])
+  for (const path of [stem + FACTS, stem + NEW_FACTS, stem + FENCE, stem + MISSING, stem + SEALING, stem])
     rmSync(path, { force: true });
 };
 

@@ -6,8 +6,10 @@ import {
   makeAlarm,
   makeEventLoop,
   type OwnershipRegister,
+  openMessages,
   type Settings,
 } from "@godwit/actor";
+import { CLOSED, type Opener } from "@godwit/encryption";
 import { Fabric, letGo, type Message } from "@godwit/fabric";
 import { type Guest, type GuestWatch, type Registry, watchGuest } from "@godwit/guest";
 import { digestFile, PAGE_BYTES, type RamBlock } from "@godwit/memory";
@@ -68,6 +70,7 @@ export const startSession = Effect.fnUntraced(function* (
   let watch: GuestWatch | null = null;
   let receiver: Receiver | null = null;
   let file: SessionFile | null = null;
+  let opener: Opener = CLOSED;
   let blocks: ReadonlyArray<RamBlock> = [];
 
   const dispatch = makeEventLoop<DestinationEvent>((event) => {
@@ -103,6 +106,7 @@ export const startSession = Effect.fnUntraced(function* (
   const postcopy = yield* makePostcopySession(destination, {
     settings: tools.settings,
     dispatch,
+    open: (messages) => opened(messages),
     incoming: () => (guest === null || receiver === null || file === null ? null : { guest, receiver, file, blocks }),
   });
 
@@ -227,7 +231,8 @@ export const startSession = Effect.fnUntraced(function* (
 
   const prepareGuest: Effect.Effect<DestinationEvent, GodwitError> = Effect.gen(function* () {
     const prepared = yield* prepare(destination, tools);
-    ({ guest, receiver, file, blocks } = prepared);
+    ({ guest, receiver, file, blocks, opener } = prepared);
+    if (opener.isSealed) destination.refusedPackets = opener.refusals;
     const watching = yield* watchGuest(prepared.guest, {
       guest: destination.guest,
       actor: "loader",
@@ -241,11 +246,25 @@ export const startSession = Effect.fnUntraced(function* (
       loaded: prepared.loaded,
       listening: prepared.listening,
     } as const;
-  }).pipe(Effect.provideService(Scope.Scope, scope));
+  }).pipe(Effect.provideService(Scope.Scope, scope), Effect.provideService(Fabric, fabric));
+
+  /** Nothing looks at a packet before this. */
+  const opened = (arrived: ReadonlyArray<Message>): ReadonlyArray<Message> => {
+    const { messages, refused, complaint } = openMessages(opener, arrived);
+    destination.fence.dropped += refused;
+    if (complaint !== null)
+      fork(
+        Effect.annotateLogs(Effect.logWarning(`a packet was refused: ${complaint}; further ones are only counted`), {
+          migration: destination.migration,
+        }),
+      );
+    return messages;
+  };
 
   /** Applies a batch; a full file system ends the attempt, with that reason. */
-  const take = (messages: ReadonlyArray<Message>): Effect.Effect<void> =>
+  const take = (arrived: ReadonlyArray<Message>): Effect.Effect<void> =>
     Effect.suspend(() => {
+      const messages = opened(arrived);
       const taken = postcopy.take(messages);
       if (taken !== null) return taken;
       if (receiver === null) return Effect.void;

@@ -13,7 +13,8 @@ import {
 import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
 import { makeFileCopier } from "./file-copier.ts";
-import { makePacker, PACKET_BYTES_MAX, type Packer } from "./packing.ts";
+import { makePacker, type Packer } from "./packing.ts";
+import { makeSealingPacker, ROOM_BYTES, type SealingPacker } from "./sealing.ts";
 
 /** Work items that may wait: every channel's window several times over; what comes on top is dropped and sent again. */
 const WAITING_ITEMS_MAX = 16_384;
@@ -32,7 +33,7 @@ export const runWorker = Effect.fnUntraced(function* (
   const packer = makePacker(settings.runtimeDirectory);
   yield* Effect.addFinalizer(() => Effect.sync(packer.close));
   const sending: Sending = {
-    packer,
+    packer: makeSealingPacker(packer, settings.runtimeDirectory),
     fabric,
     incarnation: settings.incarnation,
     node: settings.node,
@@ -55,7 +56,7 @@ export const runWorker = Effect.fnUntraced(function* (
 const answerUrgently = Effect.fnUntraced(function* (settings: Settings, id: string, packer: Packer) {
   const fabric = yield* Fabric;
   const sending: Sending = {
-    packer,
+    packer: makeSealingPacker(packer, settings.runtimeDirectory),
     fabric,
     incarnation: settings.incarnation,
     node: settings.node,
@@ -90,7 +91,7 @@ const copyFiles = Effect.fnUntraced(function* (settings: Settings, id: string) {
 });
 
 interface Sending {
-  readonly packer: Packer;
+  readonly packer: SealingPacker;
   readonly fabric: Fabric["Service"];
   readonly incarnation: string;
   readonly node: string;
@@ -100,7 +101,7 @@ interface Sending {
 
 /** Sends what is asked for, some packets in a turn, for ever. */
 const sendFor = Effect.fnUntraced(function* (work: Subscription, sending: Sending) {
-  const buffers = Array.from({ length: PACKETS_PER_TURN }, () => new Uint8Array(PACKET_BYTES_MAX));
+  const buffers = Array.from({ length: PACKETS_PER_TURN }, () => new Uint8Array(ROOM_BYTES));
   while (true) {
     const messages = yield* work.takeAll;
     for (let at = 0; at < messages.length; at += PACKETS_PER_TURN) {

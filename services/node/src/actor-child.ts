@@ -56,6 +56,7 @@ export const startChild = (spec: ChildSpec, settings: Settings, log: LogTarget):
       GODWIT_INCARNATION: incarnation,
       GODWIT_SUPERVISOR: String(process.pid),
       GODWIT_WORKER: spec.id,
+      ...(settings.requireEncryption === true ? { GODWIT_REQUIRE_ENCRYPTION: "1" } : {}),
       ...(settings.creds === undefined ? {} : { GODWIT_CREDS: settings.creds }),
       ...certificates(settings),
     },

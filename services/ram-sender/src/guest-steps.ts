@@ -19,6 +19,7 @@ import * as Effect from "effect/Effect";
 import * as Exit from "effect/Exit";
 import * as Scope from "effect/Scope";
 import { describeDevices, syncDirtyPages } from "./agent-requests.ts";
+import type { Agreements } from "./agreements.ts";
 import { chooseTracker, type LocalStep, type Source, type SourceEvent } from "./decisions/index.ts";
 import { batchRuns } from "./run-batches.ts";
 
@@ -35,11 +36,11 @@ export interface GuestSteps {
 /** `dispatch` gets the dirty runs while a sync goes on. The scope's end closes what is open. */
 export const makeGuestSteps = Effect.fnUntraced(function* (
   source: Source,
-  tools: { readonly settings: Settings; readonly registry: Registry },
+  tools: { readonly settings: Settings; readonly registry: Registry; readonly agreements: Agreements },
   dispatch: (event: SourceEvent) => void,
 ): Effect.fn.Return<GuestSteps, never, Fabric | Scope.Scope> {
   const fabric = yield* Fabric;
-  const { settings, registry } = tools;
+  const { settings, registry, agreements } = tools;
   const scope = yield* Effect.scope;
   let guest: Guest | null = null;
   let watch: GuestWatch | null = null;
@@ -147,13 +148,20 @@ export const makeGuestSteps = Effect.fnUntraced(function* (
   const take = (step: LocalStep, round: number): Effect.Effect<SourceEvent, GodwitError> => {
     switch (step) {
       case "describe":
-        return withGuest((opened) =>
-          Effect.flatMap(opened.describe, (description) =>
-            Effect.flatMap(devices, (offered) => described(description, offered, fabric.maxPayloadBytes)),
+        return Effect.andThen(
+          agreements.mayLeave(source),
+          withGuest((opened) =>
+            Effect.flatMap(opened.describe, (description) =>
+              Effect.flatMap(devices, (offered) => described(description, offered, fabric.maxPayloadBytes)),
+            ),
           ),
         );
       case "open-tracker":
-        return withGuest(openTracker);
+        // Before anything that workers could send.
+        return Effect.andThen(
+          note("tell the workers how packets are sealed", () => agreements.tellWorkers(source)),
+          withGuest(openTracker),
+        );
       case "sync":
         return sync(round);
       case "pause":

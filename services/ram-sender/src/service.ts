@@ -13,6 +13,7 @@ import {
   type Settings,
   watchWorkers,
 } from "@godwit/actor";
+import { removeSourceSealingsBut } from "@godwit/encryption";
 import { Fabric } from "@godwit/fabric";
 import { openRegistry } from "@godwit/guest";
 import { withdrawAllExports } from "@godwit/memory";
@@ -20,6 +21,8 @@ import {
   encodeMissingWords,
   GodwitError,
   json,
+  KeyAnswer,
+  KeyRequest,
   MISSING_WORDS_MAX,
   MigrationList,
   MissingPagesRequest,
@@ -33,6 +36,7 @@ import {
 import * as Effect from "effect/Effect";
 import * as Exit from "effect/Exit";
 import * as Scope from "effect/Scope";
+import { makeAgreements } from "./agreements.ts";
 import { infoOf, isHalfDone, route, type Sender, type Source } from "./decisions/index.ts";
 import { recoverGuest } from "./recovery-run.ts";
 import { releaseDevices } from "./releasing-devices.ts";
@@ -42,6 +46,8 @@ import { type Session, type SessionTools, startSession } from "./session.ts";
 const commands = json(SourceCommand);
 const reports = json(SourceReport);
 const missingPages = json(MissingPagesRequest);
+const keyRequests = json(KeyRequest);
+const keyAnswers = json(KeyAnswer);
 const infos = json(MigrationList);
 const ACCEPTED = new TextEncoder().encode("{}");
 const ACTOR = "ram-sender";
@@ -56,6 +62,7 @@ export const runSender = Effect.fnUntraced(function* (
     settings,
     register: yield* openOwnershipRegister,
     registry: openRegistry(settings.runtimeDirectory),
+    agreements: makeAgreements(settings),
   };
   const sender: Sender = {
     node: settings.node,
@@ -118,6 +125,16 @@ export const runSender = Effect.fnUntraced(function* (
     Effect.forEach([...sessions.values()], (session) => Scope.close(session.scope, Exit.void), { discard: true }),
   );
 
+  /** A postcopy that a former life had begun goes on under its key; once all guests are settled, no such key is needed. */
+  const forgetOldSealings = (): void => {
+    if (sender.recovering.size > 0) return;
+    try {
+      removeSourceSealingsBut(settings.runtimeDirectory, new Set(sender.sources.keys()));
+    } catch {
+      // They stay for the next life: files of this user alone, of attempts that are over.
+    }
+  };
+
   const saves = yield* makeSaves(tools, sender, workers);
   // What a former life exported belongs to nobody any more; workers that still read it have it open.
   withdrawAllExports(settings.runtimeDirectory);
@@ -138,10 +155,14 @@ export const runSender = Effect.fnUntraced(function* (
         recoverGuest(spec, settings, tools.register, tools.registry, (guest, record, stage) =>
           Effect.provideService(releaseDevices(guest, record, stage, settings.node), Fabric, fabric),
         ),
-        Effect.sync(() => sender.recovering.delete(spec.name)),
+        Effect.sync(() => {
+          sender.recovering.delete(spec.name);
+          forgetOldSealings();
+        }),
       ),
     );
   }
+  forgetOldSealings();
   yield* fabric.serve({
     name: "godwit-ram-sender",
     version: GODWIT_VERSION,
@@ -165,6 +186,15 @@ export const runSender = Effect.fnUntraced(function* (
               new GodwitError({ code: "wrong-state", actor: ACTOR, step: "name missing pages", reason }),
             );
           }),
+      },
+      {
+        name: "agree-on-key",
+        subject: subjects.keyAgreement(settings.node, "*"),
+        handle: (data) =>
+          keyRequests.decodeEffect(data, ACTOR).pipe(
+            Effect.flatMap((request) => tools.agreements.answer(sender.sources.get(request.migration), request)),
+            Effect.map(keyAnswers.encode),
+          ),
       },
       {
         name: "query-migrate",

@@ -5,6 +5,7 @@ import type { GuestSpec, Registry } from "@godwit/guest";
 import * as Effect from "effect/Effect";
 import * as References from "effect/References";
 import { expect, it, vi } from "vitest";
+import { makeAgreements } from "./agreements.ts";
 import { make } from "./decisions/source-watch.conformance.ts";
 import { startSession } from "./session.ts";
 
@@ -23,8 +24,10 @@ const breaking = {
 
 it("a session whose step throws fails with that: nobody waits for an answer that never comes", () => {
   const runtimeDirectory = mkdtempSync("/dev/shm/godwit-session-");
+  const settings = { node: "a", runtimeDirectory } as Settings;
   const tools = {
-    settings: { node: "a", runtimeDirectory } as Settings,
+    settings,
+    agreements: makeAgreements(settings),
     register,
     registry: { find: () => breaking } as unknown as Registry,
   };

@@ -13,6 +13,7 @@ import { type Epoch, fromError, json, type MigrationId, SourceReport, Switching,
 import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
 import { tellAgent } from "./agent-requests.ts";
+import type { Agreements } from "./agreements.ts";
 import { begin, reportOf, type Source, type SourceEffect, type SourceEvent, step } from "./decisions/index.ts";
 import { workItem } from "./dispatch.ts";
 import { makeGuestSteps } from "./guest-steps.ts";
@@ -31,6 +32,7 @@ export interface SessionTools {
   readonly settings: Settings;
   readonly register: OwnershipRegister;
   readonly registry: Registry;
+  readonly agreements: Agreements;
 }
 
 /** Starts the session; it works until the scope ends. */
@@ -46,7 +48,9 @@ export const startSession = Effect.fnUntraced(function* (
   const fork = (work: Effect.Effect<unknown>): void => void run(Effect.forkIn(work, scope));
 
   const dispatch = makeEventLoop<SourceEvent>((event) => {
+    const wasOver = source.phase._tag === "Ended";
     for (const effect of step(source, event, Date.now())) perform(effect);
+    if (!wasOver && source.phase._tag === "Ended") tools.agreements.forget(source);
   });
   const alarm = makeAlarm(() => dispatch({ _tag: "Tick" }));
   yield* Effect.addFinalizer(() => Effect.sync(alarm.stop));

@@ -1,7 +1,8 @@
 /** The devices of one guest at its destination, for one attempt: feeds the decisions with events and carries out what they want. */
 
 import { crc32 } from "node:zlib";
-import { makeAlarm, makeEventLoop, type Settings } from "@godwit/actor";
+import { makeAlarm, makeEventLoop, openMessages, type Settings } from "@godwit/actor";
+import { CLOSED, destinationSealing, makeOpener, type Opener, readSealing } from "@godwit/encryption";
 import { Fabric, letGo, type Message } from "@godwit/fabric";
 import { decompress } from "@godwit/memory";
 import {
@@ -85,6 +86,8 @@ export const startLoading = Effect.fnUntraced(function* (
     want: options.want,
     now: Date.now(),
   });
+  const opener = openerOf(settings, options);
+  if (opener.isSealed) loading.refusedPackets = opener.refusals;
   const devices: DeviceAccess[] = [];
   for (const { spec } of options.devices) devices.push(yield* accessDevice(spec, "destination", latencies));
   const digests = devices.map(() => 0);
@@ -207,8 +210,15 @@ export const startLoading = Effect.fnUntraced(function* (
   );
   yield* Effect.forkScoped(
     Effect.forever(
-      Effect.map(packets.takeAll, (messages) => {
+      Effect.flatMap(packets.takeAll, (arrived) => {
+        const { messages, complaint } = openMessages(opener, arrived);
         for (const message of messages) received(message);
+        return complaint === null
+          ? Effect.void
+          : Effect.annotateLogs(
+              Effect.logWarning(`a packet of device state was refused: ${complaint}; further ones are only counted`),
+              { migration },
+            );
       }),
     ),
   );
@@ -233,3 +243,13 @@ export const startLoading = Effect.fnUntraced(function* (
   show();
   return { loading, dispatch, show };
 });
+
+/** As the loader of this host has agreed with the source. An agent that only starts or stops the devices of a session that is over takes in nothing. */
+const openerOf = ({ runtimeDirectory }: Settings, { migration, epoch }: LoadOptions): Opener => {
+  const path = destinationSealing(runtimeDirectory, migration, epoch);
+  try {
+    return makeOpener(readSealing(path), { migration, epoch, purpose: "devices" });
+  } catch {
+    return CLOSED;
+  }
+};

@@ -1,6 +1,6 @@
 /** `godwit register`: guests that came after their node. */
 import { defaultGuestDirectory, defaultRuntimeDirectory } from "@godwit/actor";
-import { type GuestSpec, openRegistry, type Registry } from "@godwit/guest";
+import { openRegistry, type Registry } from "@godwit/guest";
 import type { GodwitError } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import { command } from "../arguments/command.ts";
@@ -39,19 +39,18 @@ ${DEVICE_HELP}`,
     const started = guests.filter((guest) => guest.driver === "builtin");
     return Effect.gen(function* () {
       const registry = yield* Effect.try({ try: () => openRegistry(runtimeDirectory), catch: unforeseen });
-      for (const guest of waiting) yield* put(registry, guest);
-      const kept = started.length === 0 ? [] : yield* onNats(values, keepGuests(host, started));
-      for (const guest of kept) yield* put(registry, guest);
-      const names = [...waiting, ...kept].map(({ name }) => name);
+      for (const { name } of guests) yield* requireStill(registry, name);
+      for (const guest of waiting) registry.put(guest);
+      if (started.length > 0) yield* onNats(values, keepGuests(host, started));
+      const names = guests.map(({ name }) => name).filter((name) => registry.find(name) !== null);
       return { document: { node, guests: names }, text: `node ${node} has ${names.join(", ") || "none of them"}\n` };
     });
   },
 });
 
-const put = (registry: Registry, guest: GuestSpec): Effect.Effect<void, GodwitError> =>
+/** What a migration has in hand it writes down itself. */
+const requireStill = (registry: Registry, guest: string): Effect.Effect<void, GodwitError> =>
   Effect.suspend(() => {
-    const { moving } = registry.find(guest.name) ?? {};
-    return moving === undefined
-      ? Effect.sync(() => registry.put(guest))
-      : Effect.fail(movingGuest(guest.name, moving, "register"));
+    const { moving } = registry.find(guest) ?? {};
+    return moving === undefined ? Effect.void : Effect.fail(movingGuest(guest, moving, "register"));
   });

@@ -23,6 +23,7 @@ export const checkedName = (what: string, name: string): string => {
 export const settingsOf = (values: HostValues, node: string): Settings => ({
   ...accessOf(values),
   node,
+  requireEncryption: values["require-encryption"],
   runtimeDirectory: values["runtime-dir"] ?? defaultRuntimeDirectory(node),
   guestDirectory: values["guest-dir"] ?? defaultGuestDirectory(node),
   checkpointDirectory: values["checkpoint-dir"] ?? defaultCheckpointDirectory(),

@@ -63,6 +63,7 @@ export const summaryText = (info: MigrationInfo, verified: Verified = {}): strin
     ...(info["downtime-parts"] === undefined ? {} : { downtimeParts: info["downtime-parts"] }),
     ...(mbps === undefined ? {} : { throughputMbps: mbps }),
     devices: timelinesOf(info),
+    ...(info.encryption === undefined ? {} : { cipher: info.encryption.cipher }),
     ...faultsOf(info),
     ...verified,
   });

@@ -50,6 +50,14 @@ describe("the summary of a migration", () => {
     assert.include(renderSummary({ ...completed, devicesVerified: { devices: 0, different: [] } }), "nothing was");
   });
 
+  it("says when packets were sealed, and nothing of it when they were not", () => {
+    assert.include(
+      renderSummary({ ...completed, cipher: "aes-256-gcm" }),
+      "  encrypted   every packet sealed with aes-256-gcm\n",
+    );
+    assert.notInclude(renderSummary(completed), "encrypted");
+  });
+
   it("gives the reason of a failure and leaves out what never happened", () => {
     const failed: Summary = {
       status: "failed",

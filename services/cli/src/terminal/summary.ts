@@ -24,6 +24,8 @@ export interface Summary {
     readonly max: number;
     readonly blockedMs: number;
   };
+  /** How every packet was sealed. */
+  readonly cipher?: string;
   readonly verified?: { readonly pages: number; readonly bad: number };
   readonly devices?: ReadonlyArray<DeviceTimeline>;
   /** Devices whose state at the destination was compared with what the source saved, and those of them that differ. */
@@ -53,6 +55,7 @@ export const renderSummary = (summary: Summary): string => {
     line("rounds", formatCount(summary.rounds)),
     line("pages", `${formatCount(summary.pagesNormal)} sent, ${formatCount(summary.pagesZero)} zero`),
     line("sent", `${formatBytes(summary.bytes)}${pace} over ${plural(summary.channels, "channel")}`),
+    summary.cipher === undefined ? "" : line("encrypted", `every packet sealed with ${summary.cipher}`),
     summary.faults === undefined ? "" : line("faults", faultText(summary.faults)),
     verified === undefined ? "" : line("verified", verification(verified)),
     devicesVerified === undefined ? "" : line("devices", deviceVerification(devicesVerified)),

@@ -1,5 +1,6 @@
 /** The answer of `query-migrate` from what a coordinator knows. */
 import {
+  encryptionInfo,
   fieldsOfPostcopy,
   type MigrationId,
   type MigrationInfo,
@@ -86,6 +87,12 @@ const postcopyNoteOf = (
   return `${stake}; the loader of node ${destination} has not been heard for ${Math.round(silentMs / 1000)} s`;
 };
 
+/** Once the destination says that it is so; not because it was asked for. */
+const encryptionOf = ({ destinationReport }: Migration): Pick<MigrationInfo, "encryption"> => {
+  const refused = destinationReport?.["refused-packets"];
+  return refused === undefined ? {} : { encryption: encryptionInfo(refused) };
+};
+
 export const infoOf = (migration: Migration, now: number, status = statusOf(migration)): MigrationInfo => {
   const report = migration.sourceReport;
   const postcopy = migration.destinationReport?.postcopy;
@@ -111,6 +118,7 @@ export const infoOf = (migration: Migration, now: number, status = statusOf(migr
     ...(report?.channels === undefined ? {} : { channels: report.channels }),
     ...(report?.verify === undefined ? {} : { verify: report.verify }),
     ...vfioOf(migration),
+    ...encryptionOf(migration),
     ...(postcopy === undefined ? {} : fieldsOfPostcopy(postcopy)),
     ...(report?.["dirty-tracker"] === undefined ? {} : { "dirty-tracker": report["dirty-tracker"] }),
     ...(failure === null ? {} : { error: failure, "error-desc": toError(failure).message }),

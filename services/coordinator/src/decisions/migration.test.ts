@@ -181,6 +181,29 @@ describe("a migration", () => {
     }
   });
 
+  it("that shall be encrypted goes on only with a destination that says it opens sealed packets", () => {
+    const refused = { replayed: 0, forged: 3 };
+    for (const change of [{}, { "refused-packets": refused }]) {
+      const watch = until(new Watch(), "Preparing");
+      const migration = watch.migration as {
+        -readonly [K in keyof typeof watch.migration]: (typeof watch.migration)[K];
+      };
+      migration.capabilities = { ...migration.capabilities, encryption: true };
+      expect(infoOf(migration, watch.now)).not.toHaveProperty("encryption");
+      watch.happen({
+        _tag: "DestinationReported",
+        report: destinationReport(migration, { phase: "ready", ...change }),
+      });
+      if ("refused-packets" in change) {
+        expect(migration.phase._tag).toBe("Starting");
+        expect(infoOf(migration, watch.now).encryption).toEqual({ cipher: "aes-256-gcm", "refused-packets": refused });
+      } else {
+        expect(migration.phase).toMatchObject({ _tag: "Aborting", next: "failed" });
+        expect(migration.failure).toMatchObject({ code: "incompatible" });
+      }
+    }
+  });
+
   it("is not tuned after its end", () => {
     const watch = until(new Watch(), "Ended");
     const { parametersRevision } = watch.migration;

@@ -1,5 +1,5 @@
 /** A migration's state machine: one event in, its effects out. No clock, no randomness, no I/O. */
-import type { Capabilities, DestinationReport, Parameters } from "@godwit/protocol";
+import type { Capabilities, DestinationReport, Failure, Parameters } from "@godwit/protocol";
 import { sayCommand, sayContinue, sayParameters, sayToFetching } from "./commands.ts";
 import { answerDestination, answerSource, sayConclusion } from "./conclusion.ts";
 import { statusOf } from "./info.ts";
@@ -201,11 +201,21 @@ const destinationReported = (migration: Migration, report: DestinationReport, no
     return abort(migration, why, nextAfter(why));
   }
   if (phase._tag === "Preparing" && report.phase === "ready") {
+    if (migration.capabilities.encryption && report["refused-packets"] === undefined)
+      return abort(migration, notSealed(migration), "failed");
     migration.phase = { _tag: "Starting", incarnation: report.incarnation };
     migration.sourceHeardAt = now;
   }
   // `running` ends nothing here: the source confirms it against the record, and gives the last counters.
 };
+
+/** A loader that does not know the capability takes it for granted, and so does one whose command was changed on its way. */
+const notSealed = ({ destination }: Migration): Failure =>
+  failure(
+    "incompatible",
+    "agree on capabilities",
+    `capability encryption was asked for, and the loader of node ${destination} does not say that it opens sealed packets`,
+  );
 
 /** The guest is the destination's: whatever it says, and whether it says anything, there is no way back. */
 const postcopyReported = (migration: Migration, report: DestinationReport, now: number, emit: Emit): void => {

@@ -28,6 +28,7 @@ import {
   PARAMETER_DEFAULTS,
   type Parameters,
   type PostcopyInfo,
+  type RefusedPackets,
   type Route,
   type Settlement,
 } from "@godwit/protocol";
@@ -81,6 +82,8 @@ export interface Destination {
   isListening: boolean;
   /** Lets nothing in until the guest is prepared. */
   fence: Fence.Fence;
+  /** Packets that could not be opened, as the shell counts them; null: they are not sealed. */
+  refusedPackets: RefusedPackets | null;
   /** null: the guest has no VFIO devices. */
   devices: Devices.Devices | null;
   /** What the record promises and at which revision; null until it says `switching`. */
@@ -205,6 +208,7 @@ export const makeDestination = (options: {
   mayBeCommitted: false,
   isListening: false,
   fence: Fence.make(options.migration, options.epoch, 0, Fence.CLOSED),
+  refusedPackets: null,
   devices: (options.offer.devices ?? []).length === 0 ? null : Devices.make(),
   promise: null,
   postcopy: null,

@@ -63,6 +63,22 @@ const begun = (change: Parameters<typeof prepare>[0] = {}): Destination => {
 };
 const info = { migration: MIGRATION } as unknown as MigrationInfo;
 
+describe("how a destination stands", () => {
+  it("shows packets that could not be opened, here and by the VFIO agent, and nothing of it where none are sealed", () => {
+    const destination = begun();
+    expect(reportOf(destination)).not.toHaveProperty("refused-packets");
+    destination.refusedPackets = { replayed: 2, forged: 30 };
+    expect(reportOf(destination)["refused-packets"]).toEqual({ replayed: 2, forged: 30 });
+    const report = { "refused-packets": { replayed: 1, forged: 1 }, devices: [] };
+    destination.devices = { report } as unknown as Destination["devices"];
+    expect(reportOf(destination)["refused-packets"]).toEqual({ replayed: 3, forged: 31 });
+    const shown = { cipher: "aes-256-gcm", "refused-packets": { replayed: 3, forged: 31 } };
+    expect(infoOf(destination, 0).encryption).toEqual(shown);
+    destination.refusedPackets = null;
+    expect(infoOf(destination, 0)).not.toHaveProperty("encryption");
+  });
+});
+
 describe("a command to the loader", () => {
   it("to prepare begins a destination, once: said again, or late, it only asks how that one stands", () => {
     const destination = begun();

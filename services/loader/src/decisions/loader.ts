@@ -4,6 +4,7 @@ import {
   type DestinationPhase,
   type DestinationReport,
   type Epoch,
+  encryptionInfo,
   type Failure,
   fieldsOfPostcopy,
   type Incarnation,
@@ -79,6 +80,18 @@ const devicesOf = ({ devices }: Destination): Pick<DestinationReport, "devices" 
   return { devices: devices.report.devices, ...(ack === null ? {} : { "switchover-ack": ack }) };
 };
 
+/** By this loader and by the VFIO agent of its host. */
+const refusedOf = ({ refusedPackets, devices }: Destination): Pick<DestinationReport, "refused-packets"> => {
+  if (refusedPackets === null) return {};
+  const ofDevices = devices?.report?.["refused-packets"] ?? { replayed: 0, forged: 0 };
+  return {
+    "refused-packets": {
+      replayed: refusedPackets.replayed + ofDevices.replayed,
+      forged: refusedPackets.forged + ofDevices.forged,
+    },
+  };
+};
+
 export const reportOf = (destination: Destination): DestinationReport => ({
   migration: destination.migration as DestinationReport["migration"],
   term: destination.authority.term,
@@ -88,6 +101,7 @@ export const reportOf = (destination: Destination): DestinationReport => ({
   life: destination.life,
   round: Fence.roundOf(destination.fence),
   "dropped-packets": destination.fence.dropped,
+  ...refusedOf(destination),
   ...devicesOf(destination),
   ...(destination.postcopy?.info == null ? {} : { postcopy: destination.postcopy.info }),
   ...(destination.postcopy === null ? {} : { word: destination.postcopy.word }),
@@ -98,6 +112,7 @@ export const reportOf = (destination: Destination): DestinationReport => ({
 export const infoOf = (destination: Destination, now: number): MigrationInfo => {
   const { fence, failure } = destination;
   const phase = phaseOf(destination);
+  const { "refused-packets": refused } = refusedOf(destination);
   const total = destination.offer.blocks.reduce((sum, block) => sum + block["length-bytes"], 0);
   return {
     migration: destination.migration as MigrationInfo["migration"],
@@ -133,6 +148,7 @@ export const infoOf = (destination: Destination, now: number): MigrationInfo => 
       "multifd-bytes": fence.wireBytes,
       "resent-items": 0,
     },
+    ...(refused === undefined ? {} : { encryption: encryptionInfo(refused) }),
     ...(destination.postcopy?.info == null ? {} : fieldsOfPostcopy(destination.postcopy.info)),
     ...(failure === null ? {} : { error: failure, "error-desc": toError(failure).message }),
   };

@@ -2,6 +2,7 @@
 import { Ledger } from "@godwit/multifd";
 import {
   type Epoch,
+  encryptionInfo,
   type Incarnation,
   type MigrationId,
   type MigrationInfo,
@@ -161,6 +162,8 @@ export const infoOf = (source: Source, now: number): MigrationInfo => {
     ...(report.channels === undefined ? {} : { channels: report.channels }),
     ...(source.tracker === null ? {} : { "dirty-tracker": source.tracker }),
     ...(source.failure === null ? {} : { error: source.failure, "error-desc": toError(source.failure).message }),
+    // Nothing comes here that could be refused.
+    ...(source.capabilities.encryption ? { encryption: encryptionInfo({ replayed: 0, forged: 0 }) } : {}),
     ...verifyOf(source),
     ...downtimeOf(source),
   };

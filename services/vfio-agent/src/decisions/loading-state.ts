@@ -7,7 +7,7 @@
  *
  * The devices run only when the loader says so, which is after the ownership record was won (O3).
  */
-import type { Failure, LoadStage, OfferedDevice, Parameters, SavedStreams } from "@godwit/protocol";
+import type { Failure, LoadStage, OfferedDevice, Parameters, RefusedPackets, SavedStreams } from "@godwit/protocol";
 import type { DeviceState, MigrationFeatures } from "@godwit/vfio";
 import type { Piece, Reassembly } from "./reassembly.ts";
 import type { Arc } from "./saving-state.ts";
@@ -60,6 +60,8 @@ export interface Loading {
   /** What must be there; null before the manifest is known. */
   expected: ReadonlyArray<SavedStreams> | null;
   memoryLoaded: boolean;
+  /** Packets that could not be opened, as the shell counts them; null: they are not sealed. */
+  refusedPackets: RefusedPackets | null;
   failure: Failure | null;
   nextReportAt: number;
 }

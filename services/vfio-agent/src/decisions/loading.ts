@@ -60,6 +60,7 @@ export const makeLoading = (options: {
     })),
     expected: null,
     memoryLoaded: false,
+    refusedPackets: null,
     failure: null,
     nextReportAt: options.now + REPORT_MS,
   };

@@ -95,5 +95,6 @@ export const loadReportOf = (loading: Loading): LoadReport => ({
   ...header(loading),
   stage: loading.phase === "Ready" && loading.want === "loaded" ? "loading" : LOAD_STAGES[loading.phase],
   devices: loading.devices.map(loadingInfo),
+  ...(loading.refusedPackets === null ? {} : { "refused-packets": { ...loading.refusedPackets } }),
   ...(loading.failure === null ? {} : { failure: loading.failure }),
 });
