@@ -22,7 +22,9 @@ export const drainAtEnd = (isBusy: () => boolean): Effect.Effect<void, never, Sc
         Effect.timeoutOrElse({
           duration: DRAIN_MS,
           orElse: () =>
-            Effect.logWarning(`the switchover has not ended within ${DRAIN_MS} ms; it is left to whoever comes next`),
+            Effect.logWarning(
+              `the switchover has not ended, or was told to no coordinator, within ${DRAIN_MS} ms; it is left to whoever comes next`,
+            ),
         }),
         Effect.asVoid,
       );

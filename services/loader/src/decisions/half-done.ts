@@ -1,10 +1,10 @@
 import type { Destination } from "./destination-state.ts";
 
 /**
- * Whether the guest is being taken over, or thrown away, which takes no longer than a switchover: a loader that is to end ends that first. Not so
- * while pages come, be it before the guest runs or after.
+ * Whether the guest is being taken over, or thrown away, which takes no longer than a switchover, or the coordinator has not heard how that
+ * ended: a loader that is to end ends that first. Not so while pages come, be it before the guest runs or after.
  */
-export const isHalfDone = ({ phase }: Pick<Destination, "phase">): boolean => {
+export const isHalfDone = ({ phase, concluded }: Pick<Destination, "phase" | "concluded">): boolean => {
   switch (phase._tag) {
     case "Yielding":
     case "Expecting":
@@ -15,13 +15,14 @@ export const isHalfDone = ({ phase }: Pick<Destination, "phase">): boolean => {
     case "Closing":
     case "Discarding":
       return true;
+    case "Running":
+    case "Lost":
+    case "Failed":
+      return !concluded;
     case "Preparing":
     case "PreparingDevices":
     case "Ready":
     case "Paging":
-    case "Running":
-    case "Lost":
-    case "Failed":
       return false;
   }
 };

@@ -1,8 +1,8 @@
 import type { Source } from "./source-state.ts";
 
 /**
- * Whether the guest stands still, or its record is half written, for no longer than this migration's switchover takes: a sender that is to end
- * ends that first. Not so where an operator or the destination decides how long it takes.
+ * Whether the guest stands still, or its record is half written, for no longer than this migration's switchover takes, or the coordinator has not
+ * heard how that ended (then the migration is forgotten): a sender that is to end ends that first. Not so where an operator or the destination decides how long it takes.
  */
 export const isHalfDone = ({ phase }: Pick<Source, "phase">): boolean => {
   switch (phase._tag) {
@@ -19,6 +19,7 @@ export const isHalfDone = ({ phase }: Pick<Source, "phase">): boolean => {
     case "Releasing":
     case "Losing":
     case "Discarding":
+    case "Ended":
       return true;
     case "Claiming":
     case "Claimed":
@@ -26,7 +27,6 @@ export const isHalfDone = ({ phase }: Pick<Source, "phase">): boolean => {
     case "Precopy":
     case "PreSwitchover":
     case "Serving":
-    case "Ended":
       return false;
   }
 };
