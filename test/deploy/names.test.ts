@@ -114,7 +114,10 @@ const knownVariables = async (): Promise<ReadonlySet<string>> => {
 /** Every subject, with `*` for what differs: any argument, and any field of one, reads as that. */
 const ANY: unknown = new Proxy(() => {}, { get: (_, key) => (key === Symbol.toPrimitive ? () => "*" : ANY) });
 const knownSubjects = new Set(
-  Object.values(subjects).map((subject) => (subject as (...values: ReadonlyArray<unknown>) => string)(ANY, ANY, ANY)),
+  Object.values(subjects).map((subject) =>
+    // One that names nobody is a text already.
+    typeof subject === "string" ? subject : (subject as (...values: ReadonlyArray<unknown>) => string)(ANY, ANY, ANY),
+  ),
 );
 /** Subjects in a text that no actor uses. A wildcard at the end stands for at least one that is used. */
 const unknownSubjects = (text: string): ReadonlyArray<string> =>
