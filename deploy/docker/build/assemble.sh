@@ -43,8 +43,15 @@ assemble_root() {
   printf '#!/bin/sh\nexec /usr/local/bin/node /app/services/cli/src/main.ts "$@"\n' >"$root/usr/local/bin/godwit"
   chmod 755 "$root/usr/local/bin/godwit"
 
-  # What actors load is compiled now, at the place where it will be, and not again at each start.
-  NODE_COMPILE_CACHE=/app/.cache/compiled node deploy/docker/build/load-all.ts
+  # What actors load is compiled now, at the place where it will be, and not again at each start. Node.js keeps it apart for each user; nobody
+  # can change it later: who could would run code in every actor.
+  mkdir -p /app/.cache/compiled
+  chown 10001:10001 /app/.cache/compiled
+  NODE_COMPILE_CACHE=/app/.cache/compiled node -e '
+    const options = { uid: 10001, gid: 10001, stdio: "inherit" };
+    require("node:child_process").execFileSync(process.execPath, ["deploy/docker/build/load-all.ts"], options);'
+  chown -R root:root /app/.cache/compiled
+  chmod -R a+rX,go-w /app/.cache/compiled
   cp -a /app "$root/app"
 }
 
