@@ -108,6 +108,14 @@ const main = Effect.gen(function* () {
   const kills = (): number => HOSTS.reduce((sum, host) => sum + countKills(runtimeOf(host)), 0);
   const killsBefore = kills();
   const trials: Array<Trial> = [];
+  const tallied = () => tallyOf(trials, kills() - killsBefore);
+  // Who ends it early wants to know what it has found so far.
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    process.once(signal, () => {
+      say(`\nended by ${signal}\n${tallyText(tallied())}`);
+      process.exit(1);
+    });
+  }
   for (let run = 1; run <= runs; run++) {
     const done = yield* trial;
     trials.push(done);
@@ -119,7 +127,7 @@ const main = Effect.gen(function* () {
     // It is still there: whatever is asked for next would be refused.
     if (done.status === "stuck") break;
   }
-  const tally = tallyOf(trials, kills() - killsBefore);
+  const tally = tallied();
   say(`\n${tallyText(tally)}`);
   return tally.violations.length === 0 && tally.completed > 0 && tally["workers-killed"] > 0;
 });
