@@ -107,6 +107,9 @@ describe("a checkpoint of a guest that runs", () => {
   });
 });
 
+/** A save that ends when it is ended: its guest writes the same few pages faster than they are written to the file. */
+const UNENDING = { "max-bandwidth": 8 * MIB, "downtime-limit": 20, "stall-timeout": 0 };
+const RESTLESS = { memoryBytes: 24 * MIB, workingSetBytes: 8 * MIB, dirtyRateBytesPerSecond: 24 * MIB };
 /** A save that goes on for some seconds: what it is asked for, and its id. */
 const SLOW = { "max-bandwidth": 24 * MIB, "downtime-limit": 20 };
 const begun = async (
@@ -131,11 +134,11 @@ describe("a checkpoint that was there before", () => {
     ["rounds follow each other", (info: CheckpointInfo) => info["dirty-sync-count"] > 2],
   ] as const)("stays whole when the saver is killed while %s, and the guest goes on", async (when, holds) => {
     const name = `kept-${when.split(" ").at(-1)}`;
-    const spec = await world.startGuest({ name, memoryBytes: 48 * MIB, dirtyRateBytesPerSecond: 12 * MIB });
+    const spec = await world.startGuest({ name, ...RESTLESS });
     const first = await saved("a", name, `file:${name}`);
     expect(first.status).toBe("completed");
     const before = readFileSync(join(folder, name));
-    const id = await begun(name, `file:${name}`, SLOW);
+    const id = await begun(name, `file:${name}`, UNENDING);
     await eventually(when, async () => {
       const info = await statusOf(id);
       expect(isCheckpointOver(info)).toBe(false);
@@ -179,14 +182,10 @@ describe("a checkpoint that was there before", () => {
   });
 
   it("stays when a save is cancelled, and the guest goes on", async () => {
-    const spec = await world.startGuest({
-      name: "undecided",
-      memoryBytes: 48 * MIB,
-      dirtyRateBytesPerSecond: 12 * MIB,
-    });
+    const spec = await world.startGuest({ name: "undecided", ...RESTLESS });
     await saved("a", "undecided", "file:undecided");
     const before = readFileSync(join(folder, "undecided"));
-    const id = await begun("undecided", "file:undecided", SLOW);
+    const id = await begun("undecided", "file:undecided", UNENDING);
     await eventually("pages are written", async () => (await statusOf(id)).transferred > 0);
     await world.run(cancelSave("a", { id }));
     await eventually("the save has ended", async () => isCheckpointOver(await statusOf(id)));
