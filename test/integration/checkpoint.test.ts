@@ -14,8 +14,15 @@ import { join } from "node:path";
 import { randomId } from "@godwit/actor";
 import { readCheckpoint } from "@godwit/checkpoint";
 import { awaitVerified, type BuiltinSpec, openGuest, readStats } from "@godwit/guest";
-import { type CheckpointInfo, isCheckpointOver, type RestoreRequest, type SaveRequest } from "@godwit/protocol";
+import {
+  type CheckpointInfo,
+  type GodwitError,
+  isCheckpointOver,
+  type RestoreRequest,
+  type SaveRequest,
+} from "@godwit/protocol";
 import * as Effect from "effect/Effect";
+import * as Schedule from "effect/Schedule";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { cancelRestore, cancelSave, queryRestore, querySave, restore, save } from "../../services/cli/src/client.ts";
 import { eventually, loaderOf, MIB, openWorld, runStateOf, senderOf, type World, workerOf } from "./world.ts";
@@ -37,7 +44,12 @@ const saved = async (
 ): Promise<CheckpointInfo> => {
   const id = randomId() as SaveRequest["id"];
   const request = { id, guest, uri, parameters: {}, capabilities: {}, stop: false, checksums: false, ...more };
-  let info = await world.run(save(node, request));
+  // A sender that was killed is asked again until it is back: the id says that it is the same save.
+  const again = {
+    schedule: Schedule.spaced("100 millis"),
+    while: ({ code }: GodwitError) => code === "nats-unreachable",
+  };
+  let info = await world.run(Effect.retry(save(node, request), again).pipe(Effect.timeout("120 seconds")));
   await eventually(`save ${id} ends`, async () => {
     info = await world.run(querySave(node, { id }));
     return isCheckpointOver(info);
