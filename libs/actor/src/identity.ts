@@ -1,19 +1,9 @@
-import { statSync } from "node:fs";
 import { readFile } from "node:fs/promises";
-import { join } from "node:path";
 import { type Identity, isNotIdentified, parseIdentity } from "@godwit/encryption";
+import { credentialsFile } from "@godwit/fabric";
 import { GodwitError } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import type { Settings } from "./settings.ts";
-
-/** `path`: a credentials file, or a folder with one for each role. What is neither is for who reads it to complain of. */
-const credentialsIn = (path: string, role: string): string => {
-  try {
-    return statSync(path).isDirectory() ? join(path, `${role}.creds`) : path;
-  } catch {
-    return path;
-  }
-};
 
 /** Who this actor is, as its credentials file says now: they may have been renewed since it started. Fails with `no-identity`. */
 export const identityOf = (
@@ -31,7 +21,7 @@ export const identityOf = (
     });
   if (creds === undefined)
     return Effect.fail(none(`the ${role} of node ${node} has no credentials, so nobody could tell it from a stranger`));
-  const file = credentialsIn(creds, role);
+  const file = credentialsFile(creds, role);
   return Effect.tryPromise({
     try: () => readFile(file, "utf8"),
     catch: (cause) => none(`${file} cannot be read: ${cause instanceof Error ? cause.message : cause}`),

@@ -9,6 +9,7 @@ export {
   setUpBuckets,
 } from "./nats/bucket-setup.ts";
 export { CONNECT_TIMEOUT_MS, type NatsOptions, type NatsTls } from "./nats/connection.ts";
+export { credentialsFile } from "./nats/credentials.ts";
 export { NatsFabric } from "./nats/nats-fabric.ts";
 export { type ObjectStore, openObjectStore, type StoredObject, setUpObjectStore } from "./nats/object-store.ts";
 export { isSupportedVersion, NATS_VERSION_MIN } from "./nats/version.ts";

@@ -19,11 +19,19 @@ const OWN_INBOXES = /^(_INBOX\.[A-Za-z0-9_.-]+)\.>$/;
 const refusal = (path: string, reason: string): FabricError =>
   new FabricError({ code: "nats-denied", operation: `read the credentials ${path}`, reason, retryable: false });
 
+/** The file of this role: `path` itself, or `<role>.creds` in it where it is a folder. What is neither is for who reads it to complain of. */
+export const credentialsFile = (path: string, role: string): string => {
+  try {
+    return statSync(path).isDirectory() ? join(path, `${role}.creds`) : path;
+  } catch {
+    return path;
+  }
+};
+
 /** `path`: a file, or a folder that holds `<role>.creds`. Throws a `nats-denied` FabricError. */
 export const readCredentials = (path: string, role: string | undefined): Credentials => {
-  let file = path;
+  const file = role === undefined ? path : credentialsFile(path, role);
   try {
-    if (role !== undefined && statSync(path).isDirectory()) file = join(path, `${role}.creds`);
     const content = readFileSync(file);
     return { path: file, content, ...userOf(content.toString("utf8"), file) };
   } catch (error) {
