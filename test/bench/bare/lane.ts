@@ -1,9 +1,10 @@
-/** The yardstick of the lane: messages of a packet's size from process to process through NATS with nats.js, and nothing done with them. */
+/** The yardstick of the lane: messages of a packet's size from process to process through NATS, and nothing done with them. */
 import type { Fabric } from "@godwit/fabric";
 import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
+import type { ClientName } from "./client.ts";
 import { startBare as start } from "./process.ts";
-import { acknowledgementOf, GO } from "./subjects.ts";
+import { acknowledgementOf, goOf } from "./subjects.ts";
 
 export interface BareLane {
   /** Sends everything once: seconds from the start signal to the last acknowledgement. */
@@ -13,6 +14,7 @@ export interface BareLane {
 }
 
 export interface BareLaneOptions {
+  readonly client: ClientName;
   readonly url: string;
   readonly fabric: Fabric["Service"];
   readonly publishers: number;
@@ -30,18 +32,18 @@ const NOTHING = new Uint8Array(0);
 export const openBareLane = Effect.fnUntraced(function* (
   options: BareLaneOptions,
 ): Effect.fn.Return<BareLane, unknown, Scope.Scope> {
-  const { url, fabric, publishers, messageBytes, messages, window } = options;
-  const subscriberPid = yield* start("./subscriber.ts", [url]);
+  const { client, url, fabric, publishers, messageBytes, messages, window } = options;
+  const subscriberPid = yield* start("./subscriber.ts", [client, url]);
   const publisherPids = yield* Effect.forEach(
     Array.from({ length: publishers }, (_, number) => String(number)),
-    (number) => start("./publisher.ts", [url, number, ...[messageBytes, messages, window].map(String)]),
+    (number) => start("./publisher.ts", [client, url, number, ...[messageBytes, messages, window].map(String)]),
     { concurrency: "unbounded" },
   );
   const run = Effect.scoped(
     Effect.gen(function* () {
-      const acknowledgements = yield* fabric.subscribe(acknowledgementOf("*"), { capacity: WAITING_MAX });
+      const acknowledgements = yield* fabric.subscribe(acknowledgementOf(client, "*"), { capacity: WAITING_MAX });
       const startedMs = performance.now();
-      fabric.publish(GO, NOTHING);
+      fabric.publish(goOf(client), NOTHING);
       for (let missing = messages * publishers; missing > 0; ) {
         for (const { data } of yield* acknowledgements.takeAll)
           missing -= new DataView(data.buffer, data.byteOffset).getUint32(0);

@@ -36,6 +36,7 @@ const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
   });
   testbed.register("a", guest);
   const bare = yield* openBareLane({
+    client: "nats.js",
     url: testbed.cluster.url,
     fabric: testbed.fabric,
     publishers: CHANNELS,

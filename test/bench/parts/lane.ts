@@ -1,7 +1,8 @@
 /** How much of what NATS and nats.js can carry arrives in guest memory. */
 import { startBuiltin } from "@godwit/guest";
 import * as Effect from "effect/Effect";
-import { openBareLane } from "../bare/lane.ts";
+import { CLIENTS, type ClientName } from "../bare/client.ts";
+import { type BareLane, openBareLane } from "../bare/lane.ts";
 import { MESSAGE_BYTES, MESSAGE_PAYLOAD_BYTES, WINDOW_BYTES } from "../bare/sizes.ts";
 import { watchFirstPass } from "../first-pass.ts";
 import { claimFreeMemory } from "../free-memory.ts";
@@ -12,11 +13,8 @@ import { type NodeName, openTestbed, otherNode, UNLIMITED } from "../testbed.ts"
 const MIB = 1024 ** 2;
 const CHANNELS = [1, 2, 4] as const;
 const WORKERS = 4;
-interface Pair {
-  /** MiB/s of guest pages, and of payload. */
-  readonly channelPath: number;
-  readonly bare: number;
-}
+/** One turn: MiB/s of guest pages, and of payload. */
+type Turn = Readonly<Record<"channelPath" | ClientName, number>>;
 
 const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
   const memoryBytes = (quick ? 128 : 512) * MIB;
@@ -45,24 +43,29 @@ const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
   }, Effect.scoped);
 
   const measure = Effect.fnUntraced(function* (channels: number) {
-    const bare = yield* openBareLane({
-      url: testbed.cluster.url,
-      fabric: testbed.fabric,
-      publishers: channels,
-      messageBytes: MESSAGE_BYTES,
-      messages: memoryBytes / MESSAGE_PAYLOAD_BYTES / channels,
-      window: WINDOW_BYTES / MESSAGE_PAYLOAD_BYTES,
-    });
-    const pairs: Pair[] = [];
-    // The first pair warms everybody up, and is not counted.
-    for (let pair = 0; pair <= repetitions; pair++) {
-      const bareRate = memoryBytes / MIB / (yield* bare.run);
+    const bareOf = (client: ClientName) =>
+      openBareLane({
+        client,
+        url: testbed.cluster.url,
+        fabric: testbed.fabric,
+        publishers: channels,
+        messageBytes: MESSAGE_BYTES,
+        messages: memoryBytes / MESSAGE_PAYLOAD_BYTES / channels,
+        window: WINDOW_BYTES / MESSAGE_PAYLOAD_BYTES,
+      });
+    const lanes = { "nats.js": yield* bareOf("nats.js"), socket: yield* bareOf("socket") };
+    const rateOf = (lane: BareLane) => Effect.map(lane.run, (seconds) => memoryBytes / MIB / seconds);
+    const turns: Turn[] = [];
+    // The first turn warms everybody up, and is not counted.
+    for (let turn = 0; turn <= repetitions; turn++) {
+      const bare = { "nats.js": yield* rateOf(lanes["nats.js"]), socket: yield* rateOf(lanes.socket) };
       const { rate, resent } = yield* channelPath(channels);
-      const line = `${channels} channels: ${rate.toFixed(0)} / ${bareRate.toFixed(0)} MiB/s = ${(rate / bareRate).toFixed(2)}`;
-      progress(`${line}${resent > 0 ? `, ${resent} items sent again` : ""}${pair === 0 ? " (warming up)" : ""}`);
-      if (pair > 0) pairs.push({ channelPath: rate, bare: bareRate });
+      const line = `${channels} channels: ${rate.toFixed(0)} MiB/s, nats.js ${bare["nats.js"].toFixed(0)}, socket ${bare.socket.toFixed(0)}`;
+      progress(`${line}${resent > 0 ? `, ${resent} items sent again` : ""}${turn === 0 ? " (warming up)" : ""}`);
+      if (turn > 0) turns.push({ channelPath: rate, ...bare });
     }
-    return { channels, pairs, ratio: spreadOf(pairs.map((pair) => pair.channelPath / pair.bare)) };
+    const to = (client: ClientName) => spreadOf(turns.map((turn) => turn.channelPath / turn[client]));
+    return { channels, turns, ratios: { "nats.js": to("nats.js"), socket: to("socket") } };
   }, Effect.scoped);
 
   const measured = yield* Effect.forEach(CHANNELS, measure);
@@ -70,18 +73,20 @@ const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
     isComplete: true,
     notes: [
       `Channel path: the first pass over ${memoryBytes / MIB} MiB of random pages of an idle builtin guest, from the first work item to the last acknowledgement, both seen on NATS: multifd worker processes read guest memory, look for zero pages, make checksums and publish; a loader process checks, writes guest memory and acknowledges. Every page is checked by the guest afterwards.`,
-      `Bare: nats.js processes publish as many messages of the same ${MESSAGE_BYTES} bytes with the same window of ${WINDOW_BYTES / MIB} MiB each, to one that counts and drops them; same nats-server.`,
+      `Bare: processes publish as many messages of the same ${MESSAGE_BYTES} bytes with the same window of ${WINDOW_BYTES / MIB} MiB each, to one that counts and drops them; same nats-server. Once with nats.js, once with a client that is little more than its socket.`,
       "Before each pass the machine's free memory is claimed once: a hypervisor that takes it back makes the first write to it slow, for whoever writes.",
-      `Medians of ${repetitions} pairs that were run in turn; of the ratio also the least and the most.`,
+      `Medians of ${repetitions} turns of all three; of the ratios also the least and the most.`,
     ],
     tables: [
       {
-        titles: ["channels", "channel path, MiB/s", "bare nats.js, MiB/s", "ratio"],
-        rows: measured.map(({ channels, pairs, ratio }) => [
+        titles: ["channels", "channel path, MiB/s", "bare nats.js", "ratio to it", "bare socket", "ratio to it"],
+        rows: measured.map(({ channels, turns, ratios }) => [
           String(channels),
-          median(pairs.map((pair) => pair.channelPath)).toFixed(0),
-          median(pairs.map((pair) => pair.bare)).toFixed(0),
-          showSpread(ratio, 2),
+          median(turns.map((turn) => turn.channelPath)).toFixed(0),
+          ...CLIENTS.flatMap((client) => [
+            median(turns.map((turn) => turn[client])).toFixed(0),
+            showSpread(ratios[client], 2),
+          ]),
         ]),
       },
     ],
@@ -90,4 +95,4 @@ const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
   return result;
 });
 
-export const lane: Part = { name: "lane", title: "Channel path against bare nats.js", run };
+export const lane: Part = { name: "lane", title: "Channel path against bare clients of NATS", run };

@@ -50,6 +50,7 @@ export const measureRate = Effect.fnUntraced(function* (
   });
   const messages = Math.floor(bytes / MESSAGE_PAYLOAD_BYTES / CHANNELS);
   const bare = yield* openBareLane({
+    client: "nats.js",
     url: testbed.cluster.url,
     fabric: testbed.fabric,
     publishers: CHANNELS,
