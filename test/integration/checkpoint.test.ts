@@ -223,6 +223,22 @@ describe("a save", () => {
     await endGuest(theOnly("robust", "b"));
   });
 
+  it("waits for a sender that still settles what an earlier life of it left", async () => {
+    const spec = await world.startGuest({ name: "heir", memoryBytes: 16 * MIB });
+    // What does not answer may have been left standing still: that is looked at several times.
+    process.kill(spec.pid, "SIGSTOP");
+    await world.kill(senderOf("a"));
+    const unknown = randomId() as SaveRequest["id"];
+    const hears = async () => (await world.run(Effect.flip(querySave("a", { id: unknown })))).code === "no-such-checkpoint";
+    await eventually("the sender hears", hears);
+    const asked = saved("a", "heir", "file:heir");
+    // Heard after the save, answered before it.
+    expect(await hears()).toBe(true);
+    process.kill(spec.pid, "SIGCONT");
+    expect(await asked).toMatchObject({ status: "completed" });
+    await endGuest(spec);
+  });
+
   it("takes no more room however long the guest writes, and none for zero pages", async () => {
     const memoryBytes = 48 * MIB;
     const spec = await world.startGuest({

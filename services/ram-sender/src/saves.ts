@@ -24,6 +24,8 @@ import type { SessionTools } from "./session.ts";
 const request = json(SaveRequest);
 const query = json(CheckpointQuery);
 const info = json(CheckpointInfo);
+/** A save waits so long for a sender that has just been started, ms: whoever asks still waits for the answer then. */
+const SETTLING_MS = 2000;
 /** Saves that have ended and can still be asked about. */
 const ENDINGS_MAX = 64;
 
@@ -38,11 +40,15 @@ export interface Saves {
 const refuse = (code: GodwitError["code"], step: string, reason: string): GodwitError =>
   new GodwitError({ code, actor: "ram-sender", side: "source", step, reason });
 
-/** `workers`: those that are up, kept by the caller. The scope's end ends all saves. */
+/**
+ * `workers`: those that are up, kept by the caller. `settled` waits until nothing of an earlier life is left to settle of a guest. The scope's
+ * end ends all saves.
+ */
 export const makeSaves = Effect.fnUntraced(function* (
   { settings, registry, register }: SessionTools,
   sender: Sender,
   workers: ReadonlySet<string>,
+  settled: (guest: string) => Effect.Effect<void>,
 ): Effect.fn.Return<Saves, never, Fabric | Scope.Scope> {
   const fabric = yield* Fabric;
   const { checkpointDirectory } = settings;
@@ -75,6 +81,8 @@ export const makeSaves = Effect.fnUntraced(function* (
 
   const save = Effect.fnUntraced(function* (data: Uint8Array) {
     const asked = yield* request.decodeEffect(data, "ram-sender");
+    // First of all: from here on nothing waits until the guest and the place are taken.
+    yield* Effect.timeoutOption(settled(asked.guest), SETTLING_MS);
     yield* sweep;
     if (beginning.has(asked.id))
       return yield* refuse("wrong-state", "begin a save", `save ${asked.id} is being begun; ask how it stands`);

@@ -35,6 +35,7 @@ import {
 } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Exit from "effect/Exit";
+import * as Fiber from "effect/Fiber";
 import * as Scope from "effect/Scope";
 import { makeAgreements } from "./agreements.ts";
 import { infoOf, isHalfDone, route, type Sender, type Source } from "./decisions/index.ts";
@@ -135,7 +136,14 @@ export const runSender = Effect.fnUntraced(function* (
     }
   };
 
-  const saves = yield* makeSaves(tools, sender, workers);
+  /** What settles what a former life left of each guest. */
+  const recoveries = new Map<string, Fiber.Fiber<void>>();
+  const settled = (guest: string): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      const recovery = recoveries.get(guest);
+      return recovery === undefined ? Effect.void : Effect.asVoid(Fiber.await(recovery));
+    });
+  const saves = yield* makeSaves(tools, sender, workers, settled);
   // What a former life exported belongs to nobody any more; workers that still read it have it open.
   withdrawAllExports(settings.runtimeDirectory);
   yield* watchWorkers(settings.node, (news) => {
@@ -150,17 +158,20 @@ export const runSender = Effect.fnUntraced(function* (
   });
   for (const spec of tools.registry.list()) {
     sender.recovering.add(spec.name);
-    yield* Effect.forkScoped(
+    const recovery = yield* Effect.forkScoped(
       Effect.ensuring(
         recoverGuest(spec, settings, tools.register, tools.registry, (guest, record, stage) =>
           Effect.provideService(releaseDevices(guest, record, stage, settings.node), Fabric, fabric),
         ),
         Effect.sync(() => {
           sender.recovering.delete(spec.name);
+          recoveries.delete(spec.name);
           forgetOldSealings();
         }),
       ),
     );
+    // One that has nothing to settle may be over already.
+    if (sender.recovering.has(spec.name)) recoveries.set(spec.name, recovery);
   }
   forgetOldSealings();
   yield* fabric.serve({
