@@ -7,7 +7,7 @@ export default defineConfig({
     // Real processes and a real NATS server share two cores: a slow start, or a slow machine, must not read as a failure.
     testTimeout: 180_000,
     hookTimeout: 180_000,
-    // Integration tests start whole hosts; more files at once would only make each other late.
-    maxWorkers: 2,
+    // Integration tests start whole hosts, and wait for half of their time: on two cores a third one fills the gaps, more would only make each other late.
+    maxWorkers: 3,
   },
 });
