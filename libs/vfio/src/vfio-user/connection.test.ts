@@ -12,7 +12,7 @@ import { type Asked, serverCommand, type TestServerOptions, testServer } from ".
 
 const connect = (
   answer: NonNullable<TestServerOptions["answer"]>,
-  timeout: "20 millis" | "5 seconds" = "5 seconds",
+  timeout: "20 millis" | "60 seconds" = "60 seconds",
 ): Effect.Effect<Connection, DeviceError, Scope.Scope> =>
   Effect.flatMap(testServer({ answer }), ({ socketPath }) => connectVfioUser("nic0", socketPath, timeout));
 
@@ -266,8 +266,7 @@ describe("a connection", () => {
         }),
       );
       assert.deepInclude(yield* Fiber.join(waiting), { errno: "EPIPE", reason: "the connection was closed" });
-      yield* Effect.sleep("20 millis");
-      assert.strictEqual(server.connectionCount(), 0);
+      while (server.connectionCount() > 0) yield* Effect.sleep("5 millis");
     }),
   );
 });
