@@ -229,7 +229,8 @@ describe("a save", () => {
     process.kill(spec.pid, "SIGSTOP");
     await world.kill(senderOf("a"));
     const unknown = randomId() as SaveRequest["id"];
-    const hears = async () => (await world.run(Effect.flip(querySave("a", { id: unknown })))).code === "no-such-checkpoint";
+    const hears = async () =>
+      (await world.run(Effect.flip(querySave("a", { id: unknown })))).code === "no-such-checkpoint";
     await eventually("the sender hears", hears);
     const asked = saved("a", "heir", "file:heir");
     // Heard after the save, answered before it.
