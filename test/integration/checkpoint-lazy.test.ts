@@ -11,17 +11,17 @@ import {
   writeSync,
 } from "node:fs";
 import { join } from "node:path";
-import { randomId } from "@godwit/actor";
 import { readCheckpoint } from "@godwit/checkpoint";
 import { awaitVerified, type BuiltinSpec, openGuest, readStats, readVerification } from "@godwit/guest";
 import { probeMissingFaults } from "@godwit/host";
 import { Bitmap, PAGE_BYTES } from "@godwit/memory";
-import { type CheckpointInfo, isCheckpointOver, type RestoreRequest, type SaveRequest } from "@godwit/protocol";
+import { type CheckpointInfo, isCheckpointOver, type RestoreRequest } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { BUILTIN_SECTION } from "../../libs/checkpoint/src/format.ts";
 import { writeExample } from "../../libs/checkpoint/src/testing.ts";
-import { queryRestore, querySave, restore, save } from "../../services/cli/src/client.ts";
+import { queryRestore } from "../../services/cli/src/client.ts";
+import { beginRestore, endGuest, saved } from "./checkpoint-journey.ts";
 import { eventually, loaderOf, MIB, openWorld, runStateOf, type World } from "./world.ts";
 
 const ability = probeMissingFaults();
@@ -42,33 +42,21 @@ beforeAll(async () => {
 });
 afterAll(() => world?.close());
 
-const saved = async (guest: string, more: Partial<SaveRequest> = {}): Promise<CheckpointInfo> => {
-  const id = randomId() as SaveRequest["id"];
-  const asked = { id, guest, uri: `file:${guest}`, parameters: {}, capabilities: {}, stop: true, checksums: true };
-  let info = await world.run(save(more.guest === undefined ? "a" : "b", { ...asked, ...more }));
-  await eventually(`save ${id} ends`, async () => {
-    info = await world.run(querySave(info.node, { id }));
-    return isCheckpointOver(info);
-  });
-  return info;
-};
-
 /** A guest that is gone, and a checkpoint of it. */
 const checkpointOf = async (guest: string): Promise<string> => {
   const options = { name: guest, memoryBytes: MEMORY_BYTES, dirtyRateBytesPerSecond: 16 * MIB };
   const spec = await world.startGuest(options);
-  expect(await saved(guest), world.log().slice(-3000)).toMatchObject({ status: "completed" });
-  process.kill(spec.pid, "SIGKILL");
-  await eventually("the guest's process is gone", () => world.processesOf(guest).length === 0);
+  expect(
+    await saved(world, "a", guest, `file:${guest}`, { stop: true, checksums: true }),
+    world.log().slice(-3000),
+  ).toMatchObject({ status: "completed" });
+  await endGuest(world, spec);
   return join(folder, guest);
 };
 
 /** Asks for a lazy restore at node b; the result tells how it stands. */
 const restoring = async (guest: string, parameters: RestoreRequest["parameters"]) => {
-  const id = randomId() as RestoreRequest["id"];
-  const uri = `file:${guest}`;
-  const begun = { id, guest, uri, parameters, capabilities: {}, stop: false, takeOver: false, lazy: true };
-  await world.run(restore("b", begun));
+  const id = await beginRestore(world, "b", guest, `file:${guest}`, { parameters, lazy: true });
   const look = (): Promise<CheckpointInfo | null> =>
     world.run(Effect.catch(queryRestore("b", { id }), () => Effect.succeed(null)));
   const until = async (what: string, holds: (info: CheckpointInfo) => boolean): Promise<CheckpointInfo> => {
@@ -166,7 +154,7 @@ describe.skipIf(skipped)(title, () => {
     expect(world.log()).toMatch(/guest stranded waits for pages of .*stranded that cannot be had: .*ENOENT/);
     const spec = theOnly("stranded", "b");
     expect(await pagesMissing(spec)).toBe(true);
-    const refused = await saved("stranded", { guest: "stranded", uri: "file:never" });
+    const refused = await saved(world, "b", "stranded", "file:never", { stop: true });
     expect(refused).toMatchObject({ status: "failed", error: { code: "migration-in-progress" } });
     const journey = await world.migrate("stranded", "a");
     expect(await journey.end).toMatchObject({ status: "failed", error: { code: "migration-in-progress" } });

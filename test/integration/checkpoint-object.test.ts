@@ -3,17 +3,15 @@ import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { randomId } from "@godwit/actor";
 import { downloadCheckpoint, uploadCheckpoint } from "@godwit/checkpoint";
 import { type ObjectStore, openObjectStore, setUpObjectStore } from "@godwit/fabric";
 import { awaitVerified } from "@godwit/guest";
-import { type CheckpointInfo, isCheckpointOver, type RestoreRequest, type SaveRequest } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { queryRestore, querySave, restore, save } from "../../services/cli/src/client.ts";
 import { openProxy, type TcpProxy } from "../chaos/proxy.ts";
-import { eventually, MIB, openWorld, type World } from "./world.ts";
+import { endGuest, restored, saved } from "./checkpoint-journey.ts";
+import { MIB, openWorld, type World } from "./world.ts";
 
 const BUCKET = "backups";
 let world: World;
@@ -32,26 +30,6 @@ afterAll(async () => {
   await proxy?.close();
 });
 
-const until = async (what: string, ask: () => Promise<CheckpointInfo>): Promise<CheckpointInfo> => {
-  let info = await ask();
-  await eventually(what, async () => {
-    info = await ask();
-    return isCheckpointOver(info);
-  });
-  return info;
-};
-const saved = async (guest: string, uri: string): Promise<CheckpointInfo> => {
-  const id = randomId() as SaveRequest["id"];
-  await world.run(save("a", { id, guest, uri, parameters: {}, capabilities: {}, stop: false, checksums: false }));
-  return until(`save ${id} ends`, () => world.run(querySave("a", { id })));
-};
-const restored = async (guest: string, uri: string, lazy = false): Promise<CheckpointInfo> => {
-  const id = randomId() as RestoreRequest["id"];
-  await world.run(
-    restore("b", { id, guest, uri, parameters: {}, capabilities: {}, stop: false, lazy, takeOver: false }),
-  );
-  return until(`restore ${id} ends`, () => world.run(queryRestore("b", { id })));
-};
 /** On a way to the server that can be cut. */
 const withStore = <A>(use: (store: ObjectStore) => Effect.Effect<A, unknown, Scope.Scope>): Promise<A> =>
   Effect.runPromise(
@@ -63,14 +41,13 @@ const withStore = <A>(use: (store: ObjectStore) => Effect.Effect<A, unknown, Sco
 describe("a checkpoint in NATS", () => {
   it("starts its guest on another host, every page right, and leaves no file on either", async () => {
     const spec = await world.startGuest({ name: "sender", memoryBytes: 64 * MIB, dirtyRateBytesPerSecond: 8 * MIB });
-    const info = await saved("sender", `nats-object:${BUCKET}/sender`);
+    const info = await saved(world, "a", "sender", `nats-object:${BUCKET}/sender`);
     expect(info, world.log().slice(-3000)).toMatchObject({ status: "completed" });
     expect(info.uploaded).toBeGreaterThan(8 * MIB);
     expect(info.uploaded).toBeLessThan(64 * MIB);
-    process.kill(spec.pid, "SIGKILL");
-    await eventually("the guest's process is gone", () => world.processesOf("sender").length === 0);
+    await endGuest(world, spec);
     expect(readdirSync(folder)).toEqual([]);
-    const back = await restored("sender", `nats-object:${BUCKET}/sender`);
+    const back = await restored(world, "b", "sender", `nats-object:${BUCKET}/sender`);
     expect(back, world.log().slice(-3000)).toMatchObject({ status: "completed" });
     const [only, ...others] = world.processesOf("sender");
     expect(others).toEqual([]);
@@ -79,13 +56,13 @@ describe("a checkpoint in NATS", () => {
   });
 
   it("that was never put, and a store that was never made, are told by name", async () => {
-    expect((await restored("nobody", `nats-object:${BUCKET}/nobody`)).error).toMatchObject({
+    expect((await restored(world, "b", "nobody", `nats-object:${BUCKET}/nobody`)).error).toMatchObject({
       code: "no-such-checkpoint",
     });
-    expect((await restored("nobody", `nats-object:${BUCKET}/nobody`, true)).error).toMatchObject({
+    expect((await restored(world, "b", "nobody", `nats-object:${BUCKET}/nobody`, { lazy: true })).error).toMatchObject({
       code: "not-supported",
     });
-    expect((await restored("nobody", "nats-object:elsewhere/nobody")).error).toMatchObject({
+    expect((await restored(world, "b", "nobody", "nats-object:elsewhere/nobody")).error).toMatchObject({
       code: "bucket-missing",
       reason: expect.stringContaining("setup-nats --objects elsewhere"),
     });

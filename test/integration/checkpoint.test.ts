@@ -14,17 +14,11 @@ import { join } from "node:path";
 import { randomId } from "@godwit/actor";
 import { readCheckpoint } from "@godwit/checkpoint";
 import { awaitVerified, type BuiltinSpec, openGuest, readStats } from "@godwit/guest";
-import {
-  type CheckpointInfo,
-  type GodwitError,
-  isCheckpointOver,
-  type RestoreRequest,
-  type SaveRequest,
-} from "@godwit/protocol";
+import { type CheckpointInfo, isCheckpointOver, type RestoreRequest, type SaveRequest } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
-import * as Schedule from "effect/Schedule";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { cancelRestore, cancelSave, queryRestore, querySave, restore, save } from "../../services/cli/src/client.ts";
+import { beginSave, endGuest, endOfSave, restored, saved } from "./checkpoint-journey.ts";
 import { eventually, loaderOf, MIB, openWorld, runStateOf, senderOf, type World, workerOf } from "./world.ts";
 
 let world: World;
@@ -36,56 +30,6 @@ beforeAll(async () => {
 });
 afterAll(() => world?.close());
 
-const saved = async (
-  node: string,
-  guest: string,
-  uri: string,
-  more: Partial<SaveRequest> = {},
-): Promise<CheckpointInfo> => {
-  const id = randomId() as SaveRequest["id"];
-  const request = { id, guest, uri, parameters: {}, capabilities: {}, stop: false, checksums: false, ...more };
-  // A sender that was killed is asked again until it is back: the id says that it is the same save.
-  const again = {
-    schedule: Schedule.spaced("100 millis"),
-    while: ({ code }: GodwitError) => code === "nats-unreachable",
-  };
-  let info = await world.run(Effect.retry(save(node, request), again).pipe(Effect.timeout("120 seconds")));
-  await eventually(`save ${id} ends`, async () => {
-    info = await world.run(querySave(node, { id }));
-    return isCheckpointOver(info);
-  });
-  return info;
-};
-const restored = async (
-  node: string,
-  guest: string,
-  uri: string,
-  more: Partial<RestoreRequest> = {},
-): Promise<CheckpointInfo> => {
-  const id = randomId() as RestoreRequest["id"];
-  const request = {
-    id,
-    guest,
-    uri,
-    parameters: {},
-    capabilities: {},
-    stop: false,
-    lazy: false,
-    takeOver: false,
-    ...more,
-  };
-  let info = await world.run(restore(node, request));
-  await eventually(`restore ${id} ends`, async () => {
-    info = await world.run(queryRestore(node, { id }));
-    return isCheckpointOver(info);
-  });
-  return info;
-};
-
-const endGuest = async (spec: BuiltinSpec): Promise<void> => {
-  process.kill(spec.pid, "SIGKILL");
-  await eventually("the guest's process is gone", () => world.processesOf(spec.name).length === 0);
-};
 const theOnly = (guest: string, node: string): BuiltinSpec => {
   const processes = world.processesOf(guest);
   expect(processes.map((one) => one.node)).toEqual([node]);
@@ -99,13 +43,13 @@ describe("a checkpoint of a guest that runs", () => {
       memoryBytes: 64 * MIB,
       dirtyRateBytesPerSecond: 16 * MIB,
     });
-    const info = await saved("a", "traveller", "file:traveller", { checksums: true });
+    const info = await saved(world, "a", "traveller", "file:traveller", { checksums: true });
     expect(info, world.log().slice(-3000)).toMatchObject({ status: "completed", checksums: "written" });
     expect(await runStateOf(world, spec)).toBe("running");
     expect(info.total).toBe(64 * MIB);
     expect(statSync(join(folder, "traveller")).size).toBeLessThan(64 * MIB * 1.02 + 3 * MIB);
-    await endGuest(spec);
-    const back = await restored("b", "traveller", "file:traveller");
+    await endGuest(world, spec);
+    const back = await restored(world, "b", "traveller", "file:traveller");
     expect(back, world.log().slice(-3000)).toMatchObject({ status: "completed", checksums: "verified" });
     const again = theOnly("traveller", "b");
     const verification = await world.run(awaitVerified(again));
@@ -122,21 +66,8 @@ describe("a checkpoint of a guest that runs", () => {
 /** A save that ends when it is ended: its guest writes the same few pages faster than they are written to the file. */
 const UNENDING = { "max-bandwidth": 8 * MIB, "downtime-limit": 20, "stall-timeout": 0 };
 const RESTLESS = { memoryBytes: 24 * MIB, workingSetBytes: 8 * MIB, dirtyRateBytesPerSecond: 24 * MIB };
-/** A save that goes on for some seconds: what it is asked for, and its id. */
+/** A save that goes on for some seconds. */
 const SLOW = { "max-bandwidth": 24 * MIB, "downtime-limit": 20 };
-const begun = async (
-  guest: string,
-  uri: string,
-  parameters: Readonly<Record<string, unknown>>,
-): Promise<SaveRequest["id"]> => {
-  const id = randomId() as SaveRequest["id"];
-  await world.run(save("a", { id, guest, uri, parameters, capabilities: {}, stop: false, checksums: false }));
-  return id;
-};
-const until = async (id: SaveRequest["id"]): Promise<CheckpointInfo> => {
-  await eventually(`save ${id} ends`, async () => isCheckpointOver(await statusOf(id)));
-  return statusOf(id);
-};
 const statusOf = (id: SaveRequest["id"]): Promise<CheckpointInfo> => world.run(querySave("a", { id }));
 const partials = (): ReadonlyArray<string> => readdirSync(folder).filter((name) => name.includes(".partial"));
 
@@ -147,10 +78,10 @@ describe("a checkpoint that was there before", () => {
   ] as const)("stays whole when the saver is killed while %s, and the guest goes on", async (when, holds) => {
     const name = `kept-${when.split(" ").at(-1)}`;
     const spec = await world.startGuest({ name, ...RESTLESS });
-    const first = await saved("a", name, `file:${name}`);
+    const first = await saved(world, "a", name, `file:${name}`);
     expect(first.status).toBe("completed");
     const before = readFileSync(join(folder, name));
-    const id = await begun(name, `file:${name}`, UNENDING);
+    const id = await beginSave(world, "a", name, `file:${name}`, { parameters: UNENDING });
     await eventually(when, async () => {
       const info = await statusOf(id);
       expect(isCheckpointOver(info)).toBe(false);
@@ -162,18 +93,18 @@ describe("a checkpoint that was there before", () => {
     await eventually("it writes memory", async () => (await world.run(readStats(spec))).pagesWritten > pagesWritten);
     await eventually("what the dead saver left is gone", () => partials().length === 0);
     expect(Buffer.compare(readFileSync(join(folder, name)), before)).toBe(0);
-    const again = await saved("a", name, `file:${name}`);
+    const again = await saved(world, "a", name, `file:${name}`);
     expect(again, world.log().slice(-3000)).toMatchObject({ status: "completed" });
-    await endGuest(spec);
-    expect(await restored("a", name, `file:${name}`)).toMatchObject({ status: "completed" });
+    await endGuest(world, spec);
+    expect(await restored(world, "a", name, `file:${name}`)).toMatchObject({ status: "completed" });
     const verification = await world.run(awaitVerified(theOnly(name, "a")));
     expect(verification).toMatchObject({ done: true, badCount: 0 });
-    await endGuest(theOnly(name, "a"));
+    await endGuest(world, theOnly(name, "a"));
   });
 
   it("stays whole when the saver is killed while the guest stands still for it, and the guest goes on", async () => {
     const spec = await world.startGuest({ name: "halted", memoryBytes: 32 * MIB });
-    await saved("a", "halted", "file:halted");
+    await saved(world, "a", "halted", "file:halted");
     const before = readFileSync(join(folder, "halted"));
     // Nobody writes its pages: it stands still for as long as they sleep.
     const workers = [0, 1].map((id) => world.pidOf(workerOf("a", id)));
@@ -189,15 +120,15 @@ describe("a checkpoint that was there before", () => {
     } finally {
       for (const pid of workers) process.kill(pid, "SIGCONT");
     }
-    expect(await saved("a", "halted", "file:halted")).toMatchObject({ status: "completed" });
-    await endGuest(spec);
+    expect(await saved(world, "a", "halted", "file:halted")).toMatchObject({ status: "completed" });
+    await endGuest(world, spec);
   });
 
   it("stays when a save is cancelled, and the guest goes on", async () => {
     const spec = await world.startGuest({ name: "undecided", ...RESTLESS });
-    await saved("a", "undecided", "file:undecided");
+    await saved(world, "a", "undecided", "file:undecided");
     const before = readFileSync(join(folder, "undecided"));
-    const id = await begun("undecided", "file:undecided", UNENDING);
+    const id = await beginSave(world, "a", "undecided", "file:undecided", { parameters: UNENDING });
     await eventually("pages are written", async () => (await statusOf(id)).transferred > 0);
     await world.run(cancelSave("a", { id }));
     await eventually("the save has ended", async () => isCheckpointOver(await statusOf(id)));
@@ -205,22 +136,22 @@ describe("a checkpoint that was there before", () => {
     expect(await runStateOf(world, spec)).toBe("running");
     expect(partials()).toEqual([]);
     expect(Buffer.compare(readFileSync(join(folder, "undecided")), before)).toBe(0);
-    await endGuest(spec);
+    await endGuest(world, spec);
   });
 });
 
 describe("a save", () => {
   it("goes on when a worker is killed in it, and loses no page", async () => {
     const spec = await world.startGuest({ name: "robust", memoryBytes: 64 * MIB, dirtyRateBytesPerSecond: 4 * MIB });
-    const id = await begun("robust", "file:robust", { "max-bandwidth": 32 * MIB });
+    const id = await beginSave(world, "a", "robust", "file:robust", { parameters: { "max-bandwidth": 32 * MIB } });
     await eventually("pages are written", async () => (await statusOf(id)).transferred > 4 * MIB);
     await world.kill(workerOf("a", 0));
     await eventually("the save ends", async () => isCheckpointOver(await statusOf(id)));
     expect(await statusOf(id), world.log().slice(-3000)).toMatchObject({ status: "completed" });
-    await endGuest(spec);
-    expect(await restored("b", "robust", "file:robust")).toMatchObject({ status: "completed" });
+    await endGuest(world, spec);
+    expect(await restored(world, "b", "robust", "file:robust")).toMatchObject({ status: "completed" });
     expect(await world.run(awaitVerified(theOnly("robust", "b")))).toMatchObject({ done: true, badCount: 0 });
-    await endGuest(theOnly("robust", "b"));
+    await endGuest(world, theOnly("robust", "b"));
   });
 
   it("waits for a sender that still settles what an earlier life of it left", async () => {
@@ -232,12 +163,12 @@ describe("a save", () => {
     const hears = async () =>
       (await world.run(Effect.flip(querySave("a", { id: unknown })))).code === "no-such-checkpoint";
     await eventually("the sender hears", hears);
-    const asked = saved("a", "heir", "file:heir");
+    const asked = saved(world, "a", "heir", "file:heir");
     // Heard after the save, answered before it.
     expect(await hears()).toBe(true);
     process.kill(spec.pid, "SIGCONT");
     expect(await asked).toMatchObject({ status: "completed" });
-    await endGuest(spec);
+    await endGuest(world, spec);
   });
 
   it("takes no more room however long the guest writes, and none for zero pages", async () => {
@@ -249,7 +180,7 @@ describe("a save", () => {
       workingSetBytes: 24 * MIB,
       mix: { zero: 50, compressible: 25, random: 25 },
     });
-    const info = await saved("a", "busy", "file:busy", {
+    const info = await saved(world, "a", "busy", "file:busy", {
       parameters: { "max-bandwidth": 40 * MIB, "downtime-limit": 100 },
     });
     expect(info, world.log().slice(-3000)).toMatchObject({ status: "completed" });
@@ -259,21 +190,23 @@ describe("a save", () => {
     // The pages begin at a multiple of 1 MiB, behind the head.
     expect(size).toBeLessThanOrEqual(memoryBytes * 1.02 + 2 * MIB);
     expect(blocks * 512).toBeLessThanOrEqual(info.normal! * 4096 + 2 * MIB);
-    await endGuest(spec);
+    await endGuest(world, spec);
   });
 
   it("of a guest that shall stop leaves it stopped, and has it as it stood", async () => {
     const spec = await world.startGuest({ name: "sleeper", memoryBytes: 16 * MIB });
-    expect(await saved("a", "sleeper", "file:sleeper", { stop: true })).toMatchObject({
+    expect(await saved(world, "a", "sleeper", "file:sleeper", { stop: true })).toMatchObject({
       status: "completed",
       "dirty-sync-count": 1,
     });
     expect(await runStateOf(world, spec)).toBe("paused");
-    await endGuest(spec);
-    expect(await restored("b", "sleeper", "file:sleeper", { stop: true })).toMatchObject({ status: "completed" });
+    await endGuest(world, spec);
+    expect(await restored(world, "b", "sleeper", "file:sleeper", { stop: true })).toMatchObject({
+      status: "completed",
+    });
     const again = theOnly("sleeper", "b");
     expect(await runStateOf(world, again)).toBe("paused");
-    await endGuest(again);
+    await endGuest(world, again);
   });
 
   it("of a guest that somebody lets go on meanwhile fails, says so, and leaves no checkpoint of two moments", async () => {
@@ -289,27 +222,27 @@ describe("a save", () => {
     } finally {
       for (const pid of workers) process.kill(pid, "SIGCONT");
     }
-    expect(await until(id)).toMatchObject({
+    expect(await endOfSave(world, "a", id)).toMatchObject({
       status: "failed",
       error: { code: "checkpoint-failed", reason: expect.stringContaining("let guest restless go on") },
     });
     expect(readdirSync(folder).filter((name) => name.includes("restless"))).toEqual([]);
     expect(await runStateOf(world, spec)).toBe("running");
-    await endGuest(spec);
+    await endGuest(world, spec);
   });
 
   it("past the page cache holds the same", async () => {
     const spec = await world.startGuest({ name: "direct", memoryBytes: 32 * MIB });
     const parameters = { "direct-io": "on", "multifd-channels": 4 };
-    const info = await saved("a", "direct", "file:direct,offset=0x5000", { parameters, checksums: true });
+    const info = await saved(world, "a", "direct", "file:direct,offset=0x5000", { parameters, checksums: true });
     expect(info, world.log().slice(-3000)).toMatchObject({ status: "completed" });
-    await endGuest(spec);
-    expect(await restored("b", "direct", "file:direct,offset=0x5000", { parameters })).toMatchObject({
+    await endGuest(world, spec);
+    expect(await restored(world, "b", "direct", "file:direct,offset=0x5000", { parameters })).toMatchObject({
       status: "completed",
       checksums: "verified",
     });
     expect(await world.run(awaitVerified(theOnly("direct", "b")))).toMatchObject({ done: true, badCount: 0 });
-    await endGuest(theOnly("direct", "b"));
+    await endGuest(world, theOnly("direct", "b"));
   });
 
   it.each([
@@ -376,7 +309,7 @@ describe("saves and migrations of one guest that are asked for at the same momen
     const saves = await Promise.all(
       [one, other].map((id) =>
         statusOf(id).then(
-          () => until(id),
+          () => endOfSave(world, "a", id),
           () => null,
         ),
       ),
@@ -388,7 +321,7 @@ describe("saves and migrations of one guest that are asked for at the same momen
     expect(processes.length).toBe(1);
     await eventually("the guest runs", async () => (await runStateOf(world, processes[0]!.spec)) === "running");
     if (end?.status !== "completed") expect(processes[0]!.spec.pid).toBe(spec.pid);
-    await endGuest(processes[0]!.spec);
+    await endGuest(world, processes[0]!.spec);
   });
 });
 
@@ -400,8 +333,8 @@ describe("a restore", () => {
       dirtyRateBytesPerSecond: 0,
       mix: { zero: 0, compressible: 0, random: 100 },
     });
-    await saved("a", "hesitant", "file:hesitant");
-    await endGuest(guest);
+    await saved(world, "a", "hesitant", "file:hesitant");
+    await endGuest(world, guest);
     const id = randomId() as RestoreRequest["id"];
     const base = { guest: "hesitant", uri: "file:hesitant", parameters: {}, capabilities: {} };
     await world.run(restore("b", { id, ...base, stop: false, lazy: false, takeOver: false }));
@@ -409,8 +342,8 @@ describe("a restore", () => {
     await eventually("it has ended", async () => isCheckpointOver(await world.run(queryRestore("b", { id }))));
     expect((await world.run(queryRestore("b", { id }))).status).toBe("cancelled");
     await eventually("no guest is left", () => world.processesOf("hesitant").length === 0);
-    expect(await restored("b", "hesitant", "file:hesitant")).toMatchObject({ status: "completed" });
-    await endGuest(theOnly("hesitant", "b"));
+    expect(await restored(world, "b", "hesitant", "file:hesitant")).toMatchObject({ status: "completed" });
+    await endGuest(world, theOnly("hesitant", "b"));
   });
 
   const spoil = (name: string, change: (fd: number) => void): void => {
@@ -421,12 +354,12 @@ describe("a restore", () => {
   let spec: BuiltinSpec;
   beforeAll(async () => {
     spec = await world.startGuest({ name: "original", memoryBytes: 16 * MIB });
-    await saved("a", "original", "file:original", { checksums: true });
+    await saved(world, "a", "original", "file:original", { checksums: true });
   });
 
   it("of a guest that runs somewhere is refused, whatever the operator says", async () => {
     for (const node of ["a", "b"]) {
-      const info = await restored(node, "original", "file:original", { takeOver: true });
+      const info = await restored(world, node, "original", "file:original", { takeOver: true });
       expect(info.error).toMatchObject({ code: "guest-exists", reason: expect.stringContaining("original") });
     }
     expect(world.processesOf("original").map(({ node }) => node)).toEqual(["a"]);
@@ -434,7 +367,7 @@ describe("a restore", () => {
   });
 
   it("of a file with a damaged page names the page, and leaves no guest behind", async () => {
-    await endGuest(spec);
+    await endGuest(world, spec);
     let place = 0;
     spoil("original", (fd) => {
       const [block] = readCheckpoint(fd).blocks;
@@ -447,7 +380,7 @@ describe("a restore", () => {
       byte[0]! ^= 0x40;
       writeSync(fd, byte, 0, 1, place);
     });
-    const info = await restored("b", "original", "file:original");
+    const info = await restored(world, "b", "original", "file:original");
     expect(info.error).toMatchObject({
       code: "bad-checkpoint",
       reason: expect.stringContaining("its checksum is not the one"),
@@ -460,16 +393,16 @@ describe("a restore", () => {
       byte[0]! ^= 0x40;
       writeSync(fd, byte, 0, 1, place);
     });
-    expect(await restored("b", "original", "file:original")).toMatchObject({
+    expect(await restored(world, "b", "original", "file:original")).toMatchObject({
       status: "completed",
       checksums: "verified",
     });
-    await endGuest(theOnly("original", "b"));
+    await endGuest(world, theOnly("original", "b"));
   });
 
   it("of a file that was cut says at which byte", async () => {
     truncateSync(join(folder, "original"), 3 * MIB);
-    const info = await restored("b", "original", "file:original");
+    const info = await restored(world, "b", "original", "file:original");
     expect(info.error).toMatchObject({ code: "bad-checkpoint", reason: expect.stringMatching(/^at byte \d+:/) });
     expect(world.processesOf("original")).toEqual([]);
   });
@@ -481,8 +414,8 @@ describe("a restore", () => {
       dirtyRateBytesPerSecond: 0,
       mix: { zero: 0, compressible: 0, random: 100 },
     });
-    await saved("a", "orphan", "file:orphan");
-    await endGuest(guest);
+    await saved(world, "a", "orphan", "file:orphan");
+    await endGuest(world, guest);
     const id = randomId() as RestoreRequest["id"];
     await world.run(
       restore("b", {
@@ -503,7 +436,7 @@ describe("a restore", () => {
     await world.kill(loaderOf("b"));
     await eventually("the loader is back", () => world.log().split("destination loader ready").length > 3);
     await eventually("it starts from the file", async () => {
-      const info = await restored("b", "orphan", "file:orphan");
+      const info = await restored(world, "b", "orphan", "file:orphan");
       return (
         info.status === "completed" ||
         (info.error?.code === "guest-exists" && (await world.record("orphan"))?.state === "destination")
