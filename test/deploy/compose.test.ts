@@ -12,36 +12,44 @@ const UP_MS = 240_000;
 const STEP_MS = 120_000;
 const IMAGE = "godwit:test";
 
-const obstacle = (): string | null => {
-  if (process.env["GODWIT_TEST_DOCKER"] !== "1") return "it takes two minutes; GODWIT_TEST_DOCKER=1 runs it";
-  if (!engineAnswers()) return "no Docker engine answers";
-  if (composeCommand() === undefined) return "neither docker compose nor docker-compose is here";
+/** What the tests need of this machine, asked for once: while twenty-five containers start, an answer may take longer than anybody waits. */
+interface Tools {
+  readonly composeCommand: ReadonlyArray<string>;
+  readonly nats: string;
+  readonly base: string;
+}
+const found = ((): Tools | { readonly missing: string } => {
+  if (process.env["GODWIT_TEST_DOCKER"] !== "1")
+    return { missing: "it takes two minutes; GODWIT_TEST_DOCKER=1 runs it" };
+  if (!engineAnswers()) return { missing: "no Docker engine answers" };
+  const command = composeCommand();
+  if (command === undefined) return { missing: "neither docker compose nor docker-compose is here" };
   const nats = natsImage();
-  if ("missing" in nats) return nats.missing;
-  return baseImage() === undefined ? "no base image is here; deploy/docker/stand-in-images.sh makes one" : null;
-};
-const missing = obstacle();
-const title = `docker-compose.yml${missing === null ? "" : ` (skipped: ${missing})`}`;
+  if ("missing" in nats) return nats;
+  const base = baseImage();
+  if (base === undefined) return { missing: "no base image is here; deploy/docker/stand-in-images.sh makes one" };
+  return { composeCommand: command, nats: nats.image, base };
+})();
+const isMissing = "missing" in found;
+const title = `docker-compose.yml${isMissing ? ` (skipped: ${found.missing})` : ""}`;
+const tools: Tools = isMissing ? { composeCommand: [], nats: "", base: "" } : found;
 
-describe.skipIf(missing !== null)(title, () => {
+describe.skipIf(isMissing)(title, () => {
   const project = `godwit-test-${process.pid}`;
-  const environment = (): NodeJS.ProcessEnv => {
-    const nats = natsImage();
-    return {
-      ...process.env,
-      COMPOSE_PROJECT_NAME: project,
-      GODWIT_IMAGE: IMAGE,
-      GODWIT_BASE_IMAGE: baseImage(),
-      GODWIT_NATS_IMAGE: "image" in nats ? nats.image : "",
-      GODWIT_GUEST: "vm1=builtin:memory=128MiB,dirty-rate=8MiB/s,vfio=1x4MB",
-    };
+  const environment: NodeJS.ProcessEnv = {
+    ...process.env,
+    COMPOSE_PROJECT_NAME: project,
+    GODWIT_IMAGE: IMAGE,
+    GODWIT_BASE_IMAGE: tools.base,
+    GODWIT_NATS_IMAGE: tools.nats,
+    GODWIT_GUEST: "vm1=builtin:memory=128MiB,dirty-rate=8MiB/s,vfio=1x4MB",
   };
   const run = (
     command: ReadonlyArray<string>,
   ): Promise<{ readonly code: number; readonly stdout: string; readonly all: string }> =>
     new Promise((resolve, reject) => {
       const [program = "", ...args] = command;
-      const child = spawn(program, args, { cwd: ROOT, env: environment(), stdio: ["ignore", "pipe", "pipe"] });
+      const child = spawn(program, args, { cwd: ROOT, env: environment, stdio: ["ignore", "pipe", "pipe"] });
       let stdout = "";
       let stderr = "";
       child.stdout.setEncoding("utf8").on("data", (text) => {
@@ -58,7 +66,7 @@ describe.skipIf(missing !== null)(title, () => {
     if (code !== 0) throw new Error(`${command.join(" ")} ended with ${code}:\n${all.slice(-4000)}`);
     return stdout;
   };
-  const compose = (...args: ReadonlyArray<string>): Promise<string> => done([...(composeCommand() ?? []), ...args]);
+  const compose = (...args: ReadonlyArray<string>): Promise<string> => done([...tools.composeCommand, ...args]);
   // biome-ignore lint/suspicious/noExplicitAny: tests look at what they expect, and fail at anything else
   const parsed = (text: string): any => JSON.parse(text);
   /** A command of godwit's in a container of its own, as an operator runs it; compose looks at all other containers first. */
@@ -72,7 +80,6 @@ describe.skipIf(missing !== null)(title, () => {
     (await godwit("guests")).map(({ name, node, state }: Record<string, string>) => `${name} ${node} ${state}`);
 
   beforeAll(async () => {
-    const base = baseImage() ?? "";
     await done([
       "docker",
       "build",
@@ -80,7 +87,7 @@ describe.skipIf(missing !== null)(title, () => {
       "-f",
       join("deploy", "docker", "Dockerfile"),
       "--build-arg",
-      `BASE_IMAGE=${base}`,
+      `BASE_IMAGE=${tools.base}`,
       "-t",
       IMAGE,
       ".",
@@ -89,8 +96,8 @@ describe.skipIf(missing !== null)(title, () => {
   }, BUILD_MS + UP_MS);
 
   afterAll(() => {
-    const [program = "", ...args] = composeCommand() ?? [];
-    spawnSync(program, [...args, "down", "-v", "--timeout", "10"], { cwd: ROOT, env: environment(), stdio: "ignore" });
+    const [program = "", ...args] = tools.composeCommand;
+    spawnSync(program, [...args, "down", "-v", "--timeout", "10"], { cwd: ROOT, env: environment, stdio: "ignore" });
   }, STEP_MS);
 
   it("moves a guest, its memory and its device, as whoever is no root and may nothing", {

@@ -66,4 +66,22 @@ describe("a guest arrives whole", () => {
       else expect(bytes.payload).toBeLessThan(0.8 * bytes.raw);
     },
   );
+
+  it("with compression left to be found out: pages that compress are compressed where bandwidth is short", async () => {
+    await world.startGuest({
+      name: "undecided",
+      memoryBytes: 32 * MIB,
+      mix: { zero: 0, compressible: 100, random: 0 },
+    });
+    const from = stranger.heard.length;
+    const parameters = { "multifd-compression": "auto", "max-bandwidth": 6 * MIB };
+    const journey = await world.migrate("undecided", "b", { parameters });
+    const end = await expectMoved(world, journey, "b");
+    expect(end.ram!["multifd-codec"]).toBe("zstd");
+    const packets = stranger.heard.slice(from).map(({ data }) => decodePacket(data));
+    const codecs = new Set(packets.map((packet) => (packet.kind === "pages" ? packet.compression : "none")));
+    // Both were tried.
+    expect([...codecs].sort()).toEqual(["none", "zstd"]);
+    expect(end.ram!.transferred).toBeLessThan(0.8 * end.ram!["normal-bytes"]);
+  });
 });

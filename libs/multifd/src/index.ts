@@ -1,4 +1,5 @@
 export * as Channels from "./channels.ts";
+export * as CodecChoice from "./codec-choice.ts";
 export * as Cuts from "./cuts.ts";
 export * as Handing from "./handing.ts";
 export * as Ledger from "./ledger.ts";

@@ -3,6 +3,7 @@ import * as Schema from "effect/Schema";
 import { Difference, type ErrorCode, REMEDIES } from "./error.ts";
 import { MigrationId } from "./ids.ts";
 import { EncryptionInfo } from "./key-agreement.ts";
+import { COMPRESSIONS } from "./packet.ts";
 
 /** QEMU's MigrationStatus, as far as godwit goes through it. */
 export const MigrationStatus = Schema.Literals([
@@ -54,6 +55,8 @@ export const RamInfo = Schema.Struct({
   "multifd-bytes": Schema.Finite,
   /** Work items handed out a second time because their channel was lost or late. */
   "resent-items": Schema.Finite,
+  /** With `multifd-compression: auto`, how pages are compressed at present. */
+  "multifd-codec": Schema.optionalKey(Schema.Literals(COMPRESSIONS)),
 });
 export type RamInfo = typeof RamInfo.Type;
 

@@ -2,7 +2,7 @@
 import * as Schema from "effect/Schema";
 import type { Failure } from "./failure.ts";
 import { CHANNELS_MAX, SLICE_BYTES_MAX } from "./limits.ts";
-import { COMPRESSIONS } from "./packet.ts";
+import { COMPRESSIONS, type Compression } from "./packet.ts";
 
 const int = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBetween({ minimum, maximum }));
 /** QEMU allows 2^64 - 1 bytes/s; numbers here are exact up to 2^53 - 1, which no link reaches. */
@@ -25,7 +25,7 @@ export const Parameters = Schema.Struct({
   "auto-recover": Schema.Literals(["on", "off"]),
   "avail-switchover-bandwidth": bytesPerSecond,
   "multifd-channels": int(1, CHANNELS_MAX),
-  "multifd-compression": Schema.Literals(COMPRESSIONS),
+  "multifd-compression": Schema.Literals([...COMPRESSIONS, "auto"]),
   "multifd-zlib-level": int(0, 9),
   "multifd-zstd-level": int(0, 20),
   "zero-page-detection": Schema.Literals(["none", "legacy", "multifd"]),
@@ -114,9 +114,9 @@ export const PARAMETERS: Readonly<Record<ParameterName, Description>> = {
   "multifd-compression": {
     default: "none",
     unit: "",
-    expects: "one of none, zlib, zstd",
+    expects: "one of none, zlib, zstd, auto",
     live: false,
-    what: "compression of page payloads",
+    what: "compression of page payloads; auto: none or zstd, whichever moves more of them in a second, found by trying again and again",
   },
   "multifd-zlib-level": {
     default: 1,
@@ -226,7 +226,11 @@ export const PARAMETER_DEFAULTS = Object.fromEntries(
   Object.entries(table).map(([name, d]) => [name, d.default]),
 ) as Parameters;
 
-/** Of the compression that is chosen. */
+/** The codec where nobody finds out which one is better: with `auto`, bytes go as they are. */
+export const fixedCompressionOf = ({ "multifd-compression": asked }: Parameters): Compression =>
+  asked === "auto" ? "none" : asked;
+
+/** Of the compression that is chosen, or may be. */
 export const compressionLevelOf = (parameters: Parameters): number =>
   parameters["multifd-compression"] === "zlib" ? parameters["multifd-zlib-level"] : parameters["multifd-zstd-level"];
 

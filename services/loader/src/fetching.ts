@@ -8,6 +8,7 @@ import {
   decodeAcknowledgement,
   decodePacket,
   encodeWorkItem,
+  fixedCompressionOf,
   POSTCOPY_ROUND,
   type PostcopyInfo,
   packetPagesWithin,
@@ -142,7 +143,7 @@ export const startFetching = Effect.fnUntraced(function* (
       channel,
       channelEpoch,
       // Who waits for a page waits for its compression, too.
-      compression: way === "urgent" ? "none" : parameters["multifd-compression"],
+      compression: way === "urgent" ? "none" : fixedCompressionOf(parameters),
       level: way === "urgent" ? 0 : compressionLevelOf(parameters),
       deadline: NO_DEADLINE,
       block: asked.block,

@@ -284,6 +284,13 @@ describe("a packer", () => {
       expect(decoded(pagesItem({ runs: Uint32Array.of(0, 64), compression })).compression).toBe("none");
   });
 
+  it("takes a payload for one that does not compress when the pages that it tries do not", () => {
+    open(Array.from({ length: 64 }, (_, page) => ({ kind: page % 21 === 0 ? "noise" : "one byte", seed: page })));
+    expect(decoded(pagesItem({ runs: Uint32Array.of(0, 64), compression: "zstd" })).compression).toBe("none");
+    // Of a short one everything is tried.
+    expect(decoded(pagesItem({ runs: Uint32Array.of(0, 15), compression: "zstd" })).compression).toBe("zstd");
+  });
+
   it("fits its buffer with the largest item there is", () => {
     open(Array.from({ length: 128 }, (_, seed) => ({ kind: "noise", seed })));
     const runs = Uint32Array.from({ length: 2 * PACKET_PAGES_MAX }, (_, i) => (i % 2 === 0 ? i : 1));

@@ -84,6 +84,28 @@ export const makePacker = (runtimeDirectory: string): Packer => {
   };
 };
 
+/**
+ * What is compressed for a try, bytes: some from the front, the middle and the end of a payload. Below SAMPLED_BYTES_MIN a try would cost as much as the
+ * payload itself.
+ */
+const SAMPLE_PIECE_BYTES = 4096;
+const SAMPLE_PIECES = 4;
+const SAMPLED_BYTES_MIN = 4 * SAMPLE_PIECES * SAMPLE_PIECE_BYTES;
+/** A sample that stays longer than this part of it is of bytes that do not compress: the payload goes as it is. */
+const SAMPLE_RATIO_MAX = 0.95;
+const sample = new Uint8Array(SAMPLE_PIECES * SAMPLE_PIECE_BYTES);
+
+/** Whether compressing a payload may be worth its time: random, encrypted and compressed bytes take longest, and gain nothing. */
+const mayCompress = (compression: Exclude<Compression, "none">, level: number, payload: Uint8Array): boolean => {
+  if (payload.length < SAMPLED_BYTES_MIN) return true;
+  const step = (payload.length - SAMPLE_PIECE_BYTES) / (SAMPLE_PIECES - 1);
+  for (let piece = 0; piece < SAMPLE_PIECES; piece++) {
+    const at = Math.floor((piece * step) / SAMPLE_PIECE_BYTES) * SAMPLE_PIECE_BYTES;
+    sample.set(payload.subarray(at, at + SAMPLE_PIECE_BYTES), piece * SAMPLE_PIECE_BYTES);
+  }
+  return compress(compression, level, sample).length <= SAMPLE_RATIO_MAX * sample.length;
+};
+
 /** Compresses `buffer[start .. start + rawBytes)` in place, unless that saves nothing. */
 const squeeze = (
   item: { readonly compression: Compression; readonly level: number },
@@ -92,7 +114,9 @@ const squeeze = (
   rawBytes: number,
 ): { readonly compression: Compression; readonly payloadBytes: number } => {
   if (item.compression === "none" || rawBytes === 0) return { compression: "none", payloadBytes: rawBytes };
-  const packed = compress(item.compression, item.level, buffer.subarray(start, start + rawBytes));
+  const payload = buffer.subarray(start, start + rawBytes);
+  if (!mayCompress(item.compression, item.level, payload)) return { compression: "none", payloadBytes: rawBytes };
+  const packed = compress(item.compression, item.level, payload);
   if (packed.length >= rawBytes) return { compression: "none", payloadBytes: rawBytes };
   buffer.set(packed, start);
   return { compression: item.compression, payloadBytes: packed.length };

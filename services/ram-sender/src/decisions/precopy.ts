@@ -1,5 +1,5 @@
 /** Rounds: hand out what the ledger holds, retire what the destination applied, sync again when a round is done. */
-import { Channels, Handing, Ledger, Pace } from "@godwit/multifd";
+import { Channels, CodecChoice, Handing, Ledger, Pace } from "@godwit/multifd";
 import { PAGE_BYTES, type PassReport } from "@godwit/protocol";
 import * as Devices from "./devices.ts";
 import { type Emit, fail } from "./ending.ts";
@@ -65,6 +65,7 @@ const wireBytesAtMost = ({ work, bytes }: Ledger.Item): number => (work.kind ===
 /** Begins a round: from here on acknowledgements of the old one no longer count, and everything owed is owed again. */
 export const beginRound = (source: Source, now: number): void => {
   Handing.beginRound(source);
+  if (source.codec !== null) CodecChoice.beginRound(source.codec, now);
   source.meter.roundNormalBytes = 0;
   source.meter.checkedBytes = 0;
   source.meter.checksStartedAt = now;
@@ -142,6 +143,10 @@ export const itemsApplied = (
   meter.normalPages += normalPages;
   meter.wireBytes += event.wireBytes;
   Pace.refund(source.pace, retiredBytes - event.wireBytes);
+  if (source.codec !== null) {
+    const items = { itemBytes: retiredBytes, pageBytes: normalPages * PAGE_BYTES };
+    CodecChoice.applied(source.codec, items, ledger.outstandingBytes, now);
+  }
   meter.roundNormalBytes += normalPages * PAGE_BYTES;
   noteChecks(source, now);
   noteBandwidth(source, now);

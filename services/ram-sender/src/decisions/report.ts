@@ -70,6 +70,7 @@ const ramOf = (source: Source, now: number): RamInfo => {
     mbps: (rate * 8) / 1_000_000,
     "multifd-bytes": meter.wireBytes,
     "resent-items": source.ledger.resentItems,
+    ...(source.codec === null ? {} : { "multifd-codec": source.codec.codec }),
   };
 };
 

@@ -14,7 +14,7 @@
  * is promised to the destination: from Switching on the commit or the deadline decides.
  */
 import type * as Bitmap from "@godwit/memory/bitmap";
-import type { Channels, Ledger, Pace } from "@godwit/multifd";
+import type { Channels, CodecChoice, Ledger, Pace } from "@godwit/multifd";
 import type {
   Authority,
   Capabilities,
@@ -128,6 +128,8 @@ export interface Source {
   ledger: Ledger.Ledger;
   channels: Channels.Channels;
   pace: Pace.Pace;
+  /** With `multifd-compression: auto`; null: it is fixed. */
+  readonly codec: CodecChoice.CodecChoice | null;
   tracker: string | null;
   manifest: Manifest | null;
   /** The guest shall run at the destination before its memory is there. */

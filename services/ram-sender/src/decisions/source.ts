@@ -1,5 +1,5 @@
 /** The source side of one migration: one event in, its effects out. No clock, no randomness, no I/O. */
-import { Channels, Ledger, Pace, Verification } from "@godwit/multifd";
+import { Channels, CodecChoice, Ledger, Pace, Verification } from "@godwit/multifd";
 import {
   type Authority,
   type Capabilities,
@@ -79,6 +79,7 @@ export const makeSource = (options: {
   ledger: Ledger.make([]),
   channels: Channels.make(options.parameters["multifd-channels"]),
   pace: Pace.make(options.parameters["max-bandwidth"], options.now),
+  codec: options.parameters["multifd-compression"] === "auto" ? CodecChoice.make(options.now) : null,
   tracker: null,
   manifest: null,
   postcopy: false,

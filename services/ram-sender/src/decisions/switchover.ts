@@ -1,5 +1,5 @@
 /** From stopping the guest at the source to hearing that it runs at the destination. */
-import { Ledger } from "@godwit/multifd";
+import { CodecChoice, Ledger } from "@godwit/multifd";
 import { DEVICE_STATE_BYTES_MAX, type OwnershipEntry } from "@godwit/protocol";
 import * as Devices from "./devices.ts";
 import { complete, type Emit, fail, resume, switchingRecord, write } from "./ending.ts";
@@ -62,6 +62,7 @@ export const deviceStateSaved = (
   source.marks.sync = now;
   source.phase = { _tag: "FinalSync" };
   beginRound(source, now);
+  if (source.codec !== null) CodecChoice.settle(source.codec);
   emit({ _tag: "Local", step: "sync", round: source.ledger.round });
 };
 
