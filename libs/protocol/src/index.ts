@@ -6,6 +6,7 @@ export * from "./checkpoint.ts";
 export * from "./checkpoint-item.ts";
 export * from "./checkpoint-settings.ts";
 export { joinCrc32, tailCrc32 } from "./crc32.ts";
+export * from "./direct-lane.ts";
 export * from "./error.ts";
 export * from "./failure.ts";
 export * from "./ids.ts";

@@ -12,6 +12,7 @@ import {
   type PostcopyInfo,
   packetPagesWithin,
   subjects,
+  wantedLane,
 } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
@@ -145,6 +146,7 @@ export const startFetching = Effect.fnUntraced(function* (
       compression: way === "urgent" ? "none" : parameters["multifd-compression"],
       level: way === "urgent" ? 0 : compressionLevelOf(parameters),
       deadline: NO_DEADLINE,
+      lane: wantedLane(parameters),
       block: asked.block,
       fileOffset: offer.blocks[asked.block]?.["file-offset"] ?? 0,
       zeroPages: parameters["zero-page-detection"] === "none" ? "none" : "worker",

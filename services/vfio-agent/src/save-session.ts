@@ -17,6 +17,7 @@ import {
   subjects,
   toError,
   type VfioAnswer,
+  wantedLane,
 } from "@godwit/protocol";
 import type { DeviceSpec, VfioDevice } from "@godwit/vfio";
 import * as Effect from "effect/Effect";
@@ -267,6 +268,7 @@ export const startSaving = Effect.fnUntraced(function* (
       compression: options.parameters["multifd-compression"],
       level: compressionLevelOf(options.parameters),
       deadline: Date.now() + ITEM_LIFE_MS,
+      lane: wantedLane(options.parameters),
       stream: effect.stream,
       offset: effect.offset,
       bytes: effect.bytes,
