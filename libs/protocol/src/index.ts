@@ -12,6 +12,7 @@ export * from "./failure.ts";
 export * from "./ids.ts";
 export * from "./json.ts";
 export * from "./key-agreement.ts";
+export * from "./lane-counts.ts";
 export * from "./limits.ts";
 export * from "./messages.ts";
 export * from "./migration-info.ts";

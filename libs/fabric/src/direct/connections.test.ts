@@ -53,20 +53,20 @@ const ask = async (destination: DirectDestination, change: object = {}, subject 
 };
 interface Dialed {
   readonly outlet: Outlet;
-  readonly ended: Promise<string | null>;
+  readonly ended: Promise<string>;
   readonly close: () => void;
 }
 const dial = (offer: LaneOffer, change: object = {}): Promise<Dialed> =>
   new Promise((resolve, reject) => {
-    const ended = Promise.withResolvers<string | null>();
+    const ended = Promise.withResolvers<string>();
     const close = openOutlet(
       offer,
       { ...CLAIM, token: offer.token, ...change },
       {
         opened: (outlet) => resolve({ outlet, ended: ended.promise, close }),
-        ended: (reason) => {
-          ended.resolve(reason);
-          reject(new Error(reason ?? "closed"));
+        ended: (reason, quietly) => {
+          ended.resolve(quietly ? `${reason}, quietly` : reason);
+          reject(new Error(reason));
         },
       },
     );
@@ -172,7 +172,7 @@ describe("a destination", () => {
     const [offer, unused] = [await ask(destination), await ask(destination)];
     const dialed = await dial(offer);
     await Effect.runPromise(landing.close);
-    expect(await dialed.ended).toBeNull();
+    expect(await dialed.ended).toBe("the destination closed it, quietly");
     await expect(dial(unused)).rejects.toThrow("ECONNREFUSED");
     await expect(ask(destination)).rejects.toMatchObject({ code: "wrong-state" });
     const again = await run(destination.land(LAND, ASKED_ON));
@@ -254,16 +254,19 @@ describe("a worker's end", () => {
 
   it("sends nothing to who does not know the token, and tries the next address", async () => {
     const heard: Buffer[] = [];
-    const false1 = await serve((socket) =>
-      socket.on("data", (chunk) => (heard.push(chunk), socket.write(randomBytes(32)))),
+    const other = await serve((socket) =>
+      socket.on("data", (chunk) => {
+        heard.push(chunk);
+        socket.write(randomBytes(32));
+      }),
     );
     const closed = await serve((socket) => socket.destroy());
     const right = await serve((socket) => welcoming(socket, () => {}));
-    const { outlet } = await dial(offerOf("127.0.0.1:1", false1, closed, right));
+    const { outlet } = await dial(offerOf("127.0.0.1:1", other, closed, right));
     expect(outlet.address).toBe(right);
     expect(Buffer.concat(heard)).toHaveLength(64);
     expect(Buffer.concat(heard).includes(secret)).toBe(false);
-    await expect(dial(offerOf("127.0.0.1:1", false1, "nonsense"))).rejects.toThrow(
+    await expect(dial(offerOf("127.0.0.1:1", other, "nonsense"))).rejects.toThrow(
       /^127\.0\.0\.1:1: .*ECONNREFUSED.*; .*does not know the token; nonsense: that is no address$/,
     );
   });

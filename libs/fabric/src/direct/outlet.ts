@@ -38,23 +38,23 @@ export interface Outlet {
 
 export interface OutletEvents {
   readonly opened: (outlet: Outlet) => void;
-  /** It is over, or never came to be; once, and not after `close`. Null: the destination closed it, and had taken everything. */
-  readonly ended: (reason: string | null) => void;
+  /** It is over, or never came to be; once, and not after it was closed here. `quietly`: the destination had taken everything that was sent. */
+  readonly ended: (reason: string, quietly: boolean) => void;
 }
 
 /** Dials; returns what ends it, at whatever point it is. */
 export const openOutlet = (offer: LaneOffer, claim: LaneClaim, events: OutletEvents): (() => void) => {
   let isOver = false;
   let close = (): void => {};
-  const end = (reason: string | null): void => {
+  const end = (reason: string, quietly: boolean): void => {
     if (isOver) return;
     isOver = true;
     close();
-    events.ended(reason);
+    events.ended(reason, quietly);
   };
   const tryNext = (left: ReadonlyArray<string>, failures: ReadonlyArray<string>): void => {
     const [address, ...others] = left;
-    if (address === undefined) return end(failures.join("; "));
+    if (address === undefined) return end(failures.join("; "), false);
     close = dial(address, offer, claim, {
       failed: (reason) => {
         if (!isOver) tryNext(others, [...failures, `${address}: ${reason}`]);
@@ -139,7 +139,7 @@ const dialTls = (place: { readonly host: string; readonly port: number }, identi
     checkServerIdentity: () => undefined,
   });
 
-const sendOn = (socket: Socket, address: string, end: (reason: string | null) => void) => {
+const sendOn = (socket: Socket, address: string, ended: OutletEvents["ended"]) => {
   /** Lengths of packets that no receipt has come for, oldest first from `first` on. */
   let lengths: number[] = [];
   let first = 0;
@@ -148,6 +148,7 @@ const sendOn = (socket: Socket, address: string, end: (reason: string | null) =>
   let taken = 0;
   let movedAt = performance.now();
   let receipt = Buffer.alloc(0);
+  const end = (reason: string): void => ended(reason, unreceipted === 0);
 
   const receive = (chunk: Buffer): void => {
     receipt = Buffer.concat([receipt, chunk]);
@@ -168,8 +169,8 @@ const sendOn = (socket: Socket, address: string, end: (reason: string | null) =>
   const stopHearing = hear(socket, {
     data: receive,
     error: (error: Error) => end(error.message),
-    end: () => end(unreceipted === 0 ? null : "the destination closed it"),
-    close: () => end(unreceipted === 0 ? null : "it was closed"),
+    end: () => end("the destination closed it"),
+    close: () => end("it was closed"),
   });
   const look = setInterval(() => {
     if (unreceipted > 0 && performance.now() - movedAt > STALL_MS)
