@@ -18,7 +18,7 @@ export interface Detour {
 }
 
 /** A port that nobody else has just now. */
-const freePort = async (): Promise<number> => {
+export const freePort = async (): Promise<number> => {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;
