@@ -108,6 +108,8 @@ export const startLoading = Effect.fnUntraced(function* (
           { route, epoch, purpose: "devices", subjectOf: (channel) => subjects.deviceChannel(route, channel) },
           subjects.deviceDirectLane(route),
         );
+  if (landing !== null && landing.obstacle !== null)
+    yield* Effect.logInfo(`device state of guest ${guest} comes by NATS: ${landing.obstacle}`);
   let isLetGo = false;
   /** The devices are where they shall be: what is left of the session only says so. */
   const letGoOfAll = (): void => {
