@@ -34,6 +34,8 @@ export const makeQueue = ({ subjectOf }: LandingOptions): Queue => {
   let waitingBytes = 0;
   let isPaused = false;
   let bell: (() => void) | null = null;
+  /** Once for all that is read in a turn of the event loop: what comes together is acknowledged together. */
+  let isRinging = false;
 
   const takeWaiting = (): ReadonlyArray<Message> => {
     const taken = waiting;
@@ -52,7 +54,12 @@ export const makeQueue = ({ subjectOf }: LandingOptions): Queue => {
       isPaused = true;
       for (const inlet of inlets) inlet.pause();
     }
-    bell?.();
+    if (isRinging || bell === null) return;
+    isRinging = true;
+    setImmediate(() => {
+      isRinging = false;
+      bell?.();
+    });
   };
   const ring = Effect.callback<void>((resume) => {
     bell = () => {
