@@ -57,9 +57,12 @@ const open = async (options: Partial<DestinationOptions> = {}, isEncrypted = fal
   const lanes = await run(Effect.provideService(makeDirectLanes, Fabric, fabric));
   return { lanes, landing, asked: () => asked };
 };
-/** A packet of that many bytes, each of them `fill`. */
-const send = ({ lanes }: Pair, fill: number, bytes = BYTES, channel = item.channel): boolean =>
-  lanes.send({ ...item, channel }, "ram", ROUTE, (room) => room.subarray(0, bytes).fill(fill));
+/** A packet of that many bytes, each of them `fill`; false: it goes by NATS. */
+const send = ({ lanes }: Pair, fill: number, bytes = BYTES, channel = item.channel, route = ROUTE): boolean => {
+  const isSent = lanes.send({ ...item, channel }, "ram", route, (room) => room.subarray(0, bytes).fill(fill));
+  if (!isSent) lanes.want({ ...item, channel }, "ram", route);
+  return isSent;
+};
 const opened = async (pair: Pair): Promise<Pair> => {
   await vi.waitFor(() => expect(send(pair, 0)).toBe(true), { timeout: 10_000, interval: 5 });
   return pair;
@@ -87,6 +90,21 @@ describe("a worker's connections", () => {
     expect(send(pair, 0, 100, 4)).toBe(false);
     await vi.waitFor(() => expect(send(pair, 0, 100, 4)).toBe(true), { timeout: 10_000, interval: 5 });
     expect(pair.asked()).toBe(2);
+  });
+
+  it("are one for each destination: what goes to one node does not go to another that was asked before", async () => {
+    const pair = await opened(await open());
+    expect(send(pair, 0, 100, item.channel, { ...ROUTE, destination: "c" })).toBe(false);
+    expect(pair.asked()).toBe(2);
+  });
+
+  it("are not asked for by an item that cannot be packed", async () => {
+    const pair = await open();
+    const unreadable = (): never => {
+      throw new Error("that is no memory of this host");
+    };
+    expect(pair.lanes.send(item, "ram", ROUTE, unreadable)).toBe(false);
+    expect(pair.asked()).toBe(0);
   });
 
   it("say when they are full, and take more once the destination has taken some", async () => {

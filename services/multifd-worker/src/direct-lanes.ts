@@ -1,4 +1,4 @@
-/** The connections of this worker: one for each attempt, purpose and channel that wants one and can have it. */
+/** The connections of this worker: one for each attempt, destination, purpose and channel that wants one and can have it. */
 import { Fabric } from "@godwit/fabric";
 import { networkId, type Outlet, openOutlet } from "@godwit/fabric/direct";
 import {
@@ -33,7 +33,7 @@ const offers = json(LaneOffer);
 export interface DirectLanes {
   /**
    * Packs the item's packet by `pack`, into the memory that it is given (ROOM_BYTES), and sends it by the channel's connection. False, and
-   * nothing packed: there is none now, or it is full; one is asked for. Throws what `pack` throws.
+   * nothing packed: there is none now, or it is full. Throws what `pack` throws.
    */
   readonly send: (
     item: WorkItem,
@@ -41,6 +41,11 @@ export interface DirectLanes {
     route: Route,
     pack: (room: Uint8Array) => Uint8Array,
   ) => boolean;
+  /**
+   * A packet that should have gone by a connection went by NATS: one is asked for, unless it was just tried. Only for an item that was packed: what
+   * cannot be, made up or not, opens no connection anywhere.
+   */
+  readonly want: (item: WorkItem, purpose: LanePurpose, route: Route) => void;
 }
 
 interface Open {
@@ -79,8 +84,7 @@ export const makeDirectLanes: Effect.Effect<DirectLanes, never, Fabric | Scope.S
       }),
   );
 
-  const openOf = (item: WorkItem, purpose: LanePurpose): Open | null => {
-    const key = `${item.migration} ${item.epoch} ${purpose} ${item.channel}`;
+  const openFor = (key: string): Open | null => {
     const known = lanes.get(key);
     if (known !== undefined) return known;
     if (lanes.size >= LANES_MAX) return null;
@@ -146,33 +150,42 @@ export const makeDirectLanes: Effect.Effect<DirectLanes, never, Fabric | Scope.S
   };
 
   return {
+    want: (item, purpose, route) => {
+      const open = openFor(keyOf(item, purpose, route));
+      if (open !== null) feed(open, { _tag: "Wanted" }, item, purpose, route);
+    },
     send: (item, purpose, route, pack) => {
-      const open = openOf(item, purpose);
-      if (open === null) return false;
-      feed(open, { _tag: "Wanted" }, item, purpose, route);
-      const { outlet } = open;
-      if (outlet?.hasRoom(ROOM_BYTES) !== true) return false;
+      const open = lanes.get(keyOf(item, purpose, route));
+      const outlet = open?.outlet ?? null;
+      if (open === undefined || outlet?.hasRoom(ROOM_BYTES) !== true) return false;
       const room = rooms.take();
       if (room === null) return false;
       const giveBack = (): void => rooms.giveBack(room);
+      let isKept = false;
       try {
         const packet = pack(room.bytes);
-        if (packet.length > COPIED_BYTES_MAX) {
-          outlet.send(packet, giveBack);
-          return true;
-        }
-        const copy = new Uint8Array(LANE_LENGTH_BYTES + packet.length);
-        copy.set(packet, LANE_LENGTH_BYTES);
-        outlet.send(copy.subarray(LANE_LENGTH_BYTES), () => {});
-      } catch (error) {
-        giveBack();
-        throw error;
+        feed(open, { _tag: "Wanted" }, item, purpose, route);
+        isKept = packet.length > COPIED_BYTES_MAX;
+        if (isKept) outlet.send(packet, giveBack);
+        else outlet.send(copyOf(packet), () => {});
+      } finally {
+        if (!isKept) giveBack();
       }
-      giveBack();
       return true;
     },
   };
 });
+
+/** With room for its length before it. */
+const copyOf = (packet: Uint8Array): Uint8Array => {
+  const copy = new Uint8Array(LANE_LENGTH_BYTES + packet.length);
+  copy.set(packet, LANE_LENGTH_BYTES);
+  return copy.subarray(LANE_LENGTH_BYTES);
+};
+
+/** Where it goes is a part of it: packets for one node must not find a connection that was asked of another. */
+const keyOf = ({ migration, epoch, channel }: WorkItem, purpose: LanePurpose, { destination }: Route): string =>
+  `${migration} ${epoch} ${destination} ${purpose} ${channel}`;
 
 const claimOf = ({ migration, epoch, channel }: WorkItem, purpose: LanePurpose) => ({
   migration,

@@ -146,6 +146,7 @@ const sendAll = (
       const pack = (room: Uint8Array) => packer.pack(item, route.destination, room);
       if (item.lane === "direct" && direct.send(item, purposeOf(item), route, pack)) return;
       publish(item, route, pack(buffers[index]!));
+      if (item.lane === "direct") direct.want(item, purposeOf(item), route);
     } catch (error) {
       complaint = `item ${item.item} of round ${item.round} cannot be read: ${reasonOf(error)}`;
       refuse(item, route, reasonOf(error), fabric, incarnation);

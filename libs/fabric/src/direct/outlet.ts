@@ -137,7 +137,7 @@ const dialTls = (place: { readonly host: string; readonly port: number }, identi
     pskCallback: () => ({ identity, psk }),
     // There is no certificate: who knows the secret is who was asked.
     checkServerIdentity: () => undefined,
-  });
+  }).setNoDelay(true);
 
 const sendOn = (socket: Socket, address: string, ended: OutletEvents["ended"]) => {
   /** Lengths of packets that no receipt has come for, oldest first from `first` on. */
