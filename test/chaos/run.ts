@@ -31,7 +31,7 @@ export interface Outcome {
   readonly freeMs: number;
   /** Work items handed out a second time within the last attempt, as its source counts. */
   readonly resentItems: number;
-  /** What went over the channels a second time, as heard there. */
+  /** What went over the channels a second time, as heard on NATS: of the direct lane nothing is. */
   readonly resent: Resent;
   readonly struck: ReadonlyArray<boolean>;
   /** One line for each; empty is what is promised. */

@@ -6,12 +6,12 @@ import * as Effect from "effect/Effect";
 import * as Exit from "effect/Exit";
 import * as Fiber from "effect/Fiber";
 import * as Scope from "effect/Scope";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { Message } from "../fabric.ts";
 import { letGo } from "../own-memory.ts";
 import { networkId, parseListen } from "./addresses.ts";
 import { type DirectDestination, type Landing, makeDirectDestination } from "./destination.ts";
-import { HELLO_MS } from "./door.ts";
+import { HELLO_MS, STRANGERS_MAX } from "./door.ts";
 import { WAITING_BYTES_MAX } from "./landing.ts";
 import { type Outlet, openOutlet, STALL_MS } from "./outlet.ts";
 import { helloOf, welcomeOf } from "./proof.ts";
@@ -185,6 +185,20 @@ describe("a destination", () => {
     const begun = Date.now();
     expect(await answerTo(portOf(await ask(destination)), randomBytes(10))).toHaveLength(0);
     expect(Date.now() - begun).toBeGreaterThan(HELLO_MS - 100);
+  });
+
+  it("closes at once whoever comes on top of those that say nothing, and lets others in when they are gone", async () => {
+    const { destination } = await open();
+    const [offer, later] = [await ask(destination), await ask(destination)];
+    const silent = Array.from({ length: STRANGERS_MAX }, () => connect(portOf(offer), "127.0.0.1"));
+    for (const socket of silent) {
+      sockets.add(socket);
+      socket.on("error", () => undefined);
+    }
+    await Promise.all(silent.map((socket) => once(socket, "connect")));
+    await vi.waitFor(() => expect(dial(offer)).rejects.toThrow(), { timeout: 2000 });
+    for (const socket of silent) socket.destroy();
+    await vi.waitFor(() => dial(later), { timeout: 10_000, interval: 50 });
   });
 
   it("closes a connection that sends what is no frame", async () => {
