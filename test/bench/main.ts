@@ -12,6 +12,7 @@ import { failed, type Part, type Result } from "./part.ts";
 import { checkpoint } from "./parts/checkpoint.ts";
 import { coordinatorKill } from "./parts/coordinator-kill.ts";
 import { cpu } from "./parts/cpu.ts";
+import { direct } from "./parts/direct.ts";
 import { encryption } from "./parts/encryption.ts";
 import { engine } from "./parts/engine.ts";
 import { lane } from "./parts/lane.ts";
@@ -23,6 +24,7 @@ import { workerKill } from "./parts/worker-kill.ts";
 
 const PARTS: ReadonlyArray<Part> = [
   lane,
+  direct,
   engine,
   cpu,
   memory,

@@ -1,4 +1,4 @@
-/** A world that can be disturbed: every actor has a way of its own to NATS, and whoever is hit comes back before the next run. */
+/** A world that can be disturbed: every actor has a way of its own to NATS, and one by which others reach it, and whoever is hit comes back before the next run. */
 import type { Fabric } from "@godwit/fabric";
 import { Fabric as FabricService } from "@godwit/fabric";
 import type { BuiltinDevice, BuiltinSpec } from "@godwit/guest";
@@ -8,8 +8,18 @@ import * as Effect from "effect/Effect";
 import * as Schema from "effect/Schema";
 import type * as Scope from "effect/Scope";
 import { childKey } from "../../services/cli/src/local-cluster.ts";
+import { freePort } from "../integration/direct-detour.ts";
 import { isAlive } from "../integration/guest-process.ts";
-import { type ActorName, coordinatorOf, eventually, MIB, openWorld, type World } from "../integration/world.ts";
+import {
+  type ActorName,
+  agentOf,
+  coordinatorOf,
+  eventually,
+  loaderOf,
+  MIB,
+  openWorld,
+  type World,
+} from "../integration/world.ts";
 import { WORKERS } from "./fault.ts";
 import { openProxy, type TcpProxy } from "./proxy.ts";
 import { type Server, serverOf } from "./server.ts";
@@ -45,7 +55,8 @@ export interface Arena {
   readonly devices: ReadonlyArray<BuiltinDevice>;
   /** The one that does not move at the moment: its files are no leftovers. */
   readonly otherGuest: string;
-  readonly proxyOf: (actor: ActorName) => TcpProxy;
+  /** All that an actor's connections lead through: to NATS, and those of others to it. */
+  readonly waysOf: (actor: ActorName) => ReadonlyArray<TcpProxy>;
   /** How often each device had changed when it was judged last: what it has forgotten since would show. */
   readonly generations: Map<string, number>;
   /** Resolves when every actor's present process has been heard. */
@@ -105,6 +116,14 @@ const actorsOf = (): ReadonlyArray<ActorName> => [
 export const openArena = async (guest = "wanderer"): Promise<Arena> => {
   const proxies = new Map<string, TcpProxy>();
   for (const actor of actorsOf()) proxies.set(childKey(...actor), await openProxy());
+  /** Before those who take direct connections. */
+  const doors = new Map<string, { readonly port: number; readonly proxy: TcpProxy }>();
+  for (const actor of NODES.flatMap((node) => [loaderOf(node), agentOf(node)])) {
+    const [port, proxy] = [await freePort(), await openProxy()];
+    proxy.leadTo(port);
+    doors.set(childKey(...actor), { port, proxy });
+    proxies.set(`direct ${childKey(...actor)}`, proxy);
+  }
   const closing: Array<() => Promise<void>> = [...proxies.values()].map((proxy) => proxy.close);
   const close = async (): Promise<void> => {
     for (const one of closing.reverse()) await one();
@@ -118,6 +137,11 @@ export const openArena = async (guest = "wanderer"): Promise<Arena> => {
         const proxy = proxies.get(childKey(role, node, id))!;
         proxy.leadTo(Number(new URL(url).port));
         return `nats://127.0.0.1:${proxy.port}`;
+      },
+      directOf: ({ role, node, id }) => {
+        const door = doors.get(childKey(role, node, id));
+        if (door === undefined) return {};
+        return { listen: `127.0.0.1:${door.port}`, address: `127.0.0.1:${door.proxy.port}` };
       },
     });
     closing.push(world.close);
@@ -136,7 +160,10 @@ export const openArena = async (guest = "wanderer"): Promise<Arena> => {
       devices: DEVICES,
       otherGuest: bareOf(guest),
       generations: new Map(),
-      proxyOf: (actor) => proxies.get(childKey(...actor))!,
+      waysOf: (actor) => {
+        const key = childKey(...actor);
+        return [proxies.get(key)!, ...(doors.get(key) === undefined ? [] : [doors.get(key)!.proxy])];
+      },
       everybodyUp: () =>
         eventually("every actor is up", () =>
           // One that was killed just now still counts as present.

@@ -17,6 +17,7 @@ afterAll(() => arena?.close());
 const UNDISTURBED: Schedule = {
   seed: 0,
   shape: "swift",
+  lane: "auto",
   moment: { phase: "setup", sign: 1 },
   goOnAfterMs: 0,
   cancels: false,

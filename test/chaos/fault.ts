@@ -76,6 +76,8 @@ export type Shape = "held" | "swift" | "pausing" | "postcopy";
 export interface Schedule {
   readonly seed: number;
   readonly shape: Shape;
+  /** How its packets travel. A cut or a black hole is between an actor and everybody. */
+  readonly lane: "nats" | "auto";
   /** When the first fault comes, and what it would be if there is none. */
   readonly moment: Moment;
   /** From then until a held or pausing migration may go on, ms. */

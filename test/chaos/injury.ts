@@ -4,6 +4,7 @@ import { isAlive } from "../integration/guest-process.ts";
 import type { ActorName } from "../integration/world.ts";
 import type { Arena } from "./arena.ts";
 import type { Fault } from "./fault.ts";
+import type { ProxyState } from "./proxy.ts";
 
 export interface Injury {
   /** What was done, for the log of the run. */
@@ -43,9 +44,12 @@ export const injure = (arena: Arena, actor: ActorName | null, { kind, durationMs
       return { what: `${name} paused for ${durationMs} ms`, over: pause(pid, durationMs) };
     case "cut":
     case "blackhole": {
-      const proxy = arena.proxyOf(actor);
-      proxy.enter(kind);
-      return { what: `${name}: ${kind} for ${durationMs} ms`, over: after(durationMs).then(() => proxy.enter("open")) };
+      const ways = arena.waysOf(actor);
+      const enter = (state: ProxyState): void => {
+        for (const way of ways) way.enter(state);
+      };
+      enter(kind);
+      return { what: `${name}: ${kind} for ${durationMs} ms`, over: after(durationMs).then(() => enter("open")) };
     }
   }
 };

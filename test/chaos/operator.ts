@@ -15,7 +15,7 @@ import {
 import { HELD } from "../integration/held.ts";
 import { MIB } from "../integration/world.ts";
 import type { Arena, NodeName } from "./arena.ts";
-import type { Shape } from "./fault.ts";
+import type { Schedule, Shape } from "./fault.ts";
 import type { RunLog } from "./run-log.ts";
 
 /** A request that was refused or found nobody is made again, ms. */
@@ -70,7 +70,7 @@ const stateOf = ({ status, attempts, ram, channels, ...info }: MigrationInfo): s
 /** The answer to the request may be lost, and the migration be under way all the same. */
 const beginMigration = async (
   { world, guest }: Arena,
-  shape: Shape,
+  { shape, lane }: Pick<Schedule, "shape" | "lane">,
   destination: NodeName,
   isOurs: (migration: string) => boolean,
   { note }: RunLog,
@@ -79,7 +79,7 @@ const beginMigration = async (
   while (true) {
     const { parameters, capabilities } = START[shape];
     const answer = await world
-      .run(migrate({ guest, destination, parameters: { ...parameters }, capabilities }))
+      .run(migrate({ guest, destination, parameters: { ...parameters, lane }, capabilities }))
       .catch((error: GodwitError) => error);
     if (!(answer instanceof GodwitError)) return answer;
     note(`migrate: ${answer.message}`);
@@ -93,13 +93,14 @@ const beginMigration = async (
 
 export const startOperator = async (
   arena: Arena,
-  shape: Shape,
+  how: Pick<Schedule, "shape" | "lane">,
   destination: NodeName,
   isOurs: (migration: string) => boolean,
   log: RunLog,
 ): Promise<Operator> => {
   const { world } = arena;
-  const { migration } = await beginMigration(arena, shape, destination, isOurs, log);
+  const { shape } = how;
+  const { migration } = await beginMigration(arena, how, destination, isOurs, log);
   let last: MigrationInfo | null = null;
   let mayGoOn = false;
   let left = false;

@@ -23,7 +23,8 @@ interface Pair {
   hasHole: boolean;
 }
 
-export const openProxy = async (): Promise<TcpProxy> => {
+/** `tap` sees every byte that passes, whichever way. */
+export const openProxy = async (tap: (chunk: Buffer) => void = () => {}): Promise<TcpProxy> => {
   let target: number | null = null;
   let state: ProxyState = "open";
   const pairs = new Set<Pair>();
@@ -36,7 +37,10 @@ export const openProxy = async (): Promise<TcpProxy> => {
   const carry = (pair: Pair, from: Socket, to: Socket): void => {
     from.on("data", (chunk) => {
       if (state === "blackhole") pair.hasHole = true;
-      else if (!to.write(chunk)) from.pause();
+      else {
+        tap(chunk);
+        if (!to.write(chunk)) from.pause();
+      }
     });
     to.on("drain", () => from.resume());
     // Through a black hole no end can be seen either.

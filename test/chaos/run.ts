@@ -31,7 +31,7 @@ export interface Outcome {
   readonly freeMs: number;
   /** Work items handed out a second time within the last attempt, as its source counts. */
   readonly resentItems: number;
-  /** What went over the channels a second time, as heard there. */
+  /** What went over the channels a second time, as heard on NATS: of the direct lane nothing is. */
   readonly resent: Resent;
   readonly struck: ReadonlyArray<boolean>;
   /** One line for each; empty is what is promised. */
@@ -63,7 +63,7 @@ export const runSchedule = async (
   if (source === undefined) throw new Error(`guest ${arena.guest} is gone`);
   const destination = otherNode(source);
   const log = makeRunLog();
-  log.note(`from node ${source} to node ${destination}, ${schedule.shape}`);
+  log.note(`from node ${source} to node ${destination}, ${schedule.shape}, lane ${schedule.lane}`);
   const isOurs = (migration: string): boolean => !former.has(migration);
   const before = incarnationsOf(arena);
   const overlap = watchOverlap(arena);
@@ -93,7 +93,7 @@ export const runSchedule = async (
   const tooLate = setTimeout(momentCame, MOMENT_MS);
   const strikes = armStrikes(arena, schedule.faults, source, isOurs, log);
   try {
-    const there = await startOperator(arena, schedule.shape, destination, isOurs, log);
+    const there = await startOperator(arena, schedule, destination, isOurs, log);
     operator.resolve(there);
     const end = await endOf(there, strikes);
     there.leave();

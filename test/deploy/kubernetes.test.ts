@@ -109,7 +109,7 @@ describe.skipIf(because !== "")(`what kustomize builds${because}`, () => {
   }
 
   it("production with its components: the same", async () => {
-    const manifests = buildWith("overlays/production", ["kernel-vfio", "host-credentials-secret"]);
+    const manifests = buildWith("overlays/production", ["kernel-vfio", "host-credentials-secret", "direct-lane"]);
     expect(await problemsOf(manifests)).toEqual([]);
     expect(manifests.flatMap(brokenRules)).toEqual([]);
     expect(danglingReferences(manifests)).toEqual([]);
@@ -161,6 +161,25 @@ describe.skipIf(because !== "")(`what kustomize builds${because}`, () => {
       ({ spec }) => (spec as Policy).egress?.flatMap((rule) => rule.ports.map(({ port }) => port)) ?? [],
     );
     expect([...new Set(ports)].sort()).toEqual([4222, 53, 6222]);
+  });
+
+  it("hosts take connections of each other's workers with the component for it alone, on the ports that they are told", () => {
+    const listenOf = (manifests: ReadonlyArray<Manifest>) =>
+      manifests.find(({ data }) => data?.["GODWIT_DIRECT_LISTEN"] !== undefined)?.data?.["GODWIT_DIRECT_LISTEN"];
+    const openTo = (manifests: ReadonlyArray<Manifest>) =>
+      manifests
+        .filter(({ kind, metadata }) => kind === "NetworkPolicy" && metadata.namespace === "godwit-hosts")
+        .flatMap(({ spec }) => (spec as { ingress?: ReadonlyArray<{ ports: unknown }> }).ingress ?? []);
+    expect(listenOf(buildOf("overlays/production"))).toBe("off");
+    expect(openTo(buildOf("overlays/production"))).toEqual([]);
+    const open = buildWith("overlays/production", ["direct-lane"]);
+    const [, first, last] = /:(\d+)-(\d+)$/.exec(listenOf(open) ?? "")!;
+    expect(openTo(open)).toEqual([
+      {
+        from: [{ podSelector: { matchLabels: { "app.kubernetes.io/component": "host" } } }],
+        ports: [{ protocol: "TCP", port: Number(first), endPort: Number(last) }],
+      },
+    ]);
   });
 
   it("the Job that makes buckets is not applied with the rest where there is something to lose", () => {

@@ -42,6 +42,8 @@ const OF_MIGRATIONS: Readonly<Record<RouteFamily, Line>> = {
   channels: [["multifd-worker@source"], ["loader@destination"]],
   urgent: [["multifd-worker@source"], ["loader@destination"]],
   deviceChannels: [["multifd-worker@source"], ["vfio-agent@destination"]],
+  directLane: [["multifd-worker@source"], ["loader@destination"]],
+  deviceDirectLane: [["multifd-worker@source"], ["vfio-agent@destination"]],
   acknowledgement: [["loader@destination"], ["ram-sender@source"]],
   deviceAcknowledgement: [["vfio-agent@destination"], ["vfio-agent@source"]],
   refusal: [["multifd-worker@source"], ["ram-sender@source", "loader@destination"]],

@@ -1,9 +1,8 @@
 /** Capability `encryption` with real processes: what somebody who reads everything on the broker sees, and what they can do with it. */
-import { closeSync, mkdtempSync, openSync, readdirSync, readSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type BuiltinSpec, openGuest } from "@godwit/guest";
-import * as Effect from "effect/Effect";
+import type { BuiltinSpec } from "@godwit/guest";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { makeAccount } from "../../libs/encryption/src/testing/account.ts";
 import { startPostcopy } from "../../services/cli/src/client.ts";
@@ -11,12 +10,12 @@ import { issueCredentials } from "./credentials.ts";
 import { HELD, letGo } from "./held.ts";
 import { isMidway, type Journey } from "./journey.ts";
 import { expectMoved, expectStayed } from "./outcome.ts";
+import { patternsOf } from "./page-patterns.ts";
 import { joinAsStranger, type Overheard, type Stranger } from "./stranger.ts";
 import { device, moveWithDevices } from "./vfio-devices.ts";
 import { eventually, killAndAwaitRestart, loaderOf, MIB, openWorld, senderOf, type World, workerOf } from "./world.ts";
 
 const ENCRYPTED = { capabilities: { encryption: true } };
-const PAGE_BYTES = 4096;
 const WORKING_SET = MIB;
 
 let credentials: string;
@@ -38,20 +37,6 @@ afterAll(async () => {
 const startGuest = (name: string): Promise<BuiltinSpec> =>
   world.startGuest({ name, memoryBytes: 8 * MIB, workingSetBytes: WORKING_SET, dirtyRateBytesPerSecond: 3 * MIB });
 
-/** What a guest's memory holds for good: some bytes of pages that it filled once and does not write again. */
-const patternsOf = async (spec: BuiltinSpec): Promise<ReadonlyArray<Buffer>> => {
-  const { blocks } = await world.run(Effect.flatMap(openGuest(spec), (guest) => guest.describe));
-  const { path, lengthBytes } = blocks[0]!;
-  const fd = openSync(path, "r");
-  const patterns: Buffer[] = [];
-  for (let at = WORKING_SET; at < lengthBytes; at += 16 * PAGE_BYTES) {
-    const bytes = Buffer.alloc(32);
-    readSync(fd, bytes, 0, bytes.length, at + 1000);
-    if (bytes.some((byte) => byte !== 0)) patterns.push(bytes);
-  }
-  closeSync(fd);
-  return patterns;
-};
 const foundIn = (messages: ReadonlyArray<Overheard>, patterns: ReadonlyArray<Buffer>): number =>
   patterns.filter((pattern) => messages.some(({ data }) => Buffer.from(data.buffer).includes(pattern))).length;
 
@@ -93,7 +78,7 @@ const refusedBy = (journey: Journey) => journey.seen.at(-1)?.encryption?.["refus
 describe("who reads all that NATS carries", () => {
   it("finds the guest's memory in it without encryption, and nothing of it with encryption", async () => {
     const spec = await startGuest("seen");
-    const patterns = await patternsOf(spec);
+    const patterns = await patternsOf(world, spec, WORKING_SET);
     expect(patterns.length).toBeGreaterThan(10);
     const plain = await world.migrate("seen", "b", { parameters: { "max-bandwidth": 0 } });
     expect((await expectMoved(world, plain, "b")).encryption).toBeUndefined();

@@ -89,7 +89,7 @@ export interface World {
 export interface WorldOptions
   extends Pick<
     LocalClusterOptions,
-    "coordinators" | "credentialsOf" | "natsOf" | "natsUrl" | "credentials" | "jsDomain"
+    "coordinators" | "credentialsOf" | "directOf" | "natsOf" | "natsUrl" | "credentials" | "jsDomain"
   > {
   /** URLs of the NATS servers that a node knows, when it does not know those of the others. */
   readonly natsUrlOf?: Readonly<Record<string, string>>;
@@ -138,6 +138,7 @@ export const openWorld = async (options: WorldOptions = {}): Promise<World> => {
         ...(options.credentials === undefined ? {} : { credentials: options.credentials }),
         ...(options.jsDomain === undefined ? {} : { jsDomain: options.jsDomain }),
         ...(options.natsOf === undefined ? {} : { natsOf: options.natsOf }),
+        ...(options.directOf === undefined ? {} : { directOf: options.directOf }),
       }),
     );
     const context = await quietly(Layer.build(cluster.fabric));

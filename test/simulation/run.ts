@@ -23,6 +23,8 @@ const VERIFY_RATE = 0.5;
 const FLIP_RATE = 0.02;
 /** Seeds that this divides go to postcopy. */
 const POSTCOPY_EVERY = 4;
+/** Seeds that this divides go by the direct lane, with and without postcopy. */
+const DIRECT_EVERY = 3;
 
 export interface RunOptions {
   readonly broken?: ReadonlyArray<Breakage>;
@@ -31,6 +33,7 @@ export interface RunOptions {
   readonly faults?: ReadonlyArray<Fault>;
   readonly verify?: boolean;
   readonly postcopy?: boolean;
+  readonly direct?: boolean;
   /** The guest writes all its pages as often as any. */
   readonly hotPages?: number;
   readonly strikes?: Strikes;
@@ -58,6 +61,7 @@ const drawFaults = (network: SimNetwork) => {
     duplicateRate: pick(0.1),
     reorderRate: pick(0.2),
     reorderMs: 60,
+    breakRate: STORMY.breakRate,
     register: {
       lostAnswerRate: pick(0.3),
       lateWriteRate: pick(0.3),
@@ -85,6 +89,7 @@ export const run = (seed: number, options: RunOptions = {}): Outcome => {
     broken: new Set(options.broken),
     verify: options.verify ?? verify,
     postcopy: options.postcopy ?? seed % POSTCOPY_EVERY === 0,
+    direct: options.direct ?? seed % DIRECT_EVERY === 0,
     flipRate: (options.verify ?? verify) ? flips : 0,
     switchoverDeadlineMs: network.random() < 0.5 ? 3000 : 150,
     kept: null,

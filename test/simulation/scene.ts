@@ -24,6 +24,8 @@ export interface Scene {
   readonly verify: boolean;
   /** The migration goes to postcopy after its first round. */
   readonly postcopy: boolean;
+  /** Workers send by connections of their own, while they have them (parameter `lane`). */
+  readonly direct: boolean;
   readonly switchoverDeadlineMs: number;
   /** How often a page changes on its way, of all that are sent; seen only with verification. */
   readonly flipRate: number;

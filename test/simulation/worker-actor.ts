@@ -1,6 +1,7 @@
 /** A multifd worker on the simulated network: stateless, slow now and then, and it reads memory when it gets to it, not when it was asked. */
 import type { Ledger } from "@godwit/multifd";
 import { POSTCOPY_ROUND, subjects, URGENT_ITEM_FIRST } from "@godwit/protocol";
+import { makeDirectSending } from "./direct-sending.ts";
 import { SLICE_BYTES } from "./guest-model.ts";
 import { NODE_A, NODE_B, ROUTE } from "./names.ts";
 import { between } from "./random-times.ts";
@@ -32,6 +33,9 @@ const PREEMPTED_MS = 40;
 
 export const bootWorker = (scene: Scene, name: string): void => {
   const { network } = scene;
+  const send = scene.direct
+    ? makeDirectSending(scene, name)
+    : (subject: string, packet: SimPacket) => network.send(name, subject, packet);
   network.send("supervisor", "supervisor.worker", { worker: name, up: true });
   network.subscribe(name, subjects.work(NODE_A, name, NODE_B), (payload) => {
     const item = payload as SimItem;
@@ -40,7 +44,7 @@ export const bootWorker = (scene: Scene, name: string): void => {
       const packet: SimPacket = { ...item, values: read(scene, item) };
       // Stopped between reading and sending, a worker wakes up with old bytes in its hands (R7).
       network.timer(name, between(network, 0, network.random() < PREEMPTED_RATE ? PREEMPTED_MS : 1), () =>
-        network.send(name, isUrgent(item) ? subjects.urgent(ROUTE) : subjects.channel(ROUTE, item.channel), packet),
+        send(isUrgent(item) ? subjects.urgent(ROUTE) : subjects.channel(ROUTE, item.channel), packet),
       );
     });
   });

@@ -13,7 +13,13 @@ export { askRecord, type OwnershipRegister, openOwnershipRegister } from "./owne
 export { announceReady } from "./ready.ts";
 export { makeRefusals } from "./refusals.ts";
 export {
+  addressProblem,
+  DEFAULT_DIRECT_LISTEN,
   DEFAULT_NATS,
+  type DirectSettings,
+  directOf,
+  directOptions,
+  listenProblem,
   natsOptionsOf,
   randomId,
   readSettings,

@@ -5,7 +5,7 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import { asGodwitError } from "./actor-process.ts";
 import { defaultRuntimeDirectory } from "./directories.ts";
 import { makeEndings } from "./endings.ts";
-import { DEFAULT_NATS, randomId, readSettings } from "./settings.ts";
+import { DEFAULT_NATS, directOptions, randomId, readSettings } from "./settings.ts";
 
 const read = (env: NodeJS.ProcessEnv) => Effect.runSync(readSettings("loader", env));
 const refusal = (env: NodeJS.ProcessEnv): GodwitError => Effect.runSync(Effect.flip(readSettings("loader", env)));
@@ -22,6 +22,8 @@ describe("an actor's settings", () => {
       GODWIT_TLS_CA: "/etc/godwit/ca.pem",
       GODWIT_TLS_CERT: "/etc/godwit/cert.pem",
       GODWIT_TLS_KEY: "/etc/godwit/key.pem",
+      GODWIT_DIRECT_LISTEN: "0.0.0.0:4230-4239",
+      GODWIT_DIRECT_ADDRESS: "host-7.example",
       GODWIT_JS_DOMAIN: "hub",
       GODWIT_NODE: "host-7",
       GODWIT_RUNTIME_DIR: "/run/godwit",
@@ -33,6 +35,7 @@ describe("an actor's settings", () => {
       nats: env.GODWIT_NATS,
       creds: env.GODWIT_CREDS,
       tls: { caFile: env.GODWIT_TLS_CA, certFile: env.GODWIT_TLS_CERT, keyFile: env.GODWIT_TLS_KEY },
+      direct: { listen: env.GODWIT_DIRECT_LISTEN, address: env.GODWIT_DIRECT_ADDRESS },
       jsDomain: env.GODWIT_JS_DOMAIN,
       node: env.GODWIT_NODE,
       runtimeDirectory: env.GODWIT_RUNTIME_DIR,
@@ -47,6 +50,22 @@ describe("an actor's settings", () => {
       expect(read(off === undefined ? {} : { GODWIT_REQUIRE_ENCRYPTION: off }).requireEncryption).toBeUndefined();
     for (const on of ["1", "true", "yes", "treu"])
       expect(read({ GODWIT_REQUIRE_ENCRYPTION: on }).requireEncryption).toBe(true);
+  });
+
+  it("say where direct connections are taken: anywhere, unless they say otherwise, and never at what is no place", () => {
+    const options = (env: NodeJS.ProcessEnv) => directOptions(read(env), "loader", true);
+    const anywhere = { host: "0.0.0.0", firstPort: 0, lastPort: 0 };
+    expect(options({})).toEqual({ actor: "loader", listen: anywhere, announced: [], tls: true });
+    expect(options({ GODWIT_DIRECT_LISTEN: "", GODWIT_DIRECT_ADDRESS: "" })).toMatchObject({ listen: anywhere });
+    expect(options({ GODWIT_DIRECT_LISTEN: "off" })).toMatchObject({ listen: null });
+    expect(options({ GODWIT_DIRECT_ADDRESS: "10.0.0.7:9" })).toMatchObject({
+      announced: [{ host: "10.0.0.7", port: 9 }],
+    });
+    for (const env of [{ GODWIT_DIRECT_LISTEN: "everywhere" }, { GODWIT_DIRECT_ADDRESS: "a b" }])
+      expect(refusal(env)).toMatchObject({
+        code: "invalid-parameter",
+        reason: expect.stringContaining(Object.keys(env)[0]!),
+      });
   });
 
   it("have defaults that work on one machine, apart for each node and user", () => {

@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import type { NatsOptions, NatsTls } from "@godwit/fabric";
+import { type DestinationOptions, parseAnnounced, parseListen } from "@godwit/fabric/direct";
 import { GodwitError, Incarnation, isSafeName } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Schema from "effect/Schema";
@@ -17,6 +18,8 @@ export interface Settings {
   readonly jsDomain: string | undefined;
   /** GODWIT_REQUIRE_ENCRYPTION: no guest leaves this host but with capability `encryption`. Default: it may. */
   readonly requireEncryption?: boolean;
+  /** GODWIT_DIRECT_LISTEN, GODWIT_DIRECT_ADDRESS: where this host takes direct connections of workers (parameter `lane`). */
+  readonly direct?: DirectSettings;
   /** GODWIT_NODE: the host this actor acts for. */
   readonly node: string;
   /** GODWIT_RUNTIME_DIR: sockets, guest registry, exports; private to this node and user. */
@@ -28,6 +31,40 @@ export interface Settings {
   /** GODWIT_INCARNATION: drawn by the supervisor, so that it can name this very life when it has ended; else drawn here. */
   readonly incarnation: Incarnation;
 }
+
+/** As the operator wrote them; both were found to be what they should. */
+export interface DirectSettings {
+  /** `off`, HOST:PORT or HOST:FIRST-LAST; default DEFAULT_DIRECT_LISTEN. */
+  readonly listen?: string;
+  /** What is offered instead of the host's own addresses: HOST or HOST:PORT, separated by commas. */
+  readonly address?: string;
+}
+
+/** Any port, and only while a migration arrives that wants it. */
+export const DEFAULT_DIRECT_LISTEN = "0.0.0.0:0";
+
+/** Why a text is not what it should be; null when it is. */
+export const listenProblem = (text: string): string | null =>
+  parseListen(text) === undefined ? "off, or an IP address and a port or a range of ports (0.0.0.0:4230-4239)" : null;
+export const addressProblem = (text: string): string | null =>
+  parseAnnounced(text) === undefined ? "hosts, each with or without a port, separated by commas" : null;
+
+/** Nothing unless one is given. */
+export const directOf = (
+  listen: string | null | undefined,
+  address: string | null | undefined,
+): { readonly direct?: DirectSettings } => {
+  const direct = { ...(listen ? { listen } : {}), ...(address ? { address } : {}) };
+  return Object.keys(direct).length === 0 ? {} : { direct };
+};
+
+/** How the actor of this role takes direct connections. `isEncrypted`: as NATS is. */
+export const directOptions = ({ direct = {} }: Settings, actor: string, isEncrypted: boolean): DestinationOptions => ({
+  actor,
+  listen: parseListen(direct.listen ?? DEFAULT_DIRECT_LISTEN) ?? null,
+  announced: direct.address === undefined ? [] : (parseAnnounced(direct.address) ?? []),
+  tls: isEncrypted,
+});
 
 export const DEFAULT_NATS = "nats://127.0.0.1:4222";
 
@@ -72,10 +109,16 @@ export const readSettings = (role: string, env: NodeJS.ProcessEnv): Effect.Effec
     const incarnation = env["GODWIT_INCARNATION"] ?? randomId();
     if (!Schema.is(Incarnation)(incarnation))
       return invalid(`GODWIT_INCARNATION is "${incarnation}", not 16 hex digits`);
+    const [listen, address] = [env["GODWIT_DIRECT_LISTEN"], env["GODWIT_DIRECT_ADDRESS"]];
+    const wrongListen = listen ? listenProblem(listen) : null;
+    if (wrongListen !== null) return invalid(`GODWIT_DIRECT_LISTEN is "${listen}", not ${wrongListen}`);
+    const wrongAddress = address ? addressProblem(address) : null;
+    if (wrongAddress !== null) return invalid(`GODWIT_DIRECT_ADDRESS is "${address}", not ${wrongAddress}`);
     return Effect.succeed({
       nats: env["GODWIT_NATS"] ?? DEFAULT_NATS,
       creds: env["GODWIT_CREDS"] || undefined,
       ...tlsOf(env["GODWIT_TLS_CA"], env["GODWIT_TLS_CERT"], env["GODWIT_TLS_KEY"]),
+      ...directOf(listen, address),
       jsDomain,
       node,
       ...(isRequired(env["GODWIT_REQUIRE_ENCRYPTION"]) ? { requireEncryption: true } : {}),

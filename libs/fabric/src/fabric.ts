@@ -117,6 +117,8 @@ export class Fabric extends Context.Service<
   {
     /** The largest payload one message may have, bytes; read from the server. */
     readonly maxPayloadBytes: number;
+    /** Whether what is said to the server is encrypted on its way. */
+    readonly isEncrypted: boolean;
     /**
      * Hands a message to the network and returns at once; never throws, never waits. False: it was dropped here (see
      * `FabricCounters`); true promises nothing. `data` must not be written to before the next tick. Default plane: control.

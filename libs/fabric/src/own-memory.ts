@@ -17,6 +17,13 @@ export const ownMemory = (view: Uint8Array): void => {
   if (isWhole(view)) owned.add(view.buffer);
 };
 
+const lent = new WeakMap<ArrayBufferLike, () => void>();
+
+/** Memory that is used again once whoever got the message is done with it: `giveBack` is called then, once. Who never says so keeps it. */
+export const lendMemory = (room: Uint8Array, giveBack: () => void): void => {
+  lent.set(room.buffer, giveBack);
+};
+
 /** Frees the memory under a view at once: the view, and every other one of that memory, is empty from then on. */
 export const free = (view: Uint8Array): void => {
   if (view.buffer instanceof ArrayBuffer && !view.buffer.detached) view.buffer.transfer(0);
@@ -27,8 +34,13 @@ export const isWhole = (view: Uint8Array): boolean => view.byteLength === view.b
 
 /**
  * Whoever has got a message (`Message.data`) and is done with it may say so: its bytes are gone from then on, and where they had
- * memory of their own, that is free at once. Without this word the garbage collector finds out in time.
+ * memory of their own, that is free, or used for another message, at once. Without this word the garbage collector finds out in time.
  */
 export const letGo = (data: Uint8Array): void => {
+  const giveBack = lent.get(data.buffer);
+  if (giveBack !== undefined) {
+    lent.delete(data.buffer);
+    return giveBack();
+  }
   if (owned.has(data.buffer)) free(data);
 };

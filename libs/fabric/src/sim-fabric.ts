@@ -103,6 +103,7 @@ const make = Effect.fnUntraced(function* (network: SimNetwork, actor: string) {
 
   const shape: Context.Service.Shape<typeof Fabric> = {
     maxPayloadBytes: MAX_PAYLOAD_BYTES,
+    isEncrypted: false,
     publish,
     subscribe: Effect.fnUntraced(function* (subject, options) {
       const inbox = yield* makeInbox<Message>(options.capacity);

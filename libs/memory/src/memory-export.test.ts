@@ -104,6 +104,7 @@ describe("whatever a work item names", () => {
       channelEpoch: 1,
       compression: "none",
       level: 0,
+      lane: "nats",
       deadline: 0,
       block: 0,
       fileOffset: 0,

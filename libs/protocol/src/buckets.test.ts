@@ -44,7 +44,13 @@ describe("a bucket", () => {
     expect(bytes.length + HEADERS_BYTES_MAX).toBeLessThanOrEqual(bucketOf(OWNERSHIP_BUCKET).writeBytesMax);
   });
 
-  it("takes a migration of all channels that ended with a hundred differences", () => {
+  const channel = { worker: NAME, epoch: 0xffff_ffff, "in-flight": 64 * 1024 ** 2 };
+  // Pages that are waited for are counted for one channel alone.
+  const lanes = (["ram", "devices"] as const).map((purpose) => ({ purpose, lane: "direct", nats: 1e9, direct: 1e9 }));
+  it.each([
+    ["a hundred differences", channel, 100],
+    ["packets by both lanes", { ...channel, lanes }, 0],
+  ])("takes a migration of all channels that ended with %s", (_, channelInfo, differences) => {
     const info = {
       migration: ID,
       guest: NAME,
@@ -53,12 +59,7 @@ describe("a bucket", () => {
       status: "failed",
       "total-time": 1e9,
       attempts: 1,
-      channels: Array.from({ length: CHANNELS_MAX }, (_, channel) => ({
-        channel,
-        worker: NAME,
-        epoch: 0xffff_ffff,
-        "in-flight": 64 * 1024 ** 2,
-      })),
+      channels: Array.from({ length: CHANNELS_MAX }, (_, number) => ({ channel: number, ...channelInfo })),
       verify: Array.from({ length: VERIFY_BLOCKS_SHOWN }, () => ({
         block: "b".repeat(255),
         "pages-checked": Number.MAX_SAFE_INTEGER,
@@ -70,7 +71,7 @@ describe("a bucket", () => {
         side: "destination",
         step: "compare both sides",
         reason: "x".repeat(4096),
-        differences: Array.from({ length: 100 }, () => ({
+        differences: Array.from({ length: differences }, () => ({
           what: `length of RAMBlock ${"b".repeat(255)}`,
           mine: "1".repeat(16),
           yours: "2".repeat(16),

@@ -17,6 +17,7 @@
  *         |-- conclude --------->|------- conclude ------------->|
  */
 import * as Schema from "effect/Schema";
+import { LaneInfo } from "./direct-lane.ts";
 import { Epoch, Incarnation, MigrationId, Name } from "./ids.ts";
 import { RefusedPackets } from "./key-agreement.ts";
 import { BLOCK_BYTES_MAX, BLOCKS_MAX, PAGE_BYTES } from "./limits.ts";
@@ -226,6 +227,8 @@ export const DestinationReport = Schema.Struct({
   /** Of a migration with capability `encryption`. */
   "refused-packets": Schema.optionalKey(RefusedPackets),
   devices: Schema.optionalKey(Schema.Array(VfioDeviceInfo)),
+  /** Of a migration with another `lane` than nats: how packets have come, to this loader and the VFIO agent of its host. */
+  lanes: Schema.optionalKey(Schema.Array(LaneInfo)),
   "switchover-ack": Schema.optionalKey(SwitchoverAckInfo),
   /** Present from the moment when the guest may run with pages missing. */
   postcopy: Schema.optionalKey(PostcopyInfo),

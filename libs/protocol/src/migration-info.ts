@@ -1,5 +1,6 @@
 /** What `query-migrate` answers: QEMU's fields, units and names, extended, never renamed. */
 import * as Schema from "effect/Schema";
+import { LaneCount } from "./direct-lane.ts";
 import { Difference, type ErrorCode, REMEDIES } from "./error.ts";
 import { MigrationId } from "./ids.ts";
 import { EncryptionInfo } from "./key-agreement.ts";
@@ -173,7 +174,10 @@ export const ChannelInfo = Schema.Struct({
   worker: Schema.NullOr(Schema.String),
   epoch: Schema.Natural,
   "in-flight": Schema.Finite,
+  /** By which its packets came to the destination, for each purpose; absent with `lane: nats`, and before the first one. */
+  lanes: Schema.optionalKey(Schema.Array(LaneCount)),
 });
+export type ChannelInfo = typeof ChannelInfo.Type;
 
 export const MigrationInfo = Schema.Struct({
   migration: MigrationId,

@@ -1,3 +1,4 @@
+import * as Schema from "effect/Schema";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { Failure } from "./failure.ts";
@@ -5,10 +6,11 @@ import {
   PARAMETER_DEFAULTS,
   PARAMETERS,
   type ParameterName,
-  type Parameters,
+  Parameters,
   parseParameter,
   proposeParameters,
   tuneParameters,
+  wantedLane,
 } from "./parameters.ts";
 
 const isFailure = (result: Parameters | Failure): result is Failure => "code" in result;
@@ -163,5 +165,16 @@ describe("a parameter from a command line", () => {
         for (const [name, value] of Object.entries(asked)) expect(parseParameter(name, String(value))).toBe(value);
       }),
     );
+  });
+});
+
+describe("parameters that were stored before there were lanes", () => {
+  it("are those of a migration through NATS", () => {
+    const { lane, ...stored } = PARAMETER_DEFAULTS;
+    expect(lane).toBe("nats");
+    expect(Schema.decodeUnknownSync(Parameters)(stored)).toEqual(PARAMETER_DEFAULTS);
+    expect(
+      (["nats", "auto", "direct"] as const).map((each) => wantedLane({ ...PARAMETER_DEFAULTS, lane: each })),
+    ).toEqual(["nats", "direct", "direct"]);
   });
 });

@@ -1,5 +1,7 @@
 /** QEMU's migration parameters by QEMU's names, units, ranges and defaults (qapi/migration.json), and godwit's own. */
+import * as Effect from "effect/Effect";
 import * as Schema from "effect/Schema";
+import type { Lane } from "./direct-lane.ts";
 import type { Failure } from "./failure.ts";
 import { CHANNELS_MAX, SLICE_BYTES_MAX } from "./limits.ts";
 import { COMPRESSIONS, type Compression } from "./packet.ts";
@@ -24,6 +26,10 @@ export const Parameters = Schema.Struct({
   "postcopy-prefetch": Schema.Literals(["on", "off"]),
   "auto-recover": Schema.Literals(["on", "off"]),
   "avail-switchover-bandwidth": bytesPerSecond,
+  /** What was stored before there was a choice of it has none. */
+  lane: Schema.Literals(["auto", "nats", "direct"]).pipe(
+    Schema.withDecodingDefaultTypeKey(Effect.succeed("nats" as const)),
+  ),
   "multifd-channels": int(1, CHANNELS_MAX),
   "multifd-compression": Schema.Literals([...COMPRESSIONS, "auto"]),
   "multifd-zlib-level": int(0, 9),
@@ -103,6 +109,13 @@ export const PARAMETERS: Readonly<Record<ParameterName, Description>> = {
     expects: "an integer in the range of 0 to 2^53-1 bytes/s",
     live: true,
     what: "bandwidth to reckon with during switchover; 0 measures it",
+  },
+  lane: {
+    default: "nats",
+    unit: "",
+    expects: "one of auto, nats, direct",
+    live: false,
+    what: "how packets travel: through NATS, or by connections from the workers to the destination, which NATS takes over from when they break; auto: those where they can be had; direct: refused where the destination offers none",
   },
   "multifd-channels": {
     default: 2,
@@ -233,6 +246,9 @@ export const fixedCompressionOf = ({ "multifd-compression": asked }: Parameters)
 /** Of the compression that is chosen, or may be. */
 export const compressionLevelOf = (parameters: Parameters): number =>
   parameters["multifd-compression"] === "zlib" ? parameters["multifd-zlib-level"] : parameters["multifd-zstd-level"];
+
+/** The lane that workers are told to try. */
+export const wantedLane = ({ lane }: Parameters): Lane => (lane === "nats" ? "nats" : "direct");
 
 const refuse = (code: Failure["code"], reason: string): Failure => ({
   code,

@@ -46,11 +46,13 @@ describe("permissions", () => {
     }
   });
 
-  it("of a worker end at its channels: it sends what it is asked for, refuses, and answers for checkpoints", () => {
+  it("of a worker end at its channels: it sends what it is asked for, asks for connections, refuses, and answers for checkpoints", () => {
     expect([...permissionsOf({ role: "multifd-worker", node: "a" }).publish].sort()).toEqual([
       "godwit.m.*.a.*.ch.*",
+      "godwit.m.*.a.*.dev-direct",
       "godwit.m.*.a.*.dev-refused",
       "godwit.m.*.a.*.dev.*",
+      "godwit.m.*.a.*.direct",
       "godwit.m.*.a.*.refused",
       "godwit.m.*.a.*.urgent",
       "godwit.node.a.file.*",

@@ -60,6 +60,9 @@ export const subjects = {
   /** A channel's packets of VFIO device state, which go to the VFIO agent, and those of all channels. */
   deviceChannel: (route: Route, channel: number) => `${along(route)}.dev.${channel}`,
   deviceChannels: (route: Route) => `${along(route)}.dev.*`,
+  /** A worker asks the loader, and the VFIO agent, for a connection of its own (parameter `lane`). */
+  directLane: (route: Route) => `${along(route)}.direct`,
+  deviceDirectLane: (route: Route) => `${along(route)}.dev-direct`,
   /** Acknowledgements of the destination to the producer. */
   acknowledgement: (route: Route) => `${along(route)}.ack`,
   /** The same, to the VFIO agent as the producer of device state. */

@@ -17,6 +17,7 @@
  *         |---- Save: discarded ------>| STOP                        |<------ Load: running --------|   RUNNING, then the guest
  */
 import * as Schema from "effect/Schema";
+import { LaneInfo } from "./direct-lane.ts";
 import { Epoch, Incarnation, MigrationId, Name } from "./ids.ts";
 import { RefusedPackets } from "./key-agreement.ts";
 import { DEVICES_MAX, PACKET_PAGES_MAX, VFIO_CONFIG_BYTES_MAX, VFIO_STREAM_BYTES_MAX } from "./limits.ts";
@@ -151,6 +152,8 @@ export const LoadReport = Schema.Struct({
   devices: Schema.Array(VfioDeviceInfo),
   /** Of a migration with capability `encryption`. */
   "refused-packets": Schema.optionalKey(RefusedPackets),
+  /** Of a migration with another `lane` than nats. */
+  lanes: Schema.optionalKey(Schema.Array(LaneInfo)),
   failure: Schema.optionalKey(FailureSchema),
 });
 export type LoadReport = typeof LoadReport.Type;

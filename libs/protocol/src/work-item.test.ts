@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { decoderSuite, positive, u32, wireId } from "./decoder.conformance.ts";
+import { LANES } from "./direct-lane.ts";
 import { BLOCKS_MAX, DEVICE_STATE_BYTES_MAX, PACKET_PAGES_MAX, SLICE_BYTES_MAX } from "./limits.ts";
 import { COMPRESSIONS } from "./packet.ts";
 import { decodeWorkItem, encodeWorkItem, type PagesItem, type SliceItem, type WorkItem } from "./work-item.ts";
@@ -15,6 +16,7 @@ const base = fc.record({
   compression: fc.constantFrom(...COMPRESSIONS),
   level: fc.integer({ min: 0, max: 9 }),
   deadline: fc.oneof(fc.integer({ min: 0, max: 2 ** 53 - 1 }), fc.constantFrom(0, 0.5, 1.7e12)),
+  lane: fc.constantFrom(...LANES),
 });
 
 const pagesItem: fc.Arbitrary<PagesItem> = fc
@@ -70,6 +72,7 @@ const shared = {
   compression: "none",
   level: 0,
   deadline: 1,
+  lane: "nats",
 } as const;
 const pages: PagesItem = {
   kind: "pages",
@@ -107,7 +110,7 @@ describe("a forged work item", () => {
     ["fewer runs than it holds", (view) => view.setUint16(36, 1, true)],
     ["more runs than it holds", (view) => view.setUint16(36, 0xffff, true)],
     ["an unknown zero page mode", (view) => view.setUint8(38, 3)],
-    ["a reserved byte", (view) => view.setUint8(39, 1)],
+    ["an unknown lane", (view) => view.setUint8(39, 2)],
     ["no deadline", (view) => view.setFloat64(40, Number.NaN, true)],
     ["no file offset", (view) => view.setFloat64(48, Number.NaN, true)],
     ["a negative file offset", (view) => view.setFloat64(48, -4096, true)],

@@ -5,10 +5,11 @@
  *
  *      0 u32 magic "GWI1"   4 u8 version   5 u8 kind (1 pages, 2 slice, 3 check)   6 u8 compression   7 u8 level
  *      8 u64 migration     16 u32 epoch   20 u32 round   24 u32 item   28 u16 channel   30 u16 block or stream
- *     32 u32 channel epoch   36 u16 runs   38 u8 zero pages (0 none, 1 worker, 2 given)   39 u8 zero   40 f64 deadline (ms since 1970)
+ *     32 u32 channel epoch   36 u16 runs   38 u8 zero pages (0 none, 1 worker, 2 given)   39 u8 lane (0 nats, 1 direct)   40 f64 deadline (ms since 1970)
  *     48 f64 offset of the block in its file, or of the slice   56 u32 bytes of a slice   60 u32 zero
  *     64 runs x { u32 first page, u32 pages }, then (given only) one bit per page: it is zero
  */
+import { LANES, type Lane } from "./direct-lane.ts";
 import { BLOCKS_MAX, CHANNELS_MAX, PACKET_PAGES_MAX, SLICE_BYTES_MAX, streamBytesMax } from "./limits.ts";
 import { type Address, COMPRESSIONS, type Compression, type Malformed, readId, writeId } from "./packet.ts";
 import { PROTOCOL, versionRefusal } from "./version.ts";
@@ -23,6 +24,8 @@ interface ItemBase extends Address {
   readonly level: number;
   /** Wall clock of the host, ms: a worker that wakes up later drops the item (R7). */
   readonly deadline: number;
+  /** By which its packet shall travel, if it can. */
+  readonly lane: Lane;
 }
 export interface PagesItem extends ItemBase {
   readonly kind: "pages";
@@ -71,6 +74,7 @@ export const encodeWorkItem = (item: WorkItem): Uint8Array => {
   view.setUint32(32, item.channelEpoch, true);
   view.setUint16(36, runs.length / 2, true);
   view.setUint8(38, zeroPages === "none" ? 0 : zeroPages === "worker" ? 1 : 2);
+  view.setUint8(39, LANES.indexOf(item.lane));
   view.setFloat64(40, item.deadline, true);
   view.setFloat64(48, item.kind === "slice" ? item.offset : item.fileOffset, true);
   view.setUint32(56, item.kind === "slice" ? item.bytes : 0, true);
@@ -100,7 +104,9 @@ export const decodeWorkItem = (bytes: Uint8Array): WorkItem | Malformed => {
   if (bytes.length < HEADER_BYTES + runCount * 8) return malformed(`${bytes.length} bytes for ${runCount} runs`);
   if (channel >= CHANNELS_MAX) return malformed(`channel ${channel}`);
   if (view.getUint8(7) > LEVEL_MAX[compression]) return malformed(`${compression} level ${view.getUint8(7)}`);
-  if (view.getUint8(39) !== 0 || view.getUint32(60, true) !== 0) return malformed("reserved bits are set");
+  const lane = LANES[view.getUint8(39)];
+  if (lane === undefined) return malformed(`unknown lane ${view.getUint8(39)}`);
+  if (view.getUint32(60, true) !== 0) return malformed("reserved bits are set");
   if (!Number.isSafeInteger(offset) || offset < 0 || Object.is(offset, -0)) return malformed(`offset ${offset}`);
   const base = {
     migration: readId(view, 8),
@@ -112,6 +118,7 @@ export const decodeWorkItem = (bytes: Uint8Array): WorkItem | Malformed => {
     compression,
     level: view.getUint8(7),
     deadline: view.getFloat64(40, true),
+    lane,
   };
   if (!Number.isFinite(base.deadline)) return malformed("no deadline");
   if (base.epoch === 0 || base.round === 0) return malformed("epoch or round 0");

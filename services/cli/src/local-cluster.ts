@@ -1,7 +1,7 @@
 /** Everything on this machine: a NATS server, a coordinator, and nodes. What `godwit up`, the demo and the tests stand on. */
 import { closeSync, mkdirSync, openSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { randomId, type Settings, tlsOf } from "@godwit/actor";
+import { type DirectSettings, randomId, type Settings, tlsOf } from "@godwit/actor";
 import { type Fabric, type FabricError, NatsFabric, type NatsOptions, setUpBuckets } from "@godwit/fabric";
 import { localNats } from "@godwit/fabric/local-nats";
 import type { GuestSpec } from "@godwit/guest";
@@ -35,6 +35,8 @@ export interface LocalClusterOptions {
     actor: { readonly role: string; readonly node: string; readonly id: string },
     url: string,
   ) => string;
+  /** Where an actor process takes direct connections, and what it offers: a detour for the same tests. */
+  readonly directOf?: (actor: { readonly role: string; readonly node: string; readonly id: string }) => DirectSettings;
   /** URLs of NATS servers that run already, separated by commas; without it one is started, which ends with the scope. */
   readonly natsUrl?: string;
   /** The folder of `godwit credentials` that those servers trust: everybody comes in with what it holds for him, over TLS. */
@@ -154,7 +156,10 @@ export const openLocalCluster = Effect.fnUntraced(function* (
     yield* onFabric("godwit up", [COORDINATOR, COORDINATOR], url, supervise(child, settings, { log, started }));
   }
   for (const { name, workers, guests } of options.nodes) {
-    const nodeOptions = { workers, guests, log, started, natsOf: natsOf(name) };
+    const { directOf } = options;
+    const direct =
+      directOf === undefined ? {} : { directOf: ({ role, id }: ChildSpec) => directOf({ role, node: name, id }) };
+    const nodeOptions = { workers, guests, log, started, natsOf: natsOf(name), ...direct };
     yield* onFabric(`godwit node ${name}`, [ofNode(name), "node"], urlOf(name), runNode(settingsOf(name), nodeOptions));
   }
   return {

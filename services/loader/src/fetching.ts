@@ -1,18 +1,22 @@
 /** Brings the missing pages of a guest that runs here from its source, until all are there. */
 import { makeAlarm, makeEventLoop, nextTurn, type Settings, watchWorkers } from "@godwit/actor";
 import { Fabric, letGo, type Message } from "@godwit/fabric";
+import type { DirectDestination } from "@godwit/fabric/direct";
 import type { MissingMemory } from "@godwit/guest";
 import { type Bitmap, PAGE_BYTES } from "@godwit/memory";
 import {
   compressionLevelOf,
+  countPacket,
   decodeAcknowledgement,
   decodePacket,
   encodeWorkItem,
   fixedCompressionOf,
+  type Lane,
   POSTCOPY_ROUND,
   type PostcopyInfo,
   packetPagesWithin,
   subjects,
+  wantedLane,
 } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
@@ -58,6 +62,7 @@ export const startFetching = Effect.fnUntraced(function* (
   destination: Destination,
   work: {
     readonly settings: Settings;
+    readonly direct: DirectDestination;
     readonly memory: MissingMemory;
     /** Opens what was sealed. */
     readonly open: (messages: ReadonlyArray<Message>) => ReadonlyArray<Message>;
@@ -146,6 +151,7 @@ export const startFetching = Effect.fnUntraced(function* (
       compression: way === "urgent" ? "none" : fixedCompressionOf(parameters),
       level: way === "urgent" ? 0 : compressionLevelOf(parameters),
       deadline: NO_DEADLINE,
+      lane: wantedLane(parameters),
       block: asked.block,
       fileOffset: offer.blocks[asked.block]?.["file-offset"] ?? 0,
       zeroPages: parameters["zero-page-detection"] === "none" ? "none" : "worker",
@@ -185,13 +191,20 @@ export const startFetching = Effect.fnUntraced(function* (
   };
 
   const urgent = yield* Effect.orDie(fabric.subscribe(subjects.urgent(route), { capacity: WAITING_URGENT_MAX }));
-  yield* Effect.forkScoped(
-    Effect.forever(
-      Effect.map(urgent.takeAll, (messages) => {
-        for (const message of work.open(messages)) takeOne("urgent", message);
-      }),
-    ),
-  );
+  const takeUrgent = (arrived: ReadonlyArray<Message>, lane: Lane): void => {
+    for (const message of work.open(arrived)) {
+      if (destination.lanes !== null) countPacket(destination.lanes, "urgent", lane, message.subject);
+      takeOne("urgent", message);
+    }
+  };
+  yield* Effect.forkScoped(Effect.forever(Effect.map(urgent.takeAll, (arrived) => takeUrgent(arrived, "nats"))));
+  if (parameters.lane !== "nats") {
+    const landing = yield* work.direct.land(
+      { route, epoch, purpose: "urgent", subjectOf: () => subjects.urgent(route) },
+      subjects.directLane(route),
+    );
+    yield* Effect.forkScoped(Effect.forever(Effect.map(landing.takeAll, (arrived) => takeUrgent(arrived, "direct"))));
+  }
   const refusals = yield* Effect.orDie(fabric.subscribe(subjects.refusal(route), { capacity: WAITING_REFUSALS_MAX }));
   yield* Effect.forkScoped(
     Effect.forever(

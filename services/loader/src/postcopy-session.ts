@@ -1,6 +1,7 @@
 /** What a session has to do with pages that come after its guest runs: which they are, that the guest waits for them, and their coming. */
 import { asGodwitError, nextTurn, type Settings } from "@godwit/actor";
 import { Fabric, type Message } from "@godwit/fabric";
+import type { DirectDestination } from "@godwit/fabric/direct";
 import type { Guest, MissingMemory } from "@godwit/guest";
 import { Bitmap } from "@godwit/memory";
 import { digestOfBitmaps, GodwitError, type PostcopyInfo } from "@godwit/protocol";
@@ -41,13 +42,14 @@ export const makePostcopySession = Effect.fnUntraced(function* (
   destination: Destination,
   session: {
     readonly settings: Settings;
+    readonly direct: DirectDestination;
     readonly dispatch: (event: DestinationEvent) => void;
     /** Opens what was sealed. */
     readonly open: (messages: ReadonlyArray<Message>) => ReadonlyArray<Message>;
     readonly incoming: () => Incoming | null;
   },
 ): Effect.fn.Return<PostcopySession, never, Fabric | Scope.Scope> {
-  const { settings, dispatch, incoming } = session;
+  const { settings, direct, dispatch, incoming } = session;
   const fabric = yield* Fabric;
   const scope = yield* Effect.scope;
   const run = Effect.runForkWith(yield* Effect.context<Fabric>());
@@ -135,6 +137,7 @@ export const makePostcopySession = Effect.fnUntraced(function* (
       memory.lacking?.forEach((bitmap, block) => void Bitmap.orInto(known[block]!, bitmap));
       fetching = yield* startFetching(destination, {
         settings,
+        direct,
         memory,
         missing: known,
         open: session.open,

@@ -45,7 +45,7 @@ import { fillMemory } from "./filling.ts";
 import { type BringPages, lazyRestore } from "./lazy-restore.ts";
 import { forgetPaging } from "./paging-file.ts";
 import { openPagingThread } from "./paging-thread.ts";
-import type { SessionTools } from "./session.ts";
+import type { HostTools } from "./session.ts";
 
 /** What a restore shows while it goes on; bytes. */
 export interface Progress {
@@ -76,7 +76,7 @@ export const restoreGuest = Effect.fnUntraced(function* (
   asked: RestoreRequest,
   wanted: HostPlace,
   parameters: Parameters,
-  tools: SessionTools,
+  tools: HostTools,
   progress: Progress,
   tell: (status: "setup" | "active" | "device" | "postcopy-active") => void,
 ): Effect.fn.Return<void, GodwitError, Fabric | Scope.Scope> {
@@ -350,7 +350,7 @@ const commit = Effect.fnUntraced(function* (
   asked: RestoreRequest,
   epoch: number,
   entry: OwnershipEntry | null,
-  { settings, register }: SessionTools,
+  { settings, register }: HostTools,
 ) {
   const settlement = { record: recordOf(asked, epoch, settings, true), revision: entry?.revision ?? 0 };
   let next: "write" | "read" = "write";

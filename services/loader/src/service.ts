@@ -2,6 +2,7 @@
 import {
   announceReady,
   bucketNeeds,
+  directOptions,
   drainAtEnd,
   folderNeed,
   GODWIT_VERSION,
@@ -13,8 +14,10 @@ import {
   type Settings,
 } from "@godwit/actor";
 import { Fabric } from "@godwit/fabric";
+import { makeDirectDestination } from "@godwit/fabric/direct";
 import { openRegistry } from "@godwit/guest";
 import {
+  ANY_ROUTE,
   DestinationCommand,
   DestinationReport,
   json,
@@ -48,6 +51,7 @@ export const runLoader = Effect.fnUntraced(function* (
     settings,
     register: yield* openOwnershipRegister,
     registry: openRegistry(settings.runtimeDirectory),
+    direct: yield* makeDirectDestination(directOptions(settings, ACTOR, fabric.isEncrypted)),
   };
   const loader: Loader = {
     node: settings.node,
@@ -126,6 +130,7 @@ export const runLoader = Effect.fnUntraced(function* (
     description: `applies what arrives for the guests of node ${settings.node}`,
     endpoints: [
       { name: "command", subject: subjects.destination(settings.node), handle },
+      tools.direct.endpoint("direct-lane", subjects.directLane({ ...ANY_ROUTE, destination: settings.node })),
       ...restores,
       {
         name: "query-migrate",

@@ -2,6 +2,7 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { OwnershipRegister, Settings } from "@godwit/actor";
 import { Fabric } from "@godwit/fabric";
+import type { DirectDestination } from "@godwit/fabric/direct";
 import { type GuestSpec, launchTestQemu, openRegistry, qemuIsInstalled, type Registry } from "@godwit/guest";
 import { type Failure, OFFER_VERSION, type Offer, type OwnershipRecord } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
@@ -61,8 +62,10 @@ const withSession = (
     offer,
     now: Date.now(),
   });
+  // A migration that goes by NATS has no use for it.
+  const direct = {} as DirectDestination;
   const settings = { node: "b", runtimeDirectory: runtime, guestDirectory: runtime } as Settings;
-  return startSession(destination, { settings, register, registry: registry as Registry }).pipe(
+  return startSession(destination, { settings, register, registry: registry as Registry, direct }).pipe(
     Effect.flatMap((session) => Effect.promise(() => use(session, written))),
     Effect.scoped,
     Effect.provideService(Fabric, fabric),

@@ -11,9 +11,20 @@ import {
 } from "@godwit/actor";
 import { CLOSED, type Opener } from "@godwit/encryption";
 import { Fabric, letGo, type Message } from "@godwit/fabric";
+import type { DirectDestination } from "@godwit/fabric/direct";
 import { type Guest, type GuestWatch, type Registry, watchGuest } from "@godwit/guest";
 import { digestFile, PAGE_BYTES, type RamBlock } from "@godwit/memory";
-import { DestinationReport, fromError, GodwitError, isMalformed, json, Switching, subjects } from "@godwit/protocol";
+import {
+  countPacket,
+  DestinationReport,
+  fromError,
+  GodwitError,
+  isMalformed,
+  json,
+  type Lane,
+  Switching,
+  subjects,
+} from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Scope from "effect/Scope";
 import { listenToAgent, tellAgent } from "./agent.ts";
@@ -49,10 +60,14 @@ export interface Session {
   readonly show: () => void;
 }
 
-export interface SessionTools {
+/** What this host has, for whatever arrives at it. */
+export interface HostTools {
   readonly settings: Settings;
   readonly register: OwnershipRegister;
   readonly registry: Registry;
+}
+export interface SessionTools extends HostTools {
+  readonly direct: DirectDestination;
 }
 
 /** Starts the session; it works until the scope ends. */
@@ -75,12 +90,21 @@ export const startSession = Effect.fnUntraced(function* (
 
   const dispatch = makeEventLoop<DestinationEvent>((event) => {
     for (const effect of step(destination, event, Date.now())) perform(effect);
-    if (isOver(destination)) forgetFiles();
+    if (isOver(destination)) {
+      forgetFiles();
+      closeLanding();
+    }
   });
   const alarm = makeAlarm(() => dispatch({ _tag: "Tick" }));
   const closeReceiver = (): void => {
     receiver?.close();
     receiver = null;
+  };
+  const landing = yield* landFor(destination, tools.direct);
+  let isLanded = landing !== null;
+  const closeLanding = (): void => {
+    if (isLanded && landing !== null) fork(landing.close);
+    isLanded = false;
   };
   /** The session is over: nobody shall go on with it. */
   const forgetFiles = (): void => {
@@ -105,6 +129,7 @@ export const startSession = Effect.fnUntraced(function* (
   // Made after that finalizer, so that it ends before a successor can have the session.
   const postcopy = yield* makePostcopySession(destination, {
     settings: tools.settings,
+    direct: tools.direct,
     dispatch,
     open: (messages) => opened(messages),
     incoming: () => (guest === null || receiver === null || file === null ? null : { guest, receiver, file, blocks }),
@@ -230,6 +255,7 @@ export const startSession = Effect.fnUntraced(function* (
     });
 
   const prepareGuest: Effect.Effect<DestinationEvent, GodwitError> = Effect.gen(function* () {
+    yield* checkLane(destination, landing?.obstacle ?? null);
     const prepared = yield* prepare(destination, tools);
     ({ guest, receiver, file, blocks, opener } = prepared);
     if (opener.isSealed) destination.refusedPackets = opener.refusals;
@@ -262,9 +288,11 @@ export const startSession = Effect.fnUntraced(function* (
   };
 
   /** Applies a batch; a full file system ends the attempt, with that reason. */
-  const take = (arrived: ReadonlyArray<Message>): Effect.Effect<void> =>
+  const take = (arrived: ReadonlyArray<Message>, lane: Lane): Effect.Effect<void> =>
     Effect.suspend(() => {
       const messages = opened(arrived);
+      const { lanes } = destination;
+      if (lanes !== null) for (const { subject } of messages) countPacket(lanes, "ram", lane, subject);
       const taken = postcopy.take(messages);
       if (taken !== null) return taken;
       if (receiver === null) return Effect.void;
@@ -285,7 +313,9 @@ export const startSession = Effect.fnUntraced(function* (
   const packets = yield* Effect.orDie(
     fabric.subscribe(subjects.channels(destination.route), { capacity: WAITING_PACKETS_MAX, plane: "bulk" }),
   );
-  yield* Effect.forkScoped(Effect.forever(Effect.flatMap(packets.takeAll, take)));
+  yield* Effect.forkScoped(Effect.forever(Effect.flatMap(packets.takeAll, (arrived) => take(arrived, "nats"))));
+  if (landing !== null)
+    yield* Effect.forkScoped(Effect.forever(Effect.flatMap(landing.takeAll, (arrived) => take(arrived, "direct"))));
   const told = yield* Effect.orDie(
     fabric.subscribe(subjects.switching(destination.route), { capacity: WAITING_SWITCHING_MAX }),
   );
@@ -303,6 +333,35 @@ export const startSession = Effect.fnUntraced(function* (
   for (const effect of begin) perform(effect);
   return { destination, dispatch, show };
 });
+
+/** Where packets of connections arrive; null: the migration wants none. */
+const landFor = ({ parameters, route, epoch }: Destination, direct: DirectDestination) =>
+  parameters.lane === "nats"
+    ? Effect.succeed(null)
+    : direct.land(
+        { route, epoch, purpose: "ram", subjectOf: (channel) => subjects.channel(route, channel) },
+        subjects.directLane(route),
+      );
+
+/** R9. One that began with connections goes on without them: only a new attempt is refused. */
+const checkLane = (
+  { parameters, life, guest }: Destination,
+  obstacle: string | null,
+): Effect.Effect<void, GodwitError> => {
+  if (obstacle === null) return Effect.void;
+  if (parameters.lane !== "direct" || life > 0)
+    return Effect.logInfo(`packets of guest ${guest} come by NATS: ${obstacle}`);
+  return Effect.fail(
+    new GodwitError({
+      code: "incompatible",
+      actor: "loader",
+      side: "destination",
+      step: "compare both sides",
+      reason: `guest ${guest} shall be moved by the direct lane, and its destination has none`,
+      differences: [{ what: "lane", mine: obstacle, yours: "direct" }],
+    }),
+  );
+};
 
 /** A builtin destination that was discarded is a process that has ended; a QEMU keeps waiting under its name. */
 const forgetIfGone = (registry: Registry, name: string): Effect.Effect<void> =>

@@ -65,6 +65,7 @@ const shared = {
   compression: "none",
   level: 1,
   deadline: 0,
+  lane: "nats",
 } as const;
 const pagesItem = (change: Partial<PagesItem>): PagesItem => ({
   kind: "pages",

@@ -22,6 +22,7 @@ const shared = {
   compression: "none",
   level: 1,
   deadline: 0,
+  lane: "nats",
 } as const;
 const PAGE: PagesItem = {
   kind: "pages",

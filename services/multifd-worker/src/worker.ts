@@ -6,12 +6,14 @@ import {
   decodeWorkItem,
   encodeAcknowledgement,
   encodeFileAnswer,
+  type LanePurpose,
   type Route,
   subjects,
   type WorkItem,
 } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
+import { type DirectLanes, makeDirectLanes } from "./direct-lanes.ts";
 import { makeFileCopier } from "./file-copier.ts";
 import { makePacker, type Packer } from "./packing.ts";
 import { makeSealingPacker, ROOM_BYTES, type SealingPacker } from "./sealing.ts";
@@ -32,15 +34,18 @@ export const runWorker = Effect.fnUntraced(function* (
   const fabric = yield* Fabric;
   const packer = makePacker(settings.runtimeDirectory);
   yield* Effect.addFinalizer(() => Effect.sync(packer.close));
+  const direct = yield* makeDirectLanes;
   const sending: Sending = {
     packer: makeSealingPacker(packer, settings.runtimeDirectory),
     fabric,
+    direct,
     incarnation: settings.incarnation,
     node: settings.node,
-    send: (item, route, packet) => fabric.publish(dataSubject(item, route), packet, "bulk"),
+    purposeOf: (item) => (isOfDevice(item) ? "devices" : "ram"),
+    publish: (item, route, packet) => fabric.publish(dataSubject(item, route), packet, "bulk"),
   };
   const work = yield* fabric.subscribe(subjects.work(settings.node, id, "*"), { capacity: WAITING_ITEMS_MAX });
-  yield* answerUrgently(settings, id, packer);
+  yield* answerUrgently(settings, id, packer, direct);
   yield* copyFiles(settings, id);
   const { node, incarnation, runtimeDirectory } = settings;
   yield* announceReady(settings, { role: "multifd-worker", node, id, incarnation }, "multifd worker", [
@@ -50,17 +55,24 @@ export const runWorker = Effect.fnUntraced(function* (
 });
 
 /**
- * Serves pages that a guest waits for (postcopy), on the connection that never has bulk before them: an item of a page or a few, so that a
+ * Serves pages that a guest waits for (postcopy), on connections that never have bulk before them: an item of a page or a few, so that a
  * worker which has nothing else to do answers within a round trip.
  */
-const answerUrgently = Effect.fnUntraced(function* (settings: Settings, id: string, packer: Packer) {
+const answerUrgently = Effect.fnUntraced(function* (
+  settings: Settings,
+  id: string,
+  packer: Packer,
+  direct: DirectLanes,
+) {
   const fabric = yield* Fabric;
   const sending: Sending = {
     packer: makeSealingPacker(packer, settings.runtimeDirectory),
     fabric,
+    direct,
     incarnation: settings.incarnation,
     node: settings.node,
-    send: (_item, route, packet) => fabric.publish(subjects.urgent(route), packet),
+    purposeOf: () => "urgent",
+    publish: (_item, route, packet) => fabric.publish(subjects.urgent(route), packet),
   };
   const work = yield* fabric.subscribe(subjects.urgentWork(settings.node, id, "*"), { capacity: WAITING_ITEMS_MAX });
   yield* Effect.forkScoped(sendFor(work, sending));
@@ -93,10 +105,12 @@ const copyFiles = Effect.fnUntraced(function* (settings: Settings, id: string) {
 interface Sending {
   readonly packer: SealingPacker;
   readonly fabric: Fabric["Service"];
+  readonly direct: DirectLanes;
   readonly incarnation: string;
   readonly node: string;
-  /** The packet's bytes may not be written to before the turn ends. */
-  readonly send: (item: WorkItem, route: Route, packet: Uint8Array) => void;
+  readonly purposeOf: (item: WorkItem) => LanePurpose;
+  /** By NATS. The packet's bytes may not be written to before the turn ends. */
+  readonly publish: (item: WorkItem, route: Route, packet: Uint8Array) => void;
 }
 
 /** Sends what is asked for, some packets in a turn, for ever. */
@@ -116,7 +130,7 @@ const sendFor = Effect.fnUntraced(function* (work: Subscription, sending: Sendin
 const sendAll = (
   messages: ReadonlyArray<Message>,
   buffers: ReadonlyArray<Uint8Array>,
-  { packer, fabric, incarnation, node, send }: Sending,
+  { packer, fabric, direct, incarnation, node, purposeOf, publish }: Sending,
 ): string | null => {
   let complaint: string | null = null;
   messages.forEach((message, index) => {
@@ -129,7 +143,10 @@ const sendAll = (
     if (Date.now() > item.deadline) return;
     const route: Route = { migration: item.migration, source: node, destination: destinationOf(message.subject) };
     try {
-      send(item, route, packer.pack(item, route.destination, buffers[index]!));
+      const pack = (room: Uint8Array) => packer.pack(item, route.destination, room);
+      if (item.lane === "direct" && direct.send(item, purposeOf(item), route, pack)) return;
+      publish(item, route, pack(buffers[index]!));
+      if (item.lane === "direct") direct.want(item, purposeOf(item), route);
     } catch (error) {
       complaint = `item ${item.item} of round ${item.round} cannot be read: ${reasonOf(error)}`;
       refuse(item, route, reasonOf(error), fabric, incarnation);

@@ -59,6 +59,7 @@ export const startChild = (spec: ChildSpec, settings: Settings, log: LogTarget):
       ...(settings.requireEncryption === true ? { GODWIT_REQUIRE_ENCRYPTION: "1" } : {}),
       ...(settings.creds === undefined ? {} : { GODWIT_CREDS: settings.creds }),
       ...certificates(settings),
+      ...directions(settings),
     },
   });
   const gone = new Promise<string>((resolve) => {
@@ -80,6 +81,10 @@ export const startChild = (spec: ChildSpec, settings: Settings, log: LogTarget):
   };
 };
 
+const directions = ({ direct = {} }: Settings): NodeJS.ProcessEnv => ({
+  ...(direct.listen === undefined ? {} : { GODWIT_DIRECT_LISTEN: direct.listen }),
+  ...(direct.address === undefined ? {} : { GODWIT_DIRECT_ADDRESS: direct.address }),
+});
 const certificates = ({ tls = {} }: Settings): NodeJS.ProcessEnv => ({
   ...(tls.caFile === undefined ? {} : { GODWIT_TLS_CA: tls.caFile }),
   ...(tls.certFile === undefined ? {} : { GODWIT_TLS_CERT: tls.certFile }),

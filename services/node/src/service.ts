@@ -1,5 +1,5 @@
 /** A node: the actors of one host, and the guests on it. */
-import type { Settings } from "@godwit/actor";
+import type { DirectSettings, Settings } from "@godwit/actor";
 import type { Fabric } from "@godwit/fabric";
 import { type GuestSpec, openRegistry } from "@godwit/guest";
 import * as Effect from "effect/Effect";
@@ -20,6 +20,8 @@ export interface NodeOptions {
   readonly started: (child: Child) => void;
   /** Where a process finds NATS, when each has a way of its own to it; otherwise as the node does. */
   readonly natsOf?: (child: ChildSpec) => string;
+  /** Where a process takes direct connections, when each has a place of its own; otherwise as the node says. */
+  readonly directOf?: (child: ChildSpec) => DirectSettings;
 }
 
 /** Runs until its scope ends; then its actors are stopped, and guests are left as they are. */
@@ -41,9 +43,10 @@ export const runNode = Effect.fnUntraced(function* (
   const workers = new Set<string>();
   for (const child of children) {
     const nats = options.natsOf?.(child) ?? settings.nats;
+    const direct = options.directOf?.(child) ?? settings.direct ?? {};
     const { log, started } = options;
     const pool = child.role === "multifd-worker" ? { pool: workers } : {};
-    yield* Effect.forkScoped(supervise(child, { ...settings, nats }, { log, started, ...pool }));
+    yield* Effect.forkScoped(supervise(child, { ...settings, nats, direct }, { log, started, ...pool }));
   }
   yield* serveInventory(settings, registry, () => options.workers);
   return yield* Effect.never;

@@ -1,6 +1,6 @@
 /** From what the decisions hand out to the work item that a multifd worker gets. */
 import { isZeroPage, PAGE_BYTES, type RamBlock, type RamReader } from "@godwit/memory";
-import { compressionLevelOf, encodeWorkItem, fixedCompressionOf } from "@godwit/protocol";
+import { compressionLevelOf, encodeWorkItem, fixedCompressionOf, wantedLane } from "@godwit/protocol";
 import type { Source, SourceEffect } from "./decisions/index.ts";
 
 /**
@@ -43,6 +43,7 @@ export const workItem = (
     compression: source.codec?.codec ?? fixedCompressionOf(parameters),
     level: compressionLevelOf(parameters),
     deadline: now + ITEM_LIFE_MS,
+    lane: wantedLane(parameters),
   };
   const { work } = item;
   if (work.kind === "slice")

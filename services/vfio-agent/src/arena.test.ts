@@ -23,7 +23,7 @@ const sliceOf = (stream: number, offset: number, bytes: number): Uint8Array => {
   try {
     const buffer = new Uint8Array(PACKET_BYTES_MAX);
     const shared = { migration: MIGRATION, epoch: 1, round: 1, item: 0, channel: 0, channelEpoch: 1 };
-    const how = { compression: "none", level: 1, deadline: 0 } as const;
+    const how = { compression: "none", level: 1, deadline: 0, lane: "nats" } as const;
     const packet = packer.pack({ kind: "slice", ...shared, ...how, stream, offset, bytes }, "b", buffer);
     assert.strictEqual(decodePacket(packet).kind, "slice");
     return packet.slice(PACKET_HEADER_BYTES);

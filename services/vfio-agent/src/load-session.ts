@@ -4,13 +4,16 @@ import { crc32 } from "node:zlib";
 import { makeAlarm, makeEventLoop, openMessages, type Settings } from "@godwit/actor";
 import { CLOSED, destinationSealing, makeOpener, type Opener, readSealing } from "@godwit/encryption";
 import { Fabric, letGo, type Message } from "@godwit/fabric";
+import type { DirectDestination } from "@godwit/fabric/direct";
 import { decompress } from "@godwit/memory";
 import {
   ACK_ITEMS_MAX,
+  countPacket,
   decodePacket,
   encodeAcknowledgement,
   isMalformed,
   json,
+  type Lane,
   LoadReport,
   type OfferedDevice,
   type Parameters,
@@ -66,6 +69,7 @@ export const startLoading = Effect.fnUntraced(function* (
   options: LoadOptions,
   settings: Settings,
   latencies: Latencies,
+  direct: DirectDestination,
 ): Effect.fn.Return<LoadSession, never, Fabric | Scope.Scope> {
   const fabric = yield* Fabric;
   const scope = yield* Effect.scope;
@@ -97,11 +101,21 @@ export const startLoading = Effect.fnUntraced(function* (
     for (const effect of stepLoading(loading, event, Date.now())) perform(effect);
     if (loading.phase === "Running" || loading.phase === "Discarded") letGoOfAll();
   });
+  const landing =
+    parameters.lane === "nats"
+      ? null
+      : yield* direct.land(
+          { route, epoch, purpose: "devices", subjectOf: (channel) => subjects.deviceChannel(route, channel) },
+          subjects.deviceDirectLane(route),
+        );
+  if (landing !== null && landing.obstacle !== null)
+    yield* Effect.logInfo(`device state of guest ${guest} comes by NATS: ${landing.obstacle}`);
   let isLetGo = false;
   /** The devices are where they shall be: what is left of the session only says so. */
   const letGoOfAll = (): void => {
     if (isLetGo) return;
     isLetGo = true;
+    if (landing !== null) fork(landing.close);
     fork(Effect.forEach(devices, ({ close }) => close, { discard: true }));
   };
   const alarm = makeAlarm(() => dispatch({ _tag: "Tick" }));
@@ -208,20 +222,23 @@ export const startLoading = Effect.fnUntraced(function* (
   const packets = yield* Effect.orDie(
     fabric.subscribe(subjects.deviceChannels(route), { capacity: WAITING_PACKETS_MAX, plane: "bulk" }),
   );
-  yield* Effect.forkScoped(
-    Effect.forever(
-      Effect.flatMap(packets.takeAll, (arrived) => {
-        const { messages, complaint } = openMessages(opener, arrived);
-        for (const message of messages) received(message);
-        return complaint === null
-          ? Effect.void
-          : Effect.annotateLogs(
-              Effect.logWarning(`a packet of device state was refused: ${complaint}; further ones are only counted`),
-              { migration },
-            );
-      }),
-    ),
-  );
+  const takeAll = (arrived: ReadonlyArray<Message>, lane: Lane): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      const { messages, complaint } = openMessages(opener, arrived);
+      for (const message of messages) {
+        if (loading.lanes !== null) countPacket(loading.lanes, "devices", lane, message.subject);
+        received(message);
+      }
+      return complaint === null
+        ? Effect.void
+        : Effect.annotateLogs(
+            Effect.logWarning(`a packet of device state was refused: ${complaint}; further ones are only counted`),
+            { migration },
+          );
+    });
+  yield* Effect.forkScoped(Effect.forever(Effect.flatMap(packets.takeAll, (arrived) => takeAll(arrived, "nats"))));
+  if (landing !== null)
+    yield* Effect.forkScoped(Effect.forever(Effect.flatMap(landing.takeAll, (arrived) => takeAll(arrived, "direct"))));
   const fromSource = yield* Effect.orDie(
     fabric.subscribe(subjects.saveReport(route), { capacity: WAITING_REPORTS_MAX }),
   );

@@ -18,6 +18,7 @@ import {
   subjects,
   toError,
   type VfioAnswer,
+  wantedLane,
 } from "@godwit/protocol";
 import type { DeviceSpec, VfioDevice } from "@godwit/vfio";
 import * as Effect from "effect/Effect";
@@ -268,6 +269,7 @@ export const startSaving = Effect.fnUntraced(function* (
       compression: fixedCompressionOf(options.parameters),
       level: compressionLevelOf(options.parameters),
       deadline: Date.now() + ITEM_LIFE_MS,
+      lane: wantedLane(options.parameters),
       stream: effect.stream,
       offset: effect.offset,
       bytes: effect.bytes,

@@ -1,8 +1,18 @@
 /** The VFIO agent of one host, in both roles: hears the RAM sender and the loader of its node, and keeps a session for each attempt. */
-import { announceReady, folderNeed, GODWIT_VERSION, holdHost, type Settings, watchWorkers } from "@godwit/actor";
+import {
+  announceReady,
+  directOptions,
+  folderNeed,
+  GODWIT_VERSION,
+  holdHost,
+  type Settings,
+  watchWorkers,
+} from "@godwit/actor";
 import { Fabric } from "@godwit/fabric";
+import { makeDirectDestination } from "@godwit/fabric/direct";
 import { openRegistry } from "@godwit/guest";
 import {
+  ANY_ROUTE,
   GodwitError,
   type Incarnation,
   json,
@@ -52,6 +62,7 @@ export const runVfioAgent = Effect.fnUntraced(function* (
   yield* holdHost(settings, ACTOR);
   const registry = openRegistry(settings.runtimeDirectory);
   const latenciesOf = makeLatencies();
+  const direct = yield* makeDirectDestination(directOptions(settings, ACTOR, fabric.isEncrypted));
   const sessions: Session[] = [];
   const workers = new Set<string>();
   removeAllArenas(settings.runtimeDirectory);
@@ -88,7 +99,7 @@ export const runVfioAgent = Effect.fnUntraced(function* (
             scope,
             yield* provided(
               Effect.flatMap(loadOptions(command, specs), (options) =>
-                startLoading(options, settings, latenciesOf(command.guest)),
+                startLoading(options, settings, latenciesOf(command.guest), direct),
               ),
             ),
           );
@@ -211,6 +222,7 @@ export const runVfioAgent = Effect.fnUntraced(function* (
     endpoints: [
       { name: "command", subject: subjects.vfio(settings.node), handle },
       { name: "question", subject: subjects.vfioQuestion(settings.node), handle: question },
+      direct.endpoint("direct-lane", subjects.deviceDirectLane({ ...ANY_ROUTE, destination: settings.node })),
     ],
   });
   const { node, incarnation, runtimeDirectory } = settings;

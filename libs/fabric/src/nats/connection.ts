@@ -1,5 +1,6 @@
 import { accessSync, constants } from "node:fs";
 import { PermissionViolationError } from "@nats-io/nats-core";
+import type { NatsConnectionImpl } from "@nats-io/nats-core/internal";
 import { type ConnectionOptions, credsAuthenticator, type NatsConnection } from "@nats-io/transport-node";
 import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
@@ -50,6 +51,8 @@ export interface NatsLink {
   readonly plane: Plane;
   readonly nc: NatsConnection;
   readonly connected: () => boolean;
+  /** By TLS; servers that ask for it are asked for it again at each reconnect. */
+  readonly isEncrypted: boolean;
 }
 
 /** What a connection tells about itself, as it happens. Must not throw. */
@@ -94,7 +97,8 @@ export const openLink = (
       connected = false;
       listener({ _tag: "Closed", plane, reason: why instanceof Error ? why.message : "closed by this actor" });
     });
-    return { plane, nc, connected: () => connected };
+    const { transport } = (nc as unknown as NatsConnectionImpl).protocol;
+    return { plane, nc, connected: () => connected, isEncrypted: transport.isEncrypted() };
   });
 
 const dial = (options: NatsOptions, plane: Plane): Effect.Effect<NatsConnection, FabricError> => {

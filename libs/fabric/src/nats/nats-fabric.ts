@@ -143,6 +143,7 @@ const make = Effect.fnUntraced(function* (options: NatsOptions) {
 
   return Fabric.of({
     maxPayloadBytes,
+    isEncrypted: [control, bulk].every((link) => link.isEncrypted),
     publish,
     subscribe,
     request: (subject, data, requestOptions) => request(control.nc, subject, data, requestOptions.timeoutMs),

@@ -12,6 +12,7 @@ export interface SimCounters {
   lateWrites: number;
   lostAnswers: number;
   staleReads: number;
+  streamsBroken: number;
 }
 
 export function noCounts(): SimCounters {
@@ -27,5 +28,6 @@ export function noCounts(): SimCounters {
     lateWrites: 0,
     lostAnswers: 0,
     staleReads: 0,
+    streamsBroken: 0,
   };
 }

@@ -7,6 +7,8 @@ export interface Faults {
   /** A reordered message does not wait for those before it from the same sender, and takes up to `reorderMs` longer. */
   reorderRate: number;
   reorderMs: number;
+  /** A message on a stream finds that it breaks. */
+  breakRate: number;
   register: RegisterFaults;
 }
 
@@ -27,6 +29,7 @@ export const QUIET: Faults = {
   duplicateRate: 0,
   reorderRate: 0,
   reorderMs: 20,
+  breakRate: 0,
   register: { lostAnswerRate: 0, lateWriteRate: 0, lateMs: 2_000, staleReadRate: 0 },
 };
 
@@ -37,5 +40,6 @@ export const STORMY: Faults = {
   duplicateRate: 0.05,
   reorderRate: 0.1,
   reorderMs: 50,
+  breakRate: 0.02,
   register: { lostAnswerRate: 0.1, lateWriteRate: 0.1, lateMs: 2_000, staleReadRate: 0.1 },
 };

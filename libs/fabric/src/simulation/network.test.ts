@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { SimNetwork, type SimReply, STORMY } from "./index.ts";
+import { SimNetwork, type SimReply, type SimStream, STORMY } from "./index.ts";
 
 /** A few actors that talk, write and crash; returns everything that happened. */
 function run(seed: number): { readonly trace: ReadonlyArray<string>; readonly network: SimNetwork } {
@@ -14,7 +14,10 @@ function run(seed: number): { readonly trace: ReadonlyArray<string>; readonly ne
     network.start(name, () => {
       let revision = 0;
       network.subscribe(name, "talk.>", (payload, _subject, answer) => answer?.(payload));
+      const connect = (): SimStream => network.stream(name, "b", 5, () => (stream = connect()));
+      let stream = connect();
       const tick = () => {
+        stream.send("talk.b", name);
         network.send(name, `talk.${name}`, name);
         network.request(name, "talk.ask", name, 20, () => {});
         register.get(name, "key", (read) => {
@@ -47,6 +50,68 @@ describe("SimNetwork", () => {
   it("every kind of fault happens, and is counted", () => {
     const { network } = run(7);
     for (const [name, count] of Object.entries(network.counters)) expect(count, name).toBeGreaterThan(0);
+  });
+
+  describe("a stream", () => {
+    const open = (faults: object = {}) => {
+      const network = new SimNetwork({ seed: 5, faults: { ...STORMY, breakRate: 0, ...faults } });
+      const seen: number[] = [];
+      const listen = () => void network.subscribe("b", "s", (payload) => seen.push(payload as number));
+      network.start("a");
+      network.start("b", listen);
+      let broken = 0;
+      const stream = network.stream("a", "b", 50, () => {
+        broken++;
+      });
+      const send = (from: number, to: number) => {
+        for (let i = from; i < to; i++) network.after(i, () => stream.send("s", i));
+      };
+      return { network, seen, stream, send, broken: () => broken };
+    };
+    const numbers = (count: number) => Array.from({ length: count }, (_, i) => i);
+
+    it("brings everything in order and once, whatever else the network does, and waits for who sleeps", () => {
+      const { network, seen, send, broken } = open();
+      send(0, 200);
+      network.after(50, () => network.pause("b", 100));
+      network.run({ untilMs: 1000 });
+      expect(seen).toEqual(numbers(200));
+      expect(broken()).toBe(0);
+    });
+
+    it.each([
+      ["the receiver crashes", (network: SimNetwork) => network.crash("b", 10)],
+      ["nothing passes between the two", (network: SimNetwork) => network.partition("a", "b", 10)],
+    ])("breaks when %s: what was on its way and what follows is lost, and the sender hears of it once", (_, fault) => {
+      const { network, seen, send, broken } = open();
+      send(0, 200);
+      network.after(100, () => fault(network));
+      network.run({ untilMs: 1000 });
+      expect(seen).toEqual(numbers(seen.length));
+      expect(seen.length).toBeGreaterThan(80);
+      expect(seen.length).toBeLessThan(110);
+      expect(broken()).toBe(1);
+    });
+
+    it("breaks by itself as often as the faults say", () => {
+      const { network, seen, send, broken } = open({ breakRate: 0.05 });
+      send(0, 200);
+      network.run({ untilMs: 1000 });
+      expect(seen).toEqual(numbers(seen.length));
+      expect([seen.length < 200, broken()]).toEqual([true, 1]);
+    });
+
+    it("goes on when a way is cut that nothing was to pass meanwhile", () => {
+      const { network, seen, stream, send, broken } = open();
+      send(0, 10);
+      network.after(30, () => network.partition("a", "b", 20));
+      send(60, 70);
+      network.run({ untilMs: 100 });
+      expect([seen.length, broken()]).toEqual([20, 0]);
+      stream.cut();
+      network.run({ untilMs: 1000 });
+      expect(broken()).toBe(1);
+    });
   });
 
   it("messages from one sender arrive in order, unless they are reordered", () => {

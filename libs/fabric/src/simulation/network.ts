@@ -12,6 +12,14 @@ export type SimReply =
   | { readonly _tag: "NoResponders" }
   | { readonly _tag: "Timeout" };
 
+/** A connection of one actor to another. */
+export interface SimStream {
+  /** On its way in order, once; lost when the connection breaks before it arrives. */
+  readonly send: (subject: string, payload: unknown) => void;
+  /** What has not arrived is lost. */
+  readonly cut: () => void;
+}
+
 /** What actors of a simulated world say to each other. Payloads are handed over as they are, not copied. */
 export class SimNetwork extends SimWorld {
   readonly #registers = new Map<string, SimRegister>();
@@ -56,6 +64,38 @@ export class SimNetwork extends SimWorld {
         subject,
       );
     }
+  }
+
+  /**
+   * A connection between the present lives of two actors. What is sent comes to what the receiver has subscribed, in order and once, until
+   * the connection breaks: by `cut`, by the faults of the moment, when the receiver crashes, or when something cannot pass between the two. Who sends is told of it
+   * some time later, `noticeMs` at most, and loses until then whatever it sends, as into the memory of a socket.
+   */
+  stream(from: string, to: string, noticeMs: number, broken: () => void): SimStream {
+    const [sender, receiver] = [this.actor(from), this.actor(to)];
+    const { life } = receiver;
+    const gate: Gate = { open: true };
+    let lastMs = 0;
+    const cut = () => {
+      if (!gate.open) return;
+      gate.open = false;
+      this.counters.streamsBroken++;
+      this.timer(from, this.random() * noticeMs, broken);
+    };
+    return {
+      cut,
+      send: (subject, payload) => {
+        if (!sender.alive || !gate.open) return;
+        if (!receiver.alive || receiver.life !== life) return cut();
+        if (this.faults.breakRate > 0 && this.random() < this.faults.breakRate) return cut();
+        lastMs = Math.max(lastMs, this.now() + this.delay());
+        this.schedule(lastMs - this.now(), receiver, null, gate, () => {
+          if (isCut(sender, receiver)) return cut();
+          for (const each of this.#subscriptions.receivers(subject))
+            if (each.actor === receiver) each.receive(payload, subject, undefined);
+        });
+      },
+    };
   }
 
   /** Settles once: with the first answer, at once when nobody subscribes, or after `timeoutMs`. */

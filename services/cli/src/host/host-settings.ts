@@ -1,8 +1,11 @@
 /** From the options of a host to the settings of its actors. */
 import {
+  addressProblem,
   defaultCheckpointDirectory,
   defaultGuestDirectory,
   defaultRuntimeDirectory,
+  directOf,
+  listenProblem,
   randomId,
   type Settings,
 } from "@godwit/actor";
@@ -20,8 +23,18 @@ export const checkedName = (what: string, name: string): string => {
   throw new UsageError(`${what} is ${JSON.stringify(name)}, not 1 to 64 letters, digits, dashes or underscores`);
 };
 
+const checked = (what: string, text: string | null, problemOf: (text: string) => string | null): string | null => {
+  const problem = text === null ? null : problemOf(text);
+  if (problem === null) return text;
+  throw new UsageError(`${what} is ${JSON.stringify(text)}, not ${problem}`);
+};
+
 export const settingsOf = (values: HostValues, node: string): Settings => ({
   ...accessOf(values),
+  ...directOf(
+    checked("--direct-listen", values["direct-listen"], listenProblem),
+    checked("--direct-address", values["direct-address"], addressProblem),
+  ),
   node,
   requireEncryption: values["require-encryption"],
   runtimeDirectory: values["runtime-dir"] ?? defaultRuntimeDirectory(node),

@@ -46,6 +46,14 @@ const faultsOf = (info: MigrationInfo): Pick<Summary, "faults"> => {
   };
 };
 
+/** Of all channels and purposes. */
+const packetsOf = ({ channels = [] }: MigrationInfo): Pick<Summary, "packets"> => {
+  const counts = channels.flatMap(({ lanes = [] }) => lanes);
+  if (counts.length === 0) return {};
+  const sum = (lane: "nats" | "direct"): number => counts.reduce((all, count) => all + count[lane], 0);
+  return { packets: { nats: sum("nats"), direct: sum("direct") } };
+};
+
 /** What was looked at once it had ended, and by whom: the guest its pages, a judge its devices. */
 export type Verified = Pick<Summary, "verified" | "devicesVerified">;
 
@@ -64,6 +72,7 @@ export const summaryText = (info: MigrationInfo, verified: Verified = {}): strin
     ...(mbps === undefined ? {} : { throughputMbps: mbps }),
     devices: timelinesOf(info),
     ...(info.encryption === undefined ? {} : { cipher: info.encryption.cipher }),
+    ...packetsOf(info),
     ...faultsOf(info),
     ...verified,
   });

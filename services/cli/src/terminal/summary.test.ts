@@ -58,6 +58,14 @@ describe("the summary of a migration", () => {
     assert.notInclude(renderSummary(completed), "encrypted");
   });
 
+  it("says by which lanes packets have come, and nothing of it when there was no choice", () => {
+    assert.include(
+      renderSummary({ ...completed, packets: { nats: 12, direct: 4096 } }),
+      "  lanes       4,096 of 4,108 packets by connections of their own, 12 by NATS\n",
+    );
+    assert.notInclude(renderSummary(completed), "lanes");
+  });
+
   it("gives the reason of a failure and leaves out what never happened", () => {
     const failed: Summary = {
       status: "failed",

@@ -16,6 +16,8 @@ export interface Summary {
   /** Megabits/s (10^6), QEMU's unit. */
   readonly throughputMbps?: number;
   readonly channels: number;
+  /** Packets by lane, when another one than NATS was asked for. */
+  readonly packets?: { readonly nats: number; readonly direct: number };
   /** Postcopy: pages that vCPUs waited for, how long one of them took, and for how long all vCPUs waited, ms. */
   readonly faults?: {
     readonly pages: number;
@@ -55,6 +57,7 @@ export const renderSummary = (summary: Summary): string => {
     line("rounds", formatCount(summary.rounds)),
     line("pages", `${formatCount(summary.pagesNormal)} sent, ${formatCount(summary.pagesZero)} zero`),
     line("sent", `${formatBytes(summary.bytes)}${pace} over ${plural(summary.channels, "channel")}`),
+    summary.packets === undefined ? "" : line("lanes", lanesText(summary.packets)),
     summary.cipher === undefined ? "" : line("encrypted", `every packet sealed with ${summary.cipher}`),
     summary.faults === undefined ? "" : line("faults", faultText(summary.faults)),
     verified === undefined ? "" : line("verified", verification(verified)),
@@ -62,6 +65,9 @@ export const renderSummary = (summary: Summary): string => {
     ...deviceLines(summary.devices ?? []).map((text) => `  ${text}\n`),
   ].join("");
 };
+
+const lanesText = ({ nats, direct }: NonNullable<Summary["packets"]>): string =>
+  `${formatCount(direct)} of ${plural(nats + direct, "packet")} by connections of their own, ${formatCount(nats)} by NATS`;
 
 const faultText = ({ pages, p50, p99, max, blockedMs }: NonNullable<Summary["faults"]>): string =>
   `${plural(pages, "page")} waited for (p50 ${formatMs(p50)}, p99 ${formatMs(p99)}, max ${formatMs(max)}); all vCPUs blocked ${formatMs(blockedMs)}`;

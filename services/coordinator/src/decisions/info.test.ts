@@ -39,6 +39,27 @@ describe("what is shown of a migration", () => {
     expect(watch.info.decode(watch.info.encode(info))).toEqual(info);
   });
 
+  it("shows with each channel by which lane the destination has seen its packets come", () => {
+    const watch = until(new Watch(), "Active");
+    const channels = [0, 1].map((channel) => ({ channel, worker: "0", epoch: 1, "in-flight": 0 }));
+    const report = sourceReport(watch.migration, { phase: "precopy", channels });
+    watch.happen({ _tag: "SourceReported", report });
+    expect(infoOf(watch.migration, watch.now).channels).toEqual(channels);
+    const count = { lane: "direct", nats: 1, direct: 7 } as const;
+    const lanes = [
+      { purpose: "ram", channel: 1, ...count },
+      { purpose: "devices", channel: 1, ...count },
+    ] as const;
+    watch.happen({ _tag: "DestinationReported", report: { ...watch.migration.destinationReport!, lanes } });
+    expect(infoOf(watch.migration, watch.now).channels).toEqual([
+      channels[0],
+      { ...channels[1], lanes: lanes.map(({ channel: _, ...rest }) => rest) },
+    ]);
+    const refused = { code: "incompatible", actor: "loader", step: "compare", reason: "x", differences: [] } as const;
+    watch.migration.failure = refused;
+    expect(infoOf(watch.migration, watch.now).channels).toEqual(channels);
+  });
+
   it("says in plain words why a guest stands still whose record cannot be reached, and only then", () => {
     const watch = until(new Watch(), "Switching");
     const report = (change: object): void =>

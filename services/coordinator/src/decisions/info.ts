@@ -1,5 +1,6 @@
 /** The answer of `query-migrate` from what a coordinator knows. */
 import {
+  type ChannelInfo,
   encryptionInfo,
   fieldsOfPostcopy,
   type MigrationId,
@@ -93,6 +94,22 @@ const encryptionOf = ({ destinationReport }: Migration): Pick<MigrationInfo, "en
   return refused === undefined ? {} : { encryption: encryptionInfo(refused) };
 };
 
+/**
+ * As the source has bound them, and as the destination has seen their packets come. Where both sides did not agree nothing came, and what did in an
+ * earlier attempt would not fit the bucket beside a hundred differences.
+ */
+const channelsOf = (
+  channels: ReadonlyArray<ChannelInfo>,
+  { destinationReport, failure }: Migration,
+): ReadonlyArray<ChannelInfo> => {
+  const all = destinationReport?.lanes;
+  if (all === undefined || failure?.differences !== undefined) return channels;
+  return channels.map((info) => {
+    const lanes = all.flatMap(({ channel, ...count }) => (channel === info.channel ? [count] : []));
+    return lanes.length === 0 ? info : { ...info, lanes };
+  });
+};
+
 export const infoOf = (migration: Migration, now: number, status = statusOf(migration)): MigrationInfo => {
   const report = migration.sourceReport;
   const postcopy = migration.destinationReport?.postcopy;
@@ -115,7 +132,7 @@ export const infoOf = (migration: Migration, now: number, status = statusOf(migr
     ...(report?.downtime === undefined ? {} : { downtime: report.downtime }),
     ...(report?.["downtime-parts"] === undefined ? {} : { "downtime-parts": report["downtime-parts"] }),
     ...(ram === null ? {} : { ram: status === "completed" ? withMeanRate(ram, migration) : ram }),
-    ...(report?.channels === undefined ? {} : { channels: report.channels }),
+    ...(report?.channels === undefined ? {} : { channels: channelsOf(report.channels, migration) }),
     ...(report?.verify === undefined ? {} : { verify: report.verify }),
     ...vfioOf(migration),
     ...encryptionOf(migration),

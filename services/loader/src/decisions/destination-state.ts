@@ -18,6 +18,7 @@
 import {
   type Authority,
   type Failure,
+  type LaneCounts,
   type LoadReport,
   type LoadStage,
   type Manifest,
@@ -84,6 +85,8 @@ export interface Destination {
   fence: Fence.Fence;
   /** Packets that could not be opened, as the shell counts them; null: they are not sealed. */
   refusedPackets: RefusedPackets | null;
+  /** How packets have come, as the shell counts it; null: by NATS alone (`lane`). */
+  readonly lanes: LaneCounts | null;
   /** null: the guest has no VFIO devices. */
   devices: Devices.Devices | null;
   /** What the record promises and at which revision; null until it says `switching`. */
@@ -209,6 +212,7 @@ export const makeDestination = (options: {
   isListening: false,
   fence: Fence.make(options.migration, options.epoch, 0, Fence.CLOSED),
   refusedPackets: null,
+  lanes: (options.parameters ?? PARAMETER_DEFAULTS).lane === "nats" ? null : new Map(),
   devices: (options.offer.devices ?? []).length === 0 ? null : Devices.make(),
   promise: null,
   postcopy: null,

@@ -8,6 +8,7 @@ import {
   type Failure,
   fieldsOfPostcopy,
   type Incarnation,
+  listOfLanes,
   type MigrationInfo,
   obey,
   PAGE_BYTES,
@@ -92,6 +93,10 @@ const refusedOf = ({ refusedPackets, devices }: Destination): Pick<DestinationRe
   };
 };
 
+/** To this loader and to the VFIO agent of its host. */
+const lanesOf = ({ lanes, devices }: Destination): Pick<DestinationReport, "lanes"> =>
+  lanes === null ? {} : { lanes: [...listOfLanes(lanes), ...(devices?.report?.lanes ?? [])] };
+
 export const reportOf = (destination: Destination): DestinationReport => ({
   migration: destination.migration as DestinationReport["migration"],
   term: destination.authority.term,
@@ -102,6 +107,7 @@ export const reportOf = (destination: Destination): DestinationReport => ({
   round: Fence.roundOf(destination.fence),
   "dropped-packets": destination.fence.dropped,
   ...refusedOf(destination),
+  ...lanesOf(destination),
   ...devicesOf(destination),
   ...(destination.postcopy?.info == null ? {} : { postcopy: destination.postcopy.info }),
   ...(destination.postcopy === null ? {} : { word: destination.postcopy.word }),

@@ -7,7 +7,15 @@
  *
  * The devices run only when the loader says so, which is after the ownership record was won (O3).
  */
-import type { Failure, LoadStage, OfferedDevice, Parameters, RefusedPackets, SavedStreams } from "@godwit/protocol";
+import type {
+  Failure,
+  LaneCounts,
+  LoadStage,
+  OfferedDevice,
+  Parameters,
+  RefusedPackets,
+  SavedStreams,
+} from "@godwit/protocol";
 import type { DeviceState, MigrationFeatures } from "@godwit/vfio";
 import type { Piece, Reassembly } from "./reassembly.ts";
 import type { Arc } from "./saving-state.ts";
@@ -62,6 +70,8 @@ export interface Loading {
   memoryLoaded: boolean;
   /** Packets that could not be opened, as the shell counts them; null: they are not sealed. */
   refusedPackets: RefusedPackets | null;
+  /** How packets have come, as the shell counts it; null: by NATS alone (`lane`). */
+  readonly lanes: LaneCounts | null;
   failure: Failure | null;
   nextReportAt: number;
 }

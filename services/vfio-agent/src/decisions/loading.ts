@@ -61,6 +61,7 @@ export const makeLoading = (options: {
     expected: null,
     memoryLoaded: false,
     refusedPackets: null,
+    lanes: options.parameters.lane === "nats" ? null : new Map(),
     failure: null,
     nextReportAt: options.now + REPORT_MS,
   };

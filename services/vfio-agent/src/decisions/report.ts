@@ -4,6 +4,7 @@ import {
   dataStream,
   type Incarnation,
   type LoadReport,
+  listOfLanes,
   type MigrationId,
   type SaveReport,
   type VfioDeviceInfo,
@@ -96,5 +97,6 @@ export const loadReportOf = (loading: Loading): LoadReport => ({
   stage: loading.phase === "Ready" && loading.want === "loaded" ? "loading" : LOAD_STAGES[loading.phase],
   devices: loading.devices.map(loadingInfo),
   ...(loading.refusedPackets === null ? {} : { "refused-packets": { ...loading.refusedPackets } }),
+  ...(loading.lanes === null ? {} : { lanes: listOfLanes(loading.lanes) }),
   ...(loading.failure === null ? {} : { failure: loading.failure }),
 });

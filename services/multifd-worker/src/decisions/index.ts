@@ -1,0 +1,1 @@
+export * as Lane from "./lane.ts";
