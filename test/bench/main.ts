@@ -1,4 +1,5 @@
 // `npm run bench -- [part...] [--quick]`: measures godwit on this machine. Every figure that is compared is measured in one run.
+import "../compile-cache.ts";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { cpus, loadavg, release, totalmem } from "node:os";
 import { join } from "node:path";
