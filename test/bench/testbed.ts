@@ -47,6 +47,8 @@ export interface Testbed {
 
 /** Bandwidth without a limit: everything here is about how fast it can be. */
 export const UNLIMITED = { "max-bandwidth": 0 } as const;
+/** Without `verify`, which reads everything a second time at both sides: for what is compared with something that does not. */
+export const UNCOMPARED = { verify: false } as const;
 
 export interface TestbedOptions {
   readonly workers: number;

@@ -8,7 +8,7 @@ import { claimFreeMemory } from "../free-memory.ts";
 import type { BenchOptions, Part, Result } from "../part.ts";
 import { childRunning, cpuSeconds } from "../process-usage.ts";
 import { median } from "../samples.ts";
-import { type NodeName, openTestbed, otherNode, UNLIMITED } from "../testbed.ts";
+import { type NodeName, openTestbed, otherNode, UNCOMPARED, UNLIMITED } from "../testbed.ts";
 
 const MIB = 1024 ** 2;
 const CHANNELS = 2;
@@ -60,7 +60,14 @@ const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
     claimFreeMemory(testbed.memoryDirectory, memoryBytes);
     const ours = yield* spent(
       actors,
-      testbed.move("cpu", at, { ...UNLIMITED, "multifd-channels": CHANNELS }, undefined, "unverified"),
+      testbed.move(
+        "cpu",
+        at,
+        { ...UNLIMITED, "multifd-channels": CHANNELS, lane: process.env["LANE"] ?? "nats" },
+        undefined,
+        "unverified",
+        UNCOMPARED,
+      ),
     );
     yield* testbed.verified("cpu", at);
     const theirs = yield* spent(bareActors, bare.run);

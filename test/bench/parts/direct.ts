@@ -9,7 +9,7 @@ import { claimFreeMemory } from "../free-memory.ts";
 import type { BenchOptions, Part, Result } from "../part.ts";
 import { fillRandomly } from "../random-memory.ts";
 import { median, showSpread, spreadOf } from "../samples.ts";
-import { type NodeName, openTestbed, otherNode, UNLIMITED } from "../testbed.ts";
+import { type NodeName, openTestbed, otherNode, UNCOMPARED, UNLIMITED } from "../testbed.ts";
 
 const MIB = 1024 ** 2;
 const CHANNELS = [1, 2, 4] as const;
@@ -43,7 +43,14 @@ const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
     const to = otherNode(at);
     const watched = yield* watchFirstPass(testbed.fabric);
     claimFreeMemory(testbed.memoryDirectory, memoryBytes);
-    const info = yield* testbed.move("direct", to, { ...UNLIMITED, lane: "direct", "multifd-channels": channels });
+    const info = yield* testbed.move(
+      "direct",
+      to,
+      { ...UNLIMITED, lane: "direct", "multifd-channels": channels },
+      undefined,
+      "verified",
+      UNCOMPARED,
+    );
     at = to;
     const { bytes, seconds } = yield* watched;
     if (bytes < memoryBytes)
