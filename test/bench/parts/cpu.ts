@@ -12,6 +12,7 @@ import { type NodeName, openTestbed, otherNode, UNCOMPARED, UNLIMITED } from "..
 
 const MIB = 1024 ** 2;
 const CHANNELS = 2;
+const LANES = ["nats", "direct"] as const;
 
 /** CPU seconds of each actor while `work` runs. */
 const spent = <E>(actors: ReadonlyArray<Actor>, work: Effect.Effect<unknown, E>): Effect.Effect<number[], E> =>
@@ -45,39 +46,35 @@ const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
     window: WINDOW_BYTES / MESSAGE_PAYLOAD_BYTES,
   });
   const bareActors: ReadonlyArray<Actor> = [
-    { name: `bare: publishers (${CHANNELS})`, pids: bare.publisherPids },
-    { name: "bare: subscriber", pids: [bare.subscriberPid] },
-    { name: "bare: nats-server", pids: [childRunning("nats-server")] },
+    { name: `publishers (${CHANNELS})`, pids: bare.publisherPids },
+    { name: "subscriber", pids: [bare.subscriberPid] },
+    { name: "nats-server", pids: [childRunning("nats-server")] },
   ];
 
   let at: NodeName = "a";
-  const samples: number[][] = [];
-  let names: ReadonlyArray<string> = [];
-  // The first repetition warms everybody up, and is not counted.
-  for (let repetition = 0; repetition <= repetitions; repetition++) {
+  const overLane = Effect.fnUntraced(function* (lane: (typeof LANES)[number]) {
     const actors = actorsOf(testbed, at, CHANNELS);
     at = otherNode(at);
     claimFreeMemory(testbed.memoryDirectory, memoryBytes);
-    const ours = yield* spent(
-      actors,
-      testbed.move(
-        "cpu",
-        at,
-        { ...UNLIMITED, "multifd-channels": CHANNELS, lane: process.env["LANE"] ?? "nats" },
-        undefined,
-        "unverified",
-        UNCOMPARED,
-      ),
-    );
+    const parameters = { ...UNLIMITED, "multifd-channels": CHANNELS, lane };
+    const seconds = yield* spent(actors, testbed.move("cpu", at, parameters, undefined, "unverified", UNCOMPARED));
     yield* testbed.verified("cpu", at);
-    const theirs = yield* spent(bareActors, bare.run);
-    names = [...actors, ...bareActors].map(({ name }) => name);
-    if (repetition > 0) samples.push([...ours, ...theirs].map((seconds) => seconds * perGiB));
+    return { names: actors.map(({ name }) => name), seconds };
+  });
+  const samples: Array<Record<(typeof LANES)[number] | "bare", number[]>> = [];
+  let names: ReadonlyArray<string> = [];
+  // The first repetition warms everybody up, and is not counted.
+  for (let repetition = 0; repetition <= repetitions; repetition++) {
+    const [nats, direct] = [yield* overLane("nats"), yield* overLane("direct")];
+    const bareSeconds = yield* spent(bareActors, bare.run);
+    names = nats.names;
+    if (repetition > 0) samples.push({ nats: nats.seconds, direct: direct.seconds, bare: bareSeconds });
     progress(`repetition ${repetition} of ${repetitions}`);
   }
-  const seconds = names.map((_, actor) => median(samples.map((sample) => sample[actor]!)));
-  const ours = seconds.slice(0, -bareActors.length).reduce((sum, each) => sum + each, 0);
-  const theirs = seconds.slice(-bareActors.length).reduce((sum, each) => sum + each, 0);
+  const medians = (of: (typeof LANES)[number] | "bare"): ReadonlyArray<number> =>
+    samples[0]![of].map((_, actor) => perGiB * median(samples.map((sample) => sample[of][actor]!)));
+  const sum = (seconds: ReadonlyArray<number>): string => seconds.reduce((all, each) => all + each, 0).toFixed(2);
+  const [nats, direct, theirs] = [medians("nats"), medians("direct"), medians("bare")];
   const result: Result = {
     isComplete: true,
     notes: [
@@ -86,13 +83,15 @@ const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
     ],
     tables: [
       {
-        titles: ["actor", "CPU s/GiB"],
+        titles: ["actor", "lane nats, CPU s/GiB", "lane direct"],
         rows: [
-          ...names.slice(0, -bareActors.length).map((name, at) => [name, seconds[at]!.toFixed(2)]),
-          ["all of godwit", ours.toFixed(2)],
-          ...bareActors.map(({ name }, at) => [name, seconds[names.length - bareActors.length + at]!.toFixed(2)]),
-          ["all of bare", theirs.toFixed(2)],
+          ...names.map((name, actor) => [name, nats[actor]!.toFixed(2), direct[actor]!.toFixed(2)]),
+          ["all of godwit", sum(nats), sum(direct)],
         ],
+      },
+      {
+        titles: ["bare nats.js", "CPU s/GiB"],
+        rows: [...bareActors.map(({ name }, actor) => [name, theirs[actor]!.toFixed(2)]), ["all of it", sum(theirs)]],
       },
     ],
     figures: { memoryBytes, channels: CHANNELS, names, samples },

@@ -19,31 +19,26 @@ const COUNTED_BYTES = 16 * MIB;
 /** At the end of RAM lie tables of the firmware, bytes. */
 const FIRMWARE_BYTES = 2 * MIB;
 
-interface Pair {
-  readonly godwit: QemuMigration;
-  readonly qemu: QemuMigration;
-}
+const LANES = ["nats", "direct"] as const;
+/** Each engine once; null where a migration by godwit failed. */
+type Turn = Readonly<Record<(typeof LANES)[number], QemuMigration | null>> & { readonly qemu: QemuMigration };
 
 const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
   if (!qemuIsInstalled()) return skipped("there is no qemu-system-x86_64 in PATH");
   const memoryBytes = (quick ? 128 : 1024) * MIB;
   const repetitions = quick ? 1 : 3;
   const testbed = yield* openTestbed({ workers: CHANNELS });
-  const pairs: Pair[] = [];
+  const turns: Turn[] = [];
   const failures: string[] = [];
-  // The first pair warms everybody up, and is not counted.
-  for (let pair = 0; pair <= repetitions; pair++) {
-    const name = `engine${pair}`;
-    const qemu = yield* withPair(testbed, `${name}-qemu`, memoryBytes, (source, destination) =>
-      migrateByQemu(source.spec.qmp, destination.spec.qmp, { channels: CHANNELS, downtimeLimit: DOWNTIME_LIMIT }),
-    );
-    const godwit = yield* withPair(testbed, `${name}-godwit`, memoryBytes, (source, destination) =>
+  const byGodwit = (lane: (typeof LANES)[number], turn: number) =>
+    withPair(testbed, `engine${turn}-${lane}`, memoryBytes, (source, destination) =>
       Effect.gen(function* () {
         testbed.register("a", source.spec);
         testbed.register("b", destination.spec);
         const parameters = {
           ...UNLIMITED,
           "multifd-channels": CHANNELS,
+          lane,
           "downtime-limit": DOWNTIME_LIMIT,
           ...IMPATIENT,
         };
@@ -52,40 +47,49 @@ const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
       }),
     ).pipe(
       Effect.catch((error) => {
-        failures.push(error instanceof Error ? error.message : String(error));
+        failures.push(`lane ${lane}: ${error instanceof Error ? error.message : String(error)}`);
+        progress(`godwit failed: ${failures.at(-1)}`);
         return Effect.succeed(null);
       }),
     );
-    if (godwit === null) {
-      progress(`godwit failed: ${failures.at(-1)}`);
-      continue;
-    }
-    const line = [godwit, qemu].map(({ totalTime, downtime }) => `${totalTime} ms (downtime ${downtime} ms)`);
-    progress(`godwit ${line[0]}, QEMU ${line[1]}${pair === 0 ? " (warming up)" : ""}`);
-    if (pair > 0) pairs.push({ godwit, qemu });
+  // The first turn warms everybody up, and is not counted.
+  for (let turn = 0; turn <= repetitions; turn++) {
+    const qemu = yield* withPair(testbed, `engine${turn}-qemu`, memoryBytes, (source, destination) =>
+      migrateByQemu(source.spec.qmp, destination.spec.qmp, { channels: CHANNELS, downtimeLimit: DOWNTIME_LIMIT }),
+    );
+    const all = { nats: yield* byGodwit("nats", turn), direct: yield* byGodwit("direct", turn), qemu };
+    const shown = Object.entries(all).map(([engine, done]) => `${engine} ${done?.totalTime} ms (${done?.downtime} ms)`);
+    progress(`total time (downtime): ${shown.join(", ")}${turn === 0 ? " (warming up)" : ""}`);
+    if (turn > 0) turns.push(all);
   }
-  if (pairs.length === 0) return yield* Effect.fail(new Error(failures.at(-1)));
+  if (turns.every((turn) => LANES.some((lane) => turn[lane] === null)))
+    return yield* Effect.fail(new Error(failures.at(-1)));
   const row = (title: string, of: (migration: QemuMigration) => number): ReadonlyArray<string> => [
     title,
-    median(pairs.map(({ godwit }) => of(godwit))).toFixed(0),
-    median(pairs.map(({ qemu }) => of(qemu))).toFixed(0),
-    showSpread(spreadOf(pairs.map(({ godwit, qemu }) => of(godwit) / of(qemu))), 2),
+    ...LANES.flatMap((lane) => {
+      const pairs = turns.flatMap(({ [lane]: godwit, qemu }) => (godwit === null ? [] : [{ godwit, qemu }]));
+      return [
+        median(pairs.map(({ godwit }) => of(godwit))).toFixed(0),
+        showSpread(spreadOf(pairs.map(({ godwit, qemu }) => of(godwit) / of(qemu))), 2),
+      ];
+    }),
+    median(turns.map(({ qemu }) => of(qemu))).toFixed(0),
   ];
   const result: Result = {
     isComplete: failures.length === 0,
     notes: [
-      `The same running guest: a QEMU with ${memoryBytes / MIB} MiB, nearly all of it random, that writes 8 MiB/s in ${COUNTED_BYTES / MIB} MiB; ${CHANNELS} channels, no bandwidth limit, downtime-limit ${DOWNTIME_LIMIT} ms, loopback. godwit goes through nats-server, QEMU from process to process over TCP.`,
+      `The same running guest: a QEMU with ${memoryBytes / MIB} MiB, nearly all of it random, that writes 8 MiB/s in ${COUNTED_BYTES / MIB} MiB; ${CHANNELS} channels, no bandwidth limit, downtime-limit ${DOWNTIME_LIMIT} ms, loopback. godwit goes through nats-server, or by connections of its own; QEMU from process to process over TCP.`,
       "QEMU's figures are its own `query-migrate`, godwit's its own. After each migration the guest must write at the destination.",
-      `Medians of ${pairs.length} pairs that were run in turn; of the ratios also the least and the most.`,
+      `Medians of ${turns.length} turns of all three; of the ratios to QEMU also the least and the most.`,
       ...failures.map((reason) => `A migration by godwit failed and is not counted: ${reason}`),
     ],
     tables: [
       {
-        titles: ["", "godwit", "QEMU multifd", "ratio"],
+        titles: ["", "godwit, nats", "ratio", "godwit, direct", "ratio", "QEMU multifd"],
         rows: [row("total time, ms", ({ totalTime }) => totalTime), row("downtime, ms", ({ downtime }) => downtime)],
       },
     ],
-    figures: { memoryBytes, channels: CHANNELS, downtimeLimit: DOWNTIME_LIMIT, pairs, failures },
+    figures: { memoryBytes, channels: CHANNELS, downtimeLimit: DOWNTIME_LIMIT, turns, failures },
   };
   return result;
 });
