@@ -56,7 +56,11 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
         if (!Loader.isIdle(loader, GUEST)) return;
         if (entry === "Unknown") return recoverAfterStart(looks);
         const op = `${incarnation}-recovery-${network.now()}`;
-        const recovery = Loader.recover(entry, NODE_B, op, false, guest.listening);
+        const recovery = Loader.recover(entry, NODE_B, op, {
+          arriving: false,
+          running: guest.destinationRuns,
+          pagesMissing: guest.listening,
+        });
         if (recovery._tag === "Start") {
           writeOwnership(network, NAME, { ...recovery, afterMs: 0 }, (outcome) => {
             if (typeof outcome !== "object") return recoverAfterStart(looks);
@@ -67,7 +71,7 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
           });
           return;
         }
-        if (!guest.destinationRuns) recoverAfterStart(Math.max(1, looks - 1));
+        if (!guest.destinationRuns || recovery._tag === "Later") recoverAfterStart(Math.max(1, looks - 1));
       },
     );
 

@@ -13,13 +13,13 @@ const LOOKS_MAX = 25;
 
 /** Ends when the guest runs, or is gone, or nothing can be on its way any more; never fails. */
 export const recoverGuest = Effect.fnUntraced(function* (
-  found: GuestSpec,
+  known: GuestSpec,
   settings: Settings,
   register: OwnershipRegister,
   registry: Registry,
   loader: Loader,
 ): Effect.fn.Return<void> {
-  let spec = found;
+  let spec = known;
   // While the record cannot be read nothing is known, and nothing is given up.
   for (let looks = 0; looks < LOOKS_MAX; ) {
     // A session that goes on, or a new one, has the guest in hand; should it fail, the guest may still be one to start.
@@ -34,7 +34,8 @@ export const recoverGuest = Effect.fnUntraced(function* (
     const entry = yield* register.read(spec.name);
     const op = `${settings.incarnation}-${randomId()}`;
     const paging = !isOver(state) && (yield* isPaging(spec));
-    const recovery = entry === "Unknown" ? null : recover(entry, settings.node, op, spec.moving === "arriving", paging);
+    const found = { arriving: spec.moving === "arriving", running: state === "running", pagesMissing: paging };
+    const recovery = entry === "Unknown" ? null : recover(entry, settings.node, op, found);
     // A guest that was handed over is not given up.
     if (entry !== "Unknown" && recovery?._tag !== "Start") looks++;
     if (recovery?._tag === "Start" && (yield* startHandedOver(spec, state, recovery, register))) {
@@ -53,7 +54,7 @@ export const recoverGuest = Effect.fnUntraced(function* (
       );
       if (gone) return;
     }
-    if (state === "running" && recovery !== null) {
+    if (state === "running" && recovery !== null && recovery._tag !== "Later") {
       if (spec.moving === "arriving") registry.settle(spec.name);
       return;
     }

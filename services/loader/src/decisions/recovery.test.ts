@@ -17,16 +17,19 @@ const entries: fc.Arbitrary<OwnershipEntry> = fc
     revision,
   }));
 
+const STILL = { arriving: false, running: false, pagesMissing: false };
+
 describe("a loader that starts anew", () => {
   it("does nothing about a guest that never moved", () => {
-    for (const arriving of [true, false]) expect(recover(null, "b", "op", arriving)).toEqual({ _tag: "Nothing" });
+    for (const arriving of [true, false])
+      expect(recover(null, "b", "op", { ...STILL, arriving })).toEqual({ _tag: "Nothing" });
   });
 
   it("starts exactly the guests that were handed over to its node and not started yet, and closes their record as it was", () => {
     fc.assert(
       fc.property(entries, fc.boolean(), (entry, arriving) => {
         const { record, revision } = entry;
-        const recovery = recover(entry, "b", "mine", arriving);
+        const recovery = recover(entry, "b", "mine", { ...STILL, arriving });
         const handedOver = record.state === "destination" && record.node === "b" && record.open;
         expect(recovery._tag === "Start").toBe(handedOver);
         if (recovery._tag !== "Start") return;
@@ -45,7 +48,7 @@ describe("a loader that starts anew", () => {
     fc.assert(
       fc.property(entries, fc.boolean(), (entry, arriving) => {
         const { record, revision } = entry;
-        const recovery = recover(entry, "b", "mine", arriving);
+        const recovery = recover(entry, "b", "mine", { ...STILL, arriving });
         const leftBehind = arriving && record.state === "source" && record.node !== "b" && !record.open;
         expect(recovery._tag === "Discard").toBe(leftBehind);
         // What was read is written again: only who is not stale wins.
@@ -53,5 +56,29 @@ describe("a loader that starts anew", () => {
           expect(recovery).toMatchObject({ record: { ...record, op: "mine" }, revision });
       }),
     );
+  });
+
+  it("looks again when a guest runs here and the record that was read is of before it was handed over", () => {
+    const entry = (fields: object): OwnershipEntry => ({
+      record: {
+        epoch: 1,
+        op: "earlier",
+        migration: "0".repeat(16),
+        wasRunning: true,
+        open: true,
+        ...fields,
+      } as OwnershipRecord,
+      revision: 2,
+    });
+    const look = (fields: object, running = true): string =>
+      recover(entry(fields), "b", "mine", { ...STILL, running })._tag;
+    expect(look({ state: "switching", node: "a", destination: "b" })).toBe("Later");
+    expect(look({ state: "source", node: "a" })).toBe("Later");
+    // One that stands still waits for a session, or for the record.
+    expect(look({ state: "switching", node: "a", destination: "b" }, false)).toBe("Nothing");
+    // Guests that run at home, on their way elsewhere or not, are the sender's.
+    expect(look({ state: "switching", node: "b", destination: "c" })).toBe("Nothing");
+    expect(look({ state: "source", node: "b" })).toBe("Nothing");
+    expect(look({ state: "destination", node: "b" })).toBe("Start");
   });
 });

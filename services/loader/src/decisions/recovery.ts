@@ -6,6 +6,8 @@ import type { OwnershipEntry, OwnershipRecord } from "@godwit/protocol";
 
 export type Recovery =
   | { readonly _tag: "Nothing" }
+  /** The guest runs here, so the record has said that it may: what was read is older than that. */
+  | { readonly _tag: "Later" }
   /**
    * Write `record`, which is what was read, under an operation id of its own: winning that proves that the guest is still ours to
    * start (O5). Then start it, and close the record with `closed`.
@@ -20,20 +22,25 @@ export type Recovery =
   /** `record` is what was read, under an operation id of its own: winning the write proves that the read was not stale (O5). */
   | { readonly _tag: "Discard"; readonly record: OwnershipRecord; readonly revision: number };
 
-/**
- * The device state was loaded before the record could say `destination`, so a paused guest only needs to be started. `arriving`: a
- * migration filled it that was never committed. While an attempt is on its way (the record is open) it may be of use to it.
- */
+/** How the guest was found. */
+export interface Found {
+  /** A migration filled it that was never committed. While an attempt is on its way (the record is open) it may be of use to it. */
+  readonly arriving: boolean;
+  readonly running: boolean;
+  /** It waits for pages of a postcopy. */
+  readonly pagesMissing: boolean;
+}
+
+/** The device state was loaded before the record could say `destination`, so a paused guest only needs to be started. */
 export const recover = (
   entry: OwnershipEntry | null,
   node: string,
   op: string,
-  arriving: boolean,
-  /** The guest runs, and waits for pages of a postcopy. */
-  pagesMissing = false,
+  { arriving, running, pagesMissing }: Found,
 ): Recovery => {
   if (entry === null) return { _tag: "Nothing" };
   const { record } = entry;
+  if (running && isOlder(record, node)) return { _tag: "Later" };
   if (record.state === "source" && !record.open && record.node !== node && arriving)
     return { _tag: "Discard", record: { ...record, op }, revision: entry.revision };
   if (record.state !== "destination") return { _tag: "Nothing" };
@@ -48,3 +55,9 @@ export const recover = (
     revision: entry.revision,
   };
 };
+
+/** Whether a record is of before the guest was handed over to this node. */
+const isOlder = (record: OwnershipRecord, node: string): boolean =>
+  record.state === "switching"
+    ? record.destination === node
+    : record.state === "source" && record.node !== node && record.open;
