@@ -1,6 +1,6 @@
-// `npm run bench -- [part...] [--quick]`: measures godwit on this machine. Every figure that is compared is measured in one run.
+// `npm run bench -- [part...] [--quick] [--profile]`: measures godwit on this machine. Every figure that is compared is measured in one run.
 import "../compile-cache.ts";
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, loadavg, release, totalmem } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -11,6 +11,7 @@ import * as References from "effect/References";
 import { markdownTable } from "./markdown.ts";
 import { failed, type Part, type Result } from "./part.ts";
 import { checkpoint } from "./parts/checkpoint.ts";
+import { compression } from "./parts/compression.ts";
 import { coordinatorKill } from "./parts/coordinator-kill.ts";
 import { cpu } from "./parts/cpu.ts";
 import { direct } from "./parts/direct.ts";
@@ -22,6 +23,7 @@ import { postcopy } from "./parts/postcopy.ts";
 import { scan } from "./parts/scan.ts";
 import { vfio } from "./parts/vfio.ts";
 import { workerKill } from "./parts/worker-kill.ts";
+import { hottest } from "./profile/hottest.ts";
 
 const PARTS: ReadonlyArray<Part> = [
   lane,
@@ -36,12 +38,24 @@ const PARTS: ReadonlyArray<Part> = [
   checkpoint,
   postcopy,
   encryption,
+  compression,
 ];
 const RESULTS = fileURLToPath(new URL("../../bench-results", import.meta.url));
 const GIB = 1024 ** 3;
 
-const { values, positionals } = parseArgs({ allowPositionals: true, options: { quick: { type: "boolean" } } });
+const PROFILES = join(RESULTS, "profiles");
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { quick: { type: "boolean" }, profile: { type: "boolean" } },
+});
 const quick = values.quick ?? false;
+if (values.profile) {
+  rmSync(PROFILES, { recursive: true, force: true });
+  process.env["GODWIT_BENCH_PROFILES"] = PROFILES;
+  // Actors inherit it. What it costs makes every figure worse.
+  process.env["NODE_OPTIONS"] = `--import ${new URL("./profile/recorder.ts", import.meta.url)}`;
+}
 
 const machine = () => ({
   processors: cpus().length,
@@ -85,6 +99,7 @@ const main = Effect.gen(function* () {
     parts[part.name] = result;
     process.stdout.write(`${show(part, result)}\n`);
   }
+  if (values.profile) process.stdout.write(`${hottest(PROFILES).map(markdownTable).join("\n")}\n`);
   const report = JSON.stringify({ startedAt, endedAt: new Date(), quick, machine: about, parts }, null, 2);
   mkdirSync(RESULTS, { recursive: true });
   for (const name of [startedAt.toISOString().replaceAll(":", "-"), "latest"])

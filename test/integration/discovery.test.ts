@@ -1,4 +1,4 @@
-import { subjects } from "@godwit/protocol";
+import { ANY_ROUTE, subjects } from "@godwit/protocol";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openWorld, type World } from "./world.ts";
@@ -69,6 +69,8 @@ describe("nats micro", () => {
       subjects.destinationQuery(node),
       subjects.vfio(node),
       subjects.vfioQuestion(node),
+      subjects.directLane({ ...ANY_ROUTE, destination: node }),
+      subjects.deviceDirectLane({ ...ANY_ROUTE, destination: node }),
     ];
     // One of the coordinator's is its own: replicas pass requests on to the owner of a migration there.
     const owner = endpoints.find((subject) => subject.startsWith(subjects.owner("")));

@@ -18,22 +18,29 @@ const CHANNELS = 4;
 const DEVICES = 4;
 const STATE_BYTES = 256e6;
 
+const LANES = ["nats", "direct"] as const;
+type LaneName = (typeof LANES)[number];
+
 export interface RateFigures {
   /** Of all devices together. */
   readonly bytes: number;
-  /** MiB/s; the ratio is theirs. */
-  readonly moved: Spread;
+  /** MiB/s. */
   readonly bare: Spread;
+  readonly lanes: Readonly<Record<LaneName, LaneFigures>>;
+}
+export interface LaneFigures {
+  /** MiB/s, and its ratio to bare nats.js in the same turn. */
+  readonly moved: Spread;
   readonly ratio: Spread;
   /** Medians of processor time, s for each GiB of device state. */
   readonly cpu: Readonly<Record<string, number>>;
 }
 
-interface Sample {
+interface Moved {
   readonly moved: number;
-  readonly bare: number;
   readonly cpu: Readonly<Record<string, number>>;
 }
+type Sample = Readonly<Record<LaneName, Moved>> & { readonly bare: number };
 
 export const measureRate = Effect.fnUntraced(function* (
   testbed: Testbed,
@@ -62,22 +69,30 @@ export const measureRate = Effect.fnUntraced(function* (
   const samples: Sample[] = [];
   // The first round warms everybody up, and is not counted.
   for (let round = 0; round <= (quick ? 1 : 3); round++) {
-    const sample = { bare: bareMib / (yield* bare.run), ...(yield* moveOnce(testbed, workers, guest, bytes)) };
-    progress(`${sample.moved.toFixed(0)} / ${sample.bare.toFixed(0)} MiB/s${round === 0 ? " (warming up)" : ""}`);
+    const sample: Sample = {
+      bare: bareMib / (yield* bare.run),
+      nats: yield* moveOnce(testbed, workers, guest, bytes, "nats"),
+      direct: yield* moveOnce(testbed, workers, guest, bytes, "direct"),
+    };
+    const moved = LANES.map((lane) => `${lane} ${sample[lane].moved.toFixed(0)}`).join(", ");
+    progress(`${moved}, bare ${sample.bare.toFixed(0)} MiB/s${round === 0 ? " (warming up)" : ""}`);
     if (round > 0) samples.push(sample);
   }
-  return {
-    bytes,
-    moved: spreadOf(samples.map(({ moved }) => moved)),
-    bare: spreadOf(samples.map((sample) => sample.bare)),
-    ratio: spreadOf(samples.map((sample) => sample.moved / sample.bare)),
+  const figuresOf = (lane: LaneName): LaneFigures => ({
+    moved: spreadOf(samples.map((sample) => sample[lane].moved)),
+    ratio: spreadOf(samples.map((sample) => sample[lane].moved / sample.bare)),
     cpu: Object.fromEntries(
-      Object.keys(samples[0]!.cpu).map((name) => [name, median(samples.map((sample) => sample.cpu[name]!))]),
+      Object.keys(samples[0]![lane].cpu).map((name) => [
+        name,
+        median(samples.map((sample) => sample[lane].cpu[name]!)),
+      ]),
     ),
-  };
+  });
+  const bareSpread = spreadOf(samples.map((sample) => sample.bare));
+  return { bytes, bare: bareSpread, lanes: { nats: figuresOf("nats"), direct: figuresOf("direct") } };
 });
 
-const moveOnce = (testbed: Testbed, workers: number, guest: DeviceGuest, bytesMin: number) =>
+const moveOnce = (testbed: Testbed, workers: number, guest: DeviceGuest, bytesMin: number, lane: LaneName) =>
   Effect.scoped(
     Effect.gen(function* () {
       const { pidOf, memoryDirectory } = testbed;
@@ -98,7 +113,7 @@ const moveOnce = (testbed: Testbed, workers: number, guest: DeviceGuest, bytesMi
       const savingBefore = secondsAt(source);
       let saving = 0;
       yield* guest.move(
-        { "multifd-channels": CHANNELS },
+        { "multifd-channels": CHANNELS, lane },
         { seen: () => (saving = Math.max(saving, secondsAt(source) - savingBefore)) },
       );
       const after = read();
