@@ -1,13 +1,15 @@
 import { ANY_ROUTE, subjects } from "@godwit/protocol";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { openWorld, type World } from "./world.ts";
+import { eventually, openWorld, type World } from "./world.ts";
 
 let world: World;
 let nc: NatsConnection;
 beforeAll(async () => {
   world = await openWorld();
   nc = await connect({ servers: world.cluster.url, name: "nats micro" });
+  // A world is there when guests can be moved in it; agents of devices may still be on their way.
+  await eventually("all services answer", async () => (await askAll("PING")).length === SERVICES);
 });
 afterAll(async () => {
   await nc?.close();
@@ -30,7 +32,7 @@ const askAll = async (verb: "PING" | "INFO" | "STATS"): Promise<ReadonlyArray<In
   const answers = await nc.requestMany(`$SRV.${verb}`, new Uint8Array(0), {
     strategy: "count",
     maxMessages: SERVICES,
-    maxWait: 5000,
+    maxWait: 2000,
   });
   const found: Info[] = [];
   for await (const answer of answers) found.push(answer.json<Info>());
