@@ -21,6 +21,7 @@ import { lane } from "./parts/lane.ts";
 import { memory } from "./parts/memory.ts";
 import { postcopy } from "./parts/postcopy.ts";
 import { scan } from "./parts/scan.ts";
+import { steps } from "./parts/steps.ts";
 import { vfio } from "./parts/vfio.ts";
 import { workerKill } from "./parts/worker-kill.ts";
 import { hottest } from "./profile/hottest.ts";
@@ -39,6 +40,7 @@ const PARTS: ReadonlyArray<Part> = [
   postcopy,
   encryption,
   compression,
+  steps,
 ];
 const RESULTS = fileURLToPath(new URL("../../bench-results", import.meta.url));
 const GIB = 1024 ** 3;

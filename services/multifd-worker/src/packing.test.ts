@@ -15,7 +15,7 @@ import {
   type WorkItem,
 } from "@godwit/protocol";
 import fc from "fast-check";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 // The other end of the channel: what it makes of a packet is what packing is for.
 import { openReceiver } from "../../loader/src/applying.ts";
 import { step } from "../../loader/src/decisions/destination.ts";
@@ -359,6 +359,29 @@ describe("a forged work item", () => {
     expect(open() - before).toBeLessThanOrEqual(64);
     packer.close();
     expect(open()).toBeLessThanOrEqual(before);
+  });
+
+  it("is the last that keeps memory from being freed for seconds only, while others are asked for all the time", () => {
+    const open = (): number => readdirSync("/proc/self/fd").length;
+    const before = open();
+    vi.useFakeTimers();
+    try {
+      packer.close();
+      packer = makePacker(runtime);
+      exportBlocks(runtime, MIGRATION, EPOCH, [blockIn(sourcePath), blockIn(sourcePath)]);
+      for (const block of [0, 1]) pack(pagesItem({ block }));
+      expect(open()).toBe(before + 2);
+      for (let second = 0; second < 6; second++) {
+        pack(pagesItem({ block: 1 }));
+        vi.advanceTimersByTime(1000);
+      }
+      expect(open()).toBe(before + 1);
+      vi.advanceTimersByTime(5000);
+      expect(open()).toBe(before);
+      expect(pack(pagesItem({ block: 0 })).length).toBeGreaterThan(0);
+    } finally {
+      vi.useRealTimers();
+    }
   });
 
   it("does not end the worker when the memory is cut short under it: the item is refused", () => {

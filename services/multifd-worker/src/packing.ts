@@ -33,6 +33,8 @@ export const PACKET_BYTES_MAX = payloadOffset(PACKET_PAGES_MAX, PACKET_PAGES_MAX
 
 /** Files kept open: the blocks of a few migrations; opening one costs 20 us, so forgetting one is cheap. */
 const OPEN_FILES_MAX = 64;
+/** A file that no item has asked for in so long, or twice as long at most, is closed, ms: while it is open, the memory of a guest that has left is not freed. */
+const IDLE_MS = 2000;
 
 /** Packs items into buffers of the caller's. It keeps files open between items, and nothing else: any worker can take any item. */
 export interface Packer {
@@ -45,20 +47,36 @@ export interface Packer {
 }
 
 export const makePacker = (runtimeDirectory: string): Packer => {
-  const readers = new Map<string, RamReader>();
+  const readers = new Map<string, { readonly reader: RamReader; used: boolean }>();
   const forget = (path: string): void => {
-    readers.get(path)?.close();
+    readers.get(path)?.reader.close();
     readers.delete(path);
+  };
+  let sweeping: NodeJS.Timeout | null = null;
+  const stopSweeping = (): void => {
+    if (sweeping !== null) clearInterval(sweeping);
+    sweeping = null;
+  };
+  const sweep = (): void => {
+    for (const [path, open] of readers) {
+      if (!open.used) forget(path);
+      open.used = false;
+    }
+    if (readers.size === 0) stopSweeping();
   };
   const readerOf = (item: PagesItem | CheckItem): RamReader => {
     const path = blockExport(runtimeDirectory, item.migration, item.epoch, item.block);
     const known = readers.get(path);
     // An item that puts the block elsewhere, forged or not, must not decide where the next one reads.
-    if (known?.block.fileOffset === item.fileOffset) return known;
+    if (known?.reader.block.fileOffset === item.fileOffset) {
+      known.used = true;
+      return known.reader;
+    }
     forget(path);
     if (readers.size >= OPEN_FILES_MAX) for (const oldest of [...readers.keys()].slice(0, 1)) forget(oldest);
     const reader = openRamReader(exportedBlock(path, item.fileOffset));
-    readers.set(path, reader);
+    readers.set(path, { reader, used: true });
+    sweeping ??= setInterval(sweep, IDLE_MS).unref();
     return reader;
   };
   const addressed = new Set<string>();
@@ -79,6 +97,7 @@ export const makePacker = (runtimeDirectory: string): Packer => {
       return item.kind === "pages" ? packPages(item, readerOf(item), buffer) : packCheck(item, readerOf(item), buffer);
     },
     close: () => {
+      stopSweeping();
       for (const path of [...readers.keys()]) forget(path);
     },
   };
