@@ -1,3 +1,4 @@
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { Fabric } from "@godwit/fabric";
 import { checkMemory, openGuest } from "@godwit/guest";
 import { json, MigrationList, subjects } from "@godwit/protocol";
@@ -12,6 +13,21 @@ beforeAll(async () => {
   world = await openWorld();
 });
 afterAll(() => world?.close());
+
+/** Processes that still have the memory of a guest of node a, which is removed, open or mapped. */
+const holdersOf = (guest: string): ReadonlyArray<string> => {
+  const isIts = (link: string) => link.includes(`/a/${guest}.ram`) && link.endsWith(" (deleted)");
+  const files = (pid: string): ReadonlyArray<string> => {
+    try {
+      const descriptors = readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`));
+      return [...descriptors, ...readFileSync(`/proc/${pid}/maps`, "utf8").split("\n")];
+    } catch {
+      // It has ended, or is another user's.
+      return [];
+    }
+  };
+  return readdirSync("/proc").filter((pid) => /^\d+$/.test(pid) && files(pid).some(isIts));
+};
 
 /** What one side itself says of the migration. */
 const shownAt = async (subject: string, migration: string) => {
@@ -36,6 +52,12 @@ describe("a guest", () => {
     expect(end.ram!["normal-bytes"]).toBe(end.ram!.normal * 4096);
     expect(end.ram!.transferred).toBeGreaterThan(end.ram!["normal-bytes"]);
     expect(end.ram).toMatchObject({ total: 32 * MIB, remaining: 0 });
+  });
+
+  it("leaves no memory behind at its source: whoever worked with it lets go of it", async () => {
+    await world.startGuest({ name: "gone", memoryBytes: 8 * MIB });
+    await expectMoved(world, await world.migrate("gone", "b"), "b");
+    await eventually("nobody has its memory", () => holdersOf("gone").length === 0);
   });
 
   it("is shown alike by the coordinator and by both sides", async () => {
