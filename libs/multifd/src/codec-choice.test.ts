@@ -55,7 +55,7 @@ describe("the choice of a codec", () => {
     const lane = new Lane({ none: 100 * MIB_S, zstd: 300 * MIB_S });
     while (lane.choice.codec === "none") lane.run(1);
     // A window of the former one is still out.
-    for (let item = 0; item < WINDOW_ITEMS; item++) lane.run(0.1);
+    for (let item = 0; item < 2 * WINDOW_ITEMS - 2; item++) lane.run(0.1);
     expect(lane.choice.bytes).toBeLessThan(2 * ITEM_BYTES);
   });
 

@@ -12,10 +12,14 @@ import type { Compression } from "@godwit/protocol";
 export const CANDIDATES = ["none", "zstd"] as const satisfies ReadonlyArray<Compression>;
 type Candidate = (typeof CANDIDATES)[number];
 
-/** A trial ends with so many page bytes, or after so long, ms, with a few at least: enough that one late packet does not decide it. */
-const TRIAL_BYTES = 16 * 1024 ** 2;
+/** A trial lasts so long, ms, and has so many page bytes at least: enough that one late packet, or the way in, does not decide it. */
 const TRIAL_MS = 300;
 const TRIAL_BYTES_MIN = 1024 ** 2;
+/**
+ * What is in flight when the codec changes is answered before a trial begins, and as much again: `max-bandwidth` lends each item its full length until it is
+ * answered, so a codec that saves some is not faster before its own answers come.
+ */
+const WINDOWS_BEFORE = 2;
 /** How much faster compressed pages must come to be worth the processor time that guests could have had. */
 const WORTH = 1.1;
 /** Between two comparisons, ms: memory changes, and so does what else is on a lane. Twice as long each time that nothing has changed. */
@@ -36,7 +40,7 @@ export interface CodecChoice {
   holdMs: number;
   /** When the comparison under way has begun, ms. */
   comparingSince: number;
-  /** Item bytes that were handed out before the codec changed, and are still to be answered: they say nothing of it. */
+  /** Item bytes that are still to be answered before the trial begins: handed out before the codec changed, or while the way was changing. */
   before: number;
   /** Page bytes of this trial, and since when, ms. */
   bytes: number;
@@ -86,8 +90,7 @@ export const applied = (
   }
   choice.bytes += items.pageBytes;
   const elapsed = now - choice.since;
-  const isEnough = choice.bytes >= TRIAL_BYTES || (elapsed >= TRIAL_MS && choice.bytes >= TRIAL_BYTES_MIN);
-  if (!isEnough) return;
+  if (elapsed < TRIAL_MS || choice.bytes < TRIAL_BYTES_MIN) return;
   choice.rates[choice.codec] = choice.bytes / Math.max(1, elapsed);
   tryNext(choice, inFlightBytes, now);
 };
@@ -110,7 +113,7 @@ const hold = (choice: CodecChoice, inFlightBytes: number, now: number): void => 
 };
 
 const use = (choice: CodecChoice, codec: Candidate, inFlightBytes: number, now: number): void => {
-  const before = codec === choice.codec ? 0 : inFlightBytes;
+  const before = codec === choice.codec ? 0 : WINDOWS_BEFORE * inFlightBytes;
   choice.codec = codec;
   restart(choice, before, now);
 };
