@@ -5,8 +5,8 @@ import { basename, join } from "node:path";
 import type { Table } from "../markdown.ts";
 
 const SHOWN = 10;
-/** Names of V8 for time in which a function of ours did not run. */
-const IDLE = new Set(["(idle)"]);
+/** Time in which nothing ran, or the recording itself. */
+const IDLE = new Set(["(idle)", "post, node:inspector"]);
 
 const nameOf = ({ functionName, url }: Profiler.ProfileNode["callFrame"]): string =>
   `${functionName === "" ? "(native or anonymous)" : functionName}${url === "" ? "" : `, ${basename(url)}`}`;
