@@ -52,6 +52,9 @@ export interface CheckItem extends ItemBase {
 }
 export type WorkItem = PagesItem | SliceItem | CheckItem;
 
+/** State of a VFIO device: its producer, and its destination, are VFIO agents. Stream 0 is the guest's own device state. */
+export const isOfDevice = (item: WorkItem): boolean => item.kind === "slice" && item.stream !== 0;
+
 const KINDS = { pages: 1, slice: 2, check: 3 } as const;
 
 export const encodeWorkItem = (item: WorkItem): Uint8Array => {

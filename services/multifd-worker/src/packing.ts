@@ -15,6 +15,7 @@ import {
 import {
   type CheckItem,
   type Compression,
+  isOfDevice,
   PACKET_HEADER_BYTES,
   PACKET_PAGES_MAX,
   type PagesItem,
@@ -82,7 +83,7 @@ export const makePacker = (runtimeDirectory: string): Packer => {
   const addressed = new Set<string>();
   /** Asked of the file system once: a migration never goes elsewhere than it began to. */
   const checkAddress = (item: WorkItem, destination: string): void => {
-    const folder = item.kind === "slice" && item.stream !== 0 ? "vfio" : "ram";
+    const folder = isOfDevice(item) ? "vfio" : "ram";
     const address = `${folder} ${item.migration} ${destination}`;
     if (addressed.has(address)) return;
     if (!isAddressedTo(runtimeDirectory, folder, item.migration, destination))

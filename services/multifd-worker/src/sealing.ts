@@ -8,7 +8,7 @@ import {
   type Sealing,
   sourceSealing,
 } from "@godwit/encryption";
-import type { WorkItem } from "@godwit/protocol";
+import { isOfDevice, type WorkItem } from "@godwit/protocol";
 import { PACKET_BYTES_MAX, type Packer } from "./packing.ts";
 
 /** Room for the largest packet, sealed. */
@@ -26,7 +26,7 @@ export interface SealingPacker {
 }
 
 /** Whose packets they are to open: state of VFIO devices goes to VFIO agents. */
-const purposeOf = (item: WorkItem): Purpose => (item.kind === "slice" && item.stream !== 0 ? "devices" : "ram");
+const purposeOf = (item: WorkItem): Purpose => (isOfDevice(item) ? "devices" : "ram");
 
 export const makeSealingPacker = (packer: Packer, runtimeDirectory: string): SealingPacker => {
   const sealer = makeSealer();

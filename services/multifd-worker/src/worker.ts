@@ -6,6 +6,7 @@ import {
   decodeWorkItem,
   encodeAcknowledgement,
   encodeFileAnswer,
+  isOfDevice,
   type LanePurpose,
   type Route,
   subjects,
@@ -154,9 +155,6 @@ const sendAll = (
   });
   return complaint;
 };
-
-/** State of a VFIO device: its producer, and its destination, are VFIO agents. */
-const isOfDevice = (item: WorkItem): boolean => item.kind === "slice" && item.stream !== 0;
 
 /** Who asks says it by the subject, and may only use the one that is allowed to it: a destination has pages sent to itself alone. */
 const destinationOf = (subject: string): string => subject.slice(subject.lastIndexOf(".") + 1);

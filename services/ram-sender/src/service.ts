@@ -136,7 +136,7 @@ export const runSender = Effect.fnUntraced(function* (
     }
   };
 
-  /** What settles what a former life left of each guest. */
+  /** What settles, or has settled, what a former life left of each guest. */
   const recoveries = new Map<string, Fiber.Fiber<void>>();
   const settled = (guest: string): Effect.Effect<void> =>
     Effect.suspend(() => {
@@ -165,13 +165,11 @@ export const runSender = Effect.fnUntraced(function* (
         ),
         Effect.sync(() => {
           sender.recovering.delete(spec.name);
-          recoveries.delete(spec.name);
           forgetOldSealings();
         }),
       ),
     );
-    // One that has nothing to settle may be over already.
-    if (sender.recovering.has(spec.name)) recoveries.set(spec.name, recovery);
+    recoveries.set(spec.name, recovery);
   }
   forgetOldSealings();
   yield* fabric.serve({
