@@ -1,5 +1,6 @@
 /** The processes that take part in a migration, by the names of a table. */
-import { childRunning } from "./process-usage.ts";
+import * as Effect from "effect/Effect";
+import { childRunning, cpuSeconds } from "./process-usage.ts";
 import { type NodeName, otherNode, type Testbed } from "./testbed.ts";
 
 export interface Actor {
@@ -21,3 +22,15 @@ export const actorsOf = (testbed: Testbed, source: NodeName, workers: number): R
     { name: "nats-server", pids: [childRunning("nats-server")] },
   ];
 };
+
+/** What comes of `work`, and the CPU seconds of each actor while it runs. */
+export const spentBy = <A, E>(
+  actors: ReadonlyArray<Actor>,
+  work: Effect.Effect<A, E>,
+): Effect.Effect<{ readonly result: A; readonly seconds: ReadonlyArray<number> }, E> =>
+  Effect.gen(function* () {
+    const read = () => actors.map(({ pids }) => pids.reduce((sum, pid) => sum + cpuSeconds(pid), 0));
+    const before = read();
+    const result = yield* work;
+    return { result, seconds: read().map((after, at) => after - before[at]!) };
+  });

@@ -1,12 +1,9 @@
 /** What each codec, and the choice between them, makes of three kinds of memory, over a lane that is short and over one that is not. */
-import { type BuiltinSpec, startBuiltin } from "@godwit/guest";
 import * as Effect from "effect/Effect";
-import { actorsOf } from "../actors.ts";
-import { claimFreeMemory } from "../free-memory.ts";
 import type { BenchOptions, Part, Result } from "../part.ts";
-import { cpuSeconds } from "../process-usage.ts";
 import { median } from "../samples.ts";
-import { type NodeName, openTestbed, otherNode, UNCOMPARED, UNLIMITED } from "../testbed.ts";
+import { carriersOf, openShuttle } from "../shuttle.ts";
+import { openTestbed, UNLIMITED } from "../testbed.ts";
 
 const MIB = 1024 ** 2;
 const CHANNELS = 2;
@@ -36,43 +33,21 @@ const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
   const repetitions = quick ? 1 : 3;
   const testbed = yield* openTestbed({ workers: CHANNELS });
 
-  const move = Effect.fnUntraced(function* (
-    guest: BuiltinSpec,
-    from: NodeName,
-    parameters: Readonly<Record<string, unknown>>,
-  ) {
-    const to = otherNode(from);
-    claimFreeMemory(testbed.memoryDirectory, memoryBytes);
-    const payers = actorsOf(testbed, from, CHANNELS).filter(({ name }) => /worker|loader/.test(name));
-    const spent = () => payers.flatMap(({ pids }) => pids).reduce((sum, pid) => sum + cpuSeconds(pid), 0);
-    const before = spent();
-    const info = yield* testbed.move(guest.name, to, parameters, undefined, "unverified", UNCOMPARED);
-    const cpu = ((spent() - before) * 1024 ** 3) / memoryBytes;
-    yield* testbed.verified(guest.name, to);
-    return { totalMs: info["total-time"], wireBytes: info.ram?.transferred ?? Number.NaN, cpu } satisfies Sample;
-  });
-
   const rows: string[][] = [];
   const figures: unknown[] = [];
   for (const [index, image] of IMAGES.entries()) {
-    const guest = yield* startBuiltin({
-      name: `image${index}`,
-      memoryBytes,
-      dirtyRateBytesPerSecond: 0,
-      mix: image.mix,
-      directory: `${testbed.memoryDirectory}/a`,
-    });
-    testbed.register("a", guest);
-    let at: NodeName = "a";
+    const { name, mix } = image;
+    const shuttle = yield* openShuttle(testbed, { name: `image${index}`, memoryBytes, mix, workers: CHANNELS });
     for (const lane of LANES) {
       const samples = new Map<string, Sample[]>(CODECS.map((codec) => [codec, []]));
       // The first turn warms everybody up, and is not counted.
       for (let turn = 0; turn <= repetitions; turn++) {
         for (const codec of CODECS) {
           const parameters = { ...lane.parameters, "multifd-channels": CHANNELS, "multifd-compression": codec };
-          const sample = yield* move(guest, at, parameters);
-          at = otherNode(at);
-          if (turn > 0) samples.get(codec)!.push(sample);
+          const moved = yield* shuttle.move(parameters);
+          const { "total-time": totalMs, ram } = moved.info;
+          const cpu = (carriersOf(moved) * 1024 ** 3) / memoryBytes;
+          if (turn > 0) samples.get(codec)!.push({ totalMs, wireBytes: ram?.transferred ?? Number.NaN, cpu });
         }
       }
       const medians = CODECS.map((codec) => {
@@ -83,10 +58,10 @@ const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
           cpu: median(all.map(({ cpu }) => cpu)),
         };
       });
-      progress(`${image.name}, ${lane.name}: ${medians.map(({ totalMs }) => totalMs.toFixed(0)).join(", ")} ms`);
-      figures.push({ image: image.name, lane: lane.name, codecs: CODECS, medians });
+      progress(`${name}, ${lane.name}: ${medians.map(({ totalMs }) => totalMs.toFixed(0)).join(", ")} ms`);
+      figures.push({ image: name, lane: lane.name, codecs: CODECS, medians });
       rows.push([
-        image.name,
+        name,
         lane.name,
         ...medians.map(
           ({ totalMs, wireBytes, cpu }) =>

@@ -1,41 +1,24 @@
 /** What each actor costs. */
-import { startBuiltin } from "@godwit/guest";
 import * as Effect from "effect/Effect";
-import { type Actor, actorsOf } from "../actors.ts";
+import { type Actor, spentBy } from "../actors.ts";
 import { openBareLane } from "../bare/lane.ts";
 import { MESSAGE_BYTES, MESSAGE_PAYLOAD_BYTES, WINDOW_BYTES } from "../bare/sizes.ts";
-import { claimFreeMemory } from "../free-memory.ts";
 import type { BenchOptions, Part, Result } from "../part.ts";
-import { childRunning, cpuSeconds } from "../process-usage.ts";
+import { childRunning } from "../process-usage.ts";
 import { median } from "../samples.ts";
-import { type NodeName, openTestbed, otherNode, UNCOMPARED, UNLIMITED } from "../testbed.ts";
+import { openShuttle, RANDOM } from "../shuttle.ts";
+import { openTestbed, UNLIMITED } from "../testbed.ts";
 
 const MIB = 1024 ** 2;
 const CHANNELS = 2;
 const LANES = ["nats", "direct"] as const;
-
-/** CPU seconds of each actor while `work` runs. */
-const spent = <E>(actors: ReadonlyArray<Actor>, work: Effect.Effect<unknown, E>): Effect.Effect<number[], E> =>
-  Effect.gen(function* () {
-    const read = () => actors.map(({ pids }) => pids.reduce((sum, pid) => sum + cpuSeconds(pid), 0));
-    const before = read();
-    yield* work;
-    return read().map((after, at) => after - before[at]!);
-  });
 
 const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
   const memoryBytes = (quick ? 128 : 1024) * MIB;
   const repetitions = quick ? 1 : 3;
   const perGiB = 1024 ** 3 / memoryBytes;
   const testbed = yield* openTestbed({ workers: CHANNELS });
-  const guest = yield* startBuiltin({
-    name: "cpu",
-    memoryBytes,
-    dirtyRateBytesPerSecond: 0,
-    mix: { zero: 0, compressible: 0, random: 100 },
-    directory: `${testbed.memoryDirectory}/a`,
-  });
-  testbed.register("a", guest);
+  const shuttle = yield* openShuttle(testbed, { name: "cpu", memoryBytes, mix: RANDOM, workers: CHANNELS });
   const bare = yield* openBareLane({
     client: "nats.js",
     url: testbed.cluster.url,
@@ -51,22 +34,17 @@ const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
     { name: "nats-server", pids: [childRunning("nats-server")] },
   ];
 
-  let at: NodeName = "a";
-  const overLane = Effect.fnUntraced(function* (lane: (typeof LANES)[number]) {
-    const actors = actorsOf(testbed, at, CHANNELS);
-    at = otherNode(at);
-    claimFreeMemory(testbed.memoryDirectory, memoryBytes);
-    const parameters = { ...UNLIMITED, "multifd-channels": CHANNELS, lane };
-    const seconds = yield* spent(actors, testbed.move("cpu", at, parameters, undefined, "unverified", UNCOMPARED));
-    yield* testbed.verified("cpu", at);
-    return { names: actors.map(({ name }) => name), seconds };
-  });
-  const samples: Array<Record<(typeof LANES)[number] | "bare", number[]>> = [];
+  const overLane = (lane: (typeof LANES)[number]) =>
+    Effect.map(shuttle.move({ ...UNLIMITED, "multifd-channels": CHANNELS, lane }), ({ cpu }) => ({
+      names: cpu.map(({ name }) => name),
+      seconds: cpu.map(({ seconds }) => seconds),
+    }));
+  const samples: Array<Record<(typeof LANES)[number] | "bare", ReadonlyArray<number>>> = [];
   let names: ReadonlyArray<string> = [];
   // The first repetition warms everybody up, and is not counted.
   for (let repetition = 0; repetition <= repetitions; repetition++) {
     const [nats, direct] = [yield* overLane("nats"), yield* overLane("direct")];
-    const bareSeconds = yield* spent(bareActors, bare.run);
+    const { seconds: bareSeconds } = yield* spentBy(bareActors, bare.run);
     names = nats.names;
     if (repetition > 0) samples.push({ nats: nats.seconds, direct: direct.seconds, bare: bareSeconds });
     progress(`repetition ${repetition} of ${repetitions}`);

@@ -1,15 +1,14 @@
 /** How much of what a TCP connection can carry arrives in guest memory by the direct lane. */
 import { closeSync, openSync, rmSync } from "node:fs";
-import { startBuiltin } from "@godwit/guest";
 import type { MigrationInfo } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import { openBareDirect } from "../bare/direct.ts";
-import { watchFirstPass } from "../first-pass.ts";
 import { claimFreeMemory } from "../free-memory.ts";
 import type { BenchOptions, Part, Result } from "../part.ts";
 import { fillRandomly } from "../random-memory.ts";
 import { median, showSpread, spreadOf } from "../samples.ts";
-import { type NodeName, openTestbed, otherNode, UNCOMPARED, UNLIMITED } from "../testbed.ts";
+import { openShuttle, RANDOM } from "../shuttle.ts";
+import { openTestbed, UNLIMITED } from "../testbed.ts";
 
 const MIB = 1024 ** 2;
 const CHANNELS = [1, 2, 4] as const;
@@ -29,34 +28,7 @@ const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
   const memoryBytes = (quick ? 128 : 512) * MIB;
   const repetitions = quick ? 1 : 5;
   const testbed = yield* openTestbed({ workers: WORKERS });
-  const guest = yield* startBuiltin({
-    name: "direct",
-    memoryBytes,
-    dirtyRateBytesPerSecond: 0,
-    mix: { zero: 0, compressible: 0, random: 100 },
-    directory: `${testbed.memoryDirectory}/a`,
-  });
-  testbed.register("a", guest);
-  let at: NodeName = "a";
-
-  const channelPath = Effect.fnUntraced(function* (channels: number) {
-    const to = otherNode(at);
-    const watched = yield* watchFirstPass(testbed.fabric);
-    claimFreeMemory(testbed.memoryDirectory, memoryBytes);
-    const info = yield* testbed.move(
-      "direct",
-      to,
-      { ...UNLIMITED, lane: "direct", "multifd-channels": channels },
-      undefined,
-      "verified",
-      UNCOMPARED,
-    );
-    at = to;
-    const { bytes, seconds } = yield* watched;
-    if (bytes < memoryBytes)
-      return yield* Effect.fail(new Error(`the first pass had ${bytes} bytes: not all of memory`));
-    return { rate: bytes / MIB / seconds, byNats: byNats(info) };
-  }, Effect.scoped);
+  const shuttle = yield* openShuttle(testbed, { name: "direct", memoryBytes, mix: RANDOM, workers: WORKERS });
 
   const bare = Effect.fnUntraced(function* (senders: number) {
     const [from, to] = ["from", "to"].map((name) => `${testbed.memoryDirectory}/bare-${name}`) as [string, string];
@@ -80,7 +52,9 @@ const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
     // The first pair warms everybody up, and is not counted.
     for (let pair = 0; pair <= repetitions; pair++) {
       const bareRate = yield* bare(channels);
-      const { rate, byNats: others } = yield* channelPath(channels);
+      const parameters = { ...UNLIMITED, lane: "direct", "multifd-channels": channels };
+      const { info, bytes, seconds } = yield* shuttle.pass(parameters);
+      const [rate, others] = [bytes / MIB / seconds, byNats(info)];
       const line = `${channels} channels: ${rate.toFixed(0)} / ${bareRate.toFixed(0)} MiB/s = ${(rate / bareRate).toFixed(2)}`;
       progress(`${line}, ${others} packets by NATS${pair === 0 ? " (warming up)" : ""}`);
       if (pair > 0) pairs.push({ channelPath: rate, bare: bareRate, byNats: others });

@@ -2,21 +2,15 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { startBuiltin } from "@godwit/guest";
 import * as Effect from "effect/Effect";
 import { issueCredentials } from "../../integration/credentials.ts";
-import { actorsOf } from "../actors.ts";
-import { watchFirstPass } from "../first-pass.ts";
-import { claimFreeMemory } from "../free-memory.ts";
 import type { BenchOptions, Part, Result } from "../part.ts";
-import { cpuSeconds } from "../process-usage.ts";
 import { median, showSpread, spreadOf } from "../samples.ts";
-import { NODES, type NodeName, openTestbed, otherNode, UNLIMITED } from "../testbed.ts";
+import { carriersOf, openShuttle, RANDOM } from "../shuttle.ts";
+import { NODES, openTestbed, UNLIMITED } from "../testbed.ts";
 
 const MIB = 1024 ** 2;
 const CHANNELS = 2;
-/** Who seals, and who opens. */
-const PAYERS = /worker|loader/;
 
 interface Sample {
   /** MiB/s of guest pages in the first pass. */
@@ -37,39 +31,15 @@ const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
     workers: CHANNELS,
     credentialsOf: (node) => (NODES.some((known) => known === node) ? credentialsOf(node) : undefined),
   });
-  const guest = yield* startBuiltin({
-    name: "sealed",
-    memoryBytes,
-    dirtyRateBytesPerSecond: 0,
-    mix: { zero: 0, compressible: 0, random: 100 },
-    directory: `${testbed.memoryDirectory}/a`,
-  });
-  testbed.register("a", guest);
-  let at: NodeName = "a";
+  const shuttle = yield* openShuttle(testbed, { name: "sealed", memoryBytes, mix: RANDOM, workers: CHANNELS });
 
   const sampleOf = Effect.fnUntraced(function* (encryption: boolean) {
-    const to = otherNode(at);
-    const watched = yield* watchFirstPass(testbed.fabric);
-    claimFreeMemory(testbed.memoryDirectory, memoryBytes);
-    const payers = actorsOf(testbed, at, CHANNELS).filter(({ name }) => PAYERS.test(name));
-    const spent = () => payers.flatMap(({ pids }) => pids).reduce((sum, pid) => sum + cpuSeconds(pid), 0);
-    const before = spent();
-    const info = yield* testbed.move(
-      "sealed",
-      to,
-      { ...UNLIMITED, "multifd-channels": CHANNELS },
-      undefined,
-      "unverified",
-      { encryption },
-    );
-    const cpu = ((spent() - before) * 1024 ** 3) / memoryBytes;
-    yield* testbed.verified("sealed", to);
-    at = to;
-    const { bytes, seconds } = yield* watched;
-    if (bytes < memoryBytes || (info.encryption !== undefined) !== encryption)
+    const moved = yield* shuttle.pass({ ...UNLIMITED, "multifd-channels": CHANNELS }, { encryption });
+    if ((moved.info.encryption !== undefined) !== encryption)
       return yield* Effect.fail(new Error("that was not what was to be measured"));
-    return { rate: bytes / MIB / seconds, cpu } satisfies Sample;
-  }, Effect.scoped);
+    const cpu = (carriersOf(moved) * 1024 ** 3) / memoryBytes;
+    return { rate: moved.bytes / MIB / moved.seconds, cpu } satisfies Sample;
+  });
 
   const pairs: Array<{ readonly plain: Sample; readonly sealed: Sample }> = [];
   // The first pair warms everybody up, and is not counted.

@@ -1,14 +1,12 @@
 /** How much of what NATS and nats.js can carry arrives in guest memory. */
-import { startBuiltin } from "@godwit/guest";
 import * as Effect from "effect/Effect";
 import { CLIENTS, type ClientName } from "../bare/client.ts";
 import { type BareLane, openBareLane } from "../bare/lane.ts";
 import { MESSAGE_BYTES, MESSAGE_PAYLOAD_BYTES, WINDOW_BYTES } from "../bare/sizes.ts";
-import { watchFirstPass } from "../first-pass.ts";
-import { claimFreeMemory } from "../free-memory.ts";
 import type { BenchOptions, Part, Result } from "../part.ts";
 import { median, showSpread, spreadOf } from "../samples.ts";
-import { type NodeName, openTestbed, otherNode, UNCOMPARED, UNLIMITED } from "../testbed.ts";
+import { openShuttle, RANDOM } from "../shuttle.ts";
+import { openTestbed, UNLIMITED } from "../testbed.ts";
 
 const MIB = 1024 ** 2;
 const CHANNELS = [1, 2, 4] as const;
@@ -20,34 +18,7 @@ const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
   const memoryBytes = (quick ? 128 : 512) * MIB;
   const repetitions = quick ? 1 : 5;
   const testbed = yield* openTestbed({ workers: WORKERS });
-  const guest = yield* startBuiltin({
-    name: "lane",
-    memoryBytes,
-    dirtyRateBytesPerSecond: 0,
-    mix: { zero: 0, compressible: 0, random: 100 },
-    directory: `${testbed.memoryDirectory}/a`,
-  });
-  testbed.register("a", guest);
-  let at: NodeName = "a";
-
-  const channelPath = Effect.fnUntraced(function* (channels: number) {
-    const to = otherNode(at);
-    const watched = yield* watchFirstPass(testbed.fabric);
-    claimFreeMemory(testbed.memoryDirectory, memoryBytes);
-    const info = yield* testbed.move(
-      "lane",
-      to,
-      { ...UNLIMITED, "multifd-channels": channels },
-      undefined,
-      "verified",
-      UNCOMPARED,
-    );
-    at = to;
-    const { bytes, seconds } = yield* watched;
-    if (bytes < memoryBytes)
-      return yield* Effect.fail(new Error(`the first pass had ${bytes} bytes: not all of memory`));
-    return { rate: bytes / MIB / seconds, resent: info.ram?.["resent-items"] ?? 0 };
-  }, Effect.scoped);
+  const shuttle = yield* openShuttle(testbed, { name: "lane", memoryBytes, mix: RANDOM, workers: WORKERS });
 
   const measure = Effect.fnUntraced(function* (channels: number) {
     const bareOf = (client: ClientName) =>
@@ -66,7 +37,8 @@ const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
     // The first turn warms everybody up, and is not counted.
     for (let turn = 0; turn <= repetitions; turn++) {
       const bare = { "nats.js": yield* rateOf(lanes["nats.js"]), socket: yield* rateOf(lanes.socket) };
-      const { rate, resent } = yield* channelPath(channels);
+      const { info, bytes, seconds } = yield* shuttle.pass({ ...UNLIMITED, "multifd-channels": channels });
+      const [rate, resent] = [bytes / MIB / seconds, info.ram?.["resent-items"] ?? 0];
       const line = `${channels} channels: ${rate.toFixed(0)} MiB/s, nats.js ${bare["nats.js"].toFixed(0)}, socket ${bare.socket.toFixed(0)}`;
       progress(`${line}${resent > 0 ? `, ${resent} items sent again` : ""}${turn === 0 ? " (warming up)" : ""}`);
       if (turn > 0) turns.push({ channelPath: rate, ...bare });
