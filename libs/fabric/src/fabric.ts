@@ -124,6 +124,11 @@ export class Fabric extends Context.Service<
      * `FabricCounters`); true promises nothing. `data` must not be written to before the next tick. Default plane: control.
      */
     readonly publish: (subject: string, data: Uint8Array, plane?: Plane) => boolean;
+    /**
+     * As `publish`, for long messages: `data` is sent from where it stands, so it must stay as it is until `done`, which is called once, also
+     * when it was dropped, and maybe before this returns.
+     */
+    readonly publishInPlace: (subject: string, data: Uint8Array, plane: Plane, done: () => void) => boolean;
     /** Complete when the server knows of it: what is published from then on, by anybody, arrives (or is lost like any message). */
     readonly subscribe: (
       subject: string,

@@ -105,6 +105,11 @@ const make = Effect.fnUntraced(function* (network: SimNetwork, actor: string) {
     maxPayloadBytes: MAX_PAYLOAD_BYTES,
     isEncrypted: false,
     publish,
+    publishInPlace: (subject, data, _plane, done) => {
+      const isSent = publish(subject, data);
+      done();
+      return isSent;
+    },
     subscribe: Effect.fnUntraced(function* (subject, options) {
       const inbox = yield* makeInbox<Message>(options.capacity);
       yield* subscribed(subject, (data, on) => {

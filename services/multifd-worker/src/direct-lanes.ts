@@ -4,7 +4,6 @@ import { networkId, type Outlet, openOutlet } from "@godwit/fabric/direct";
 import {
   isMalformed,
   json,
-  LANE_LENGTH_BYTES,
   LaneOffer,
   type LanePurpose,
   LaneRequest,
@@ -15,8 +14,7 @@ import {
 import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
 import { Lane } from "./decisions/index.ts";
-import { makeRooms } from "./rooms.ts";
-import { ROOM_BYTES } from "./sealing.ts";
+import type { Packed } from "./rooms.ts";
 
 /** Lanes of one worker: every channel of four migrations, each purpose. What comes on top goes by NATS. */
 const LANES_MAX = 3 * 4 * 255;
@@ -24,23 +22,13 @@ const LANES_MAX = 3 * 4 * 255;
 const ASK_MS = 2_000;
 /** How often lanes that nobody needs any more are looked for, ms. */
 const SWEEP_MS = 10_000;
-/** A packet much shorter than a room is sent from memory of its own, so that 8,192 of a page each do not hold as many rooms. */
-const COPIED_BYTES_MAX = 32 * 1024;
 
 const requests = json(LaneRequest);
 const offers = json(LaneOffer);
 
 export interface DirectLanes {
-  /**
-   * Packs the item's packet by `pack`, into the memory that it is given (ROOM_BYTES), and sends it by the channel's connection. False, and
-   * nothing packed: there is none now, or it is full. Throws what `pack` throws.
-   */
-  readonly send: (
-    item: WorkItem,
-    purpose: LanePurpose,
-    route: Route,
-    pack: (room: Uint8Array) => Uint8Array,
-  ) => boolean;
+  /** Sends the item's packet by the channel's connection, and is done with it then. False: there is none now, or it is full. */
+  readonly send: (item: WorkItem, purpose: LanePurpose, route: Route, packet: Packed) => boolean;
   /**
    * A packet that should have gone by a connection went by NATS: one is asked for, unless it was just tried. Only for an item that was packed: what
    * cannot be, made up or not, opens no connection anywhere.
@@ -62,7 +50,6 @@ export const makeDirectLanes: Effect.Effect<DirectLanes, never, Fabric | Scope.S
   const fabric = yield* Fabric;
   const run = Effect.runForkWith(yield* Effect.context<Fabric>());
   const lanes = new Map<string, Open>();
-  const rooms = makeRooms();
   const network = networkId();
   const now = (): number => performance.now();
 
@@ -154,34 +141,16 @@ export const makeDirectLanes: Effect.Effect<DirectLanes, never, Fabric | Scope.S
       const open = openFor(keyOf(item, purpose, route));
       if (open !== null) feed(open, { _tag: "Wanted" }, item, purpose, route);
     },
-    send: (item, purpose, route, pack) => {
+    send: (item, purpose, route, { bytes, done }) => {
       const open = lanes.get(keyOf(item, purpose, route));
       const outlet = open?.outlet ?? null;
-      if (open === undefined || outlet?.hasRoom(ROOM_BYTES) !== true) return false;
-      const room = rooms.take();
-      if (room === null) return false;
-      const giveBack = (): void => rooms.giveBack(room);
-      let isKept = false;
-      try {
-        const packet = pack(room.bytes);
-        feed(open, { _tag: "Wanted" }, item, purpose, route);
-        isKept = packet.length > COPIED_BYTES_MAX;
-        if (isKept) outlet.send(packet, giveBack);
-        else outlet.send(copyOf(packet), () => {});
-      } finally {
-        if (!isKept) giveBack();
-      }
+      if (open === undefined || outlet?.hasRoom(bytes.length) !== true) return false;
+      feed(open, { _tag: "Wanted" }, item, purpose, route);
+      outlet.send(bytes, done);
       return true;
     },
   };
 });
-
-/** With room for its length before it. */
-const copyOf = (packet: Uint8Array): Uint8Array => {
-  const copy = new Uint8Array(LANE_LENGTH_BYTES + packet.length);
-  copy.set(packet, LANE_LENGTH_BYTES);
-  return copy.subarray(LANE_LENGTH_BYTES);
-};
 
 /** Where it goes is a part of it: packets for one node must not find a connection that was asked of another. */
 const keyOf = ({ migration, epoch, channel }: WorkItem, purpose: LanePurpose, { destination }: Route): string =>

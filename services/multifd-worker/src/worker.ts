@@ -17,14 +17,12 @@ import type * as Scope from "effect/Scope";
 import { type DirectLanes, makeDirectLanes } from "./direct-lanes.ts";
 import { makeFileCopier } from "./file-copier.ts";
 import { makePacker, type Packer } from "./packing.ts";
-import { makeSealingPacker, ROOM_BYTES, type SealingPacker } from "./sealing.ts";
+import { makeRooms, type Packed, type Rooms } from "./rooms.ts";
+import { makeSealingPacker, type SealingPacker } from "./sealing.ts";
 
 /** Work items that may wait: every channel's window several times over; what comes on top is dropped and sent again. */
 const WAITING_ITEMS_MAX = 16_384;
-/**
- * Packets between two turns of the event loop. A published buffer may not be written to before the turn ends, so this is also the
- * number of packet buffers (2 MiB in all); heartbeats and socket writes wait for so many packets at most.
- */
+/** Packets between two turns of the event loop: heartbeats and socket writes wait for so many at most. */
 const PACKETS_PER_TURN = 8;
 
 /** Serves the work subject of this worker for ever. */
@@ -37,13 +35,14 @@ export const runWorker = Effect.fnUntraced(function* (
   yield* Effect.addFinalizer(() => Effect.sync(packer.close));
   const direct = yield* makeDirectLanes;
   const sending: Sending = {
+    rooms: makeRooms(),
     packer: makeSealingPacker(packer, settings.runtimeDirectory),
     fabric,
     direct,
     incarnation: settings.incarnation,
     node: settings.node,
     purposeOf: (item) => (isOfDevice(item) ? "devices" : "ram"),
-    publish: (item, route, packet) => fabric.publish(dataSubject(item, route), packet, "bulk"),
+    publish: (item, route, { bytes, done }) => fabric.publishInPlace(dataSubject(item, route), bytes, "bulk", done),
   };
   const work = yield* fabric.subscribe(subjects.work(settings.node, id, "*"), { capacity: WAITING_ITEMS_MAX });
   yield* answerUrgently(settings, id, packer, direct);
@@ -67,13 +66,14 @@ const answerUrgently = Effect.fnUntraced(function* (
 ) {
   const fabric = yield* Fabric;
   const sending: Sending = {
+    rooms: makeRooms(),
     packer: makeSealingPacker(packer, settings.runtimeDirectory),
     fabric,
     direct,
     incarnation: settings.incarnation,
     node: settings.node,
     purposeOf: () => "urgent",
-    publish: (_item, route, packet) => fabric.publish(subjects.urgent(route), packet),
+    publish: (_item, route, { bytes, done }) => fabric.publishInPlace(subjects.urgent(route), bytes, "control", done),
   };
   const work = yield* fabric.subscribe(subjects.urgentWork(settings.node, id, "*"), { capacity: WAITING_ITEMS_MAX });
   yield* Effect.forkScoped(sendFor(work, sending));
@@ -104,23 +104,23 @@ const copyFiles = Effect.fnUntraced(function* (settings: Settings, id: string) {
 });
 
 interface Sending {
+  readonly rooms: Rooms;
   readonly packer: SealingPacker;
   readonly fabric: Fabric["Service"];
   readonly direct: DirectLanes;
   readonly incarnation: string;
   readonly node: string;
   readonly purposeOf: (item: WorkItem) => LanePurpose;
-  /** By NATS. The packet's bytes may not be written to before the turn ends. */
-  readonly publish: (item: WorkItem, route: Route, packet: Uint8Array) => void;
+  /** By NATS. */
+  readonly publish: (item: WorkItem, route: Route, packet: Packed) => void;
 }
 
 /** Sends what is asked for, some packets in a turn, for ever. */
 const sendFor = Effect.fnUntraced(function* (work: Subscription, sending: Sending) {
-  const buffers = Array.from({ length: PACKETS_PER_TURN }, () => new Uint8Array(ROOM_BYTES));
   while (true) {
     const messages = yield* work.takeAll;
     for (let at = 0; at < messages.length; at += PACKETS_PER_TURN) {
-      const complaint = sendAll(messages.slice(at, at + PACKETS_PER_TURN), buffers, sending);
+      const complaint = sendAll(messages.slice(at, at + PACKETS_PER_TURN), sending);
       if (complaint !== null) yield* Effect.logWarning(complaint);
       yield* nextTurn;
     }
@@ -130,29 +130,28 @@ const sendFor = Effect.fnUntraced(function* (work: Subscription, sending: Sendin
 /** Sends a turn's packets; returns the last complaint, if any. */
 const sendAll = (
   messages: ReadonlyArray<Message>,
-  buffers: ReadonlyArray<Uint8Array>,
-  { packer, fabric, direct, incarnation, node, purposeOf, publish }: Sending,
+  { rooms, packer, fabric, direct, incarnation, node, purposeOf, publish }: Sending,
 ): string | null => {
   let complaint: string | null = null;
-  messages.forEach((message, index) => {
+  for (const message of messages) {
     const item = decodeWorkItem(message.data);
     if (item.kind === "malformed") {
       complaint = `a work item was dropped: ${item.reason}`;
-      return;
+      continue;
     }
     // Asked for by a sender that has long given up waiting, or read by a worker that was asleep (R7).
-    if (Date.now() > item.deadline) return;
+    if (Date.now() > item.deadline) continue;
     const route: Route = { migration: item.migration, source: node, destination: destinationOf(message.subject) };
     try {
-      const pack = (room: Uint8Array) => packer.pack(item, route.destination, room);
-      if (item.lane === "direct" && direct.send(item, purposeOf(item), route, pack)) return;
-      publish(item, route, pack(buffers[index]!));
+      const packet = rooms.pack((room) => packer.pack(item, route.destination, room));
+      if (item.lane === "direct" && direct.send(item, purposeOf(item), route, packet)) continue;
+      publish(item, route, packet);
       if (item.lane === "direct") direct.want(item, purposeOf(item), route);
     } catch (error) {
       complaint = `item ${item.item} of round ${item.round} cannot be read: ${reasonOf(error)}`;
       refuse(item, route, reasonOf(error), fabric, incarnation);
     }
-  });
+  }
   return complaint;
 };
 

@@ -1,8 +1,9 @@
 /** With what the processes of the bare lane speak to the server. */
 import { connect } from "@nats-io/transport-node";
+import { connectFabric } from "./fabric.ts";
 import { connectSocket } from "./nats-socket.ts";
 
-export const CLIENTS = ["nats.js", "socket"] as const;
+export const CLIENTS = ["nats.js", "socket", "fabric"] as const;
 export type ClientName = (typeof CLIENTS)[number];
 export type Hear = (subject: string, payload: Uint8Array) => void;
 
@@ -16,6 +17,7 @@ export interface BareClient {
 
 export const connectBare = async (client: string, url: string, hear: Hear): Promise<BareClient> => {
   if (client === "socket") return connectSocket(url, hear);
+  if (client === "fabric") return connectFabric(url, hear);
   const nc = await connect({ servers: url, noAsyncTraces: true });
   return {
     subscribe: (subject) =>

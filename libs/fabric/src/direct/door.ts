@@ -3,9 +3,10 @@ import { once } from "node:events";
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import { createSecureContext } from "node:tls";
 import { LANE_FRAME_BYTES_MAX, LANE_HELLO_BYTES, LANE_RECEIPT_BYTES } from "@godwit/protocol";
+import type { ByteSink } from "../kernel/byte-sink.ts";
 import type { ListenPlace } from "./addresses.ts";
 import { type Inlet, plainInlet, type Receiving, tlsInlet } from "./inlet.ts";
-import { type ByteSink, makeFrameReader } from "./kernel/frame-reader.ts";
+import { makeFrameReader } from "./kernel/frame-reader.ts";
 import { LANE_TLS } from "./tls.ts";
 
 /** From the connection to the whole hello, TLS included, ms; a round trip or three on the longest way around the earth. */

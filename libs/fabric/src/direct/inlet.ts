@@ -1,7 +1,8 @@
 /** The receiving end of one connection: bytes go where a sink wants them, and stop coming while it has no room for more. */
-import { Socket } from "node:net";
+import type { Socket } from "node:net";
 import { type SecureContext, TLSSocket } from "node:tls";
-import { type ByteSink, pour } from "./kernel/frame-reader.ts";
+import { type ByteSink, pour } from "../kernel/byte-sink.ts";
+import { readInto } from "../own-reads.ts";
 
 /** What may wait for a peer that does not read it, bytes: receipts are four each, and one of ours reads them at once. */
 const UNREAD_BYTES_MAX = 64 * 1024;
@@ -38,28 +39,10 @@ const inletOn = (socket: Socket, closed: () => void): Inlet => {
   };
 };
 
-/**
- * Takes over a connection that was accepted and not read from (`pauseOnConnect`). Node reads into memory of the caller's own only for
- * sockets that are made with `onread`, which a server's are not: so the connection's handle gets another socket.
- */
+/** Takes over a connection that was accepted and not read from (`pauseOnConnect`). */
 export const plainInlet = (accepted: Socket, { sink, closed }: Receiving): Inlet => {
-  const holder = accepted as unknown as { _handle: unknown };
-  const handle = holder._handle;
-  holder._handle = null;
-  accepted.destroy();
   let isPaused = false;
-  const options = {
-    handle,
-    onread: {
-      buffer: () => sink.room(),
-      callback: (bytes: number): boolean => {
-        if (sink.filled(bytes)) return !isPaused;
-        socket.destroy();
-        return false;
-      },
-    },
-  };
-  const socket = new Socket(options as never);
+  const socket = readInto(accepted, sink, () => isPaused);
   const inlet = inletOn(socket, closed);
   socket.resume();
   return {

@@ -14,11 +14,14 @@ import { openBucket } from "./bucket.ts";
 import { type NatsLink, type NatsOptions, openLink } from "./connection.ts";
 import { guarded } from "./guard.ts";
 import { request, serve } from "./requests.ts";
+import { publishUncopied } from "./transport.ts";
 
 /** Link changes kept for each listener that does not take them; the oldest are forgotten. */
 const LINK_EVENTS_KEPT = 64;
 /** Different subjects that NATS refused, told to the log; what is refused beyond them is one and the same mistake. */
 const DENIALS_TOLD_MAX = 32;
+/** Shorter messages are copied, bytes: several of them leave together then. */
+const IN_PLACE_BYTES_MIN = 32 * 1024;
 /** How long `subscribe` waits for the server to know of it, ms. */
 const SUBSCRIBE_MS = 2_000;
 
@@ -66,18 +69,33 @@ const make = Effect.fnUntraced(function* (options: NatsOptions) {
   const linkOf = (plane: Plane): NatsLink => (plane === "bulk" ? bulk : control);
   const maxPayloadBytes = Math.min(...[control, bulk].map((link) => link.nc.info?.max_payload ?? 0));
 
-  const publish = (subject: string, data: Uint8Array, plane: Plane = "control"): boolean => {
-    const link = plane === "bulk" ? bulk : control;
+  /** Whatever cannot leave is dropped and counted: without a link, too long, not a subject, or a connection that closed this instant. */
+  const published = (data: Uint8Array, link: NatsLink, hand: (link: NatsLink) => boolean): boolean => {
     if (link.connected() && data.length <= maxPayloadBytes) {
       try {
-        link.nc.publish(subject, data);
-        return true;
+        if (hand(link)) return true;
       } catch {
-        // Closed this instant, or not a subject: dropped and counted like everything else that cannot leave.
+        // As said above.
       }
     }
     counters.publishesDropped++;
     return false;
+  };
+  const publish = (subject: string, data: Uint8Array, plane: Plane = "control"): boolean =>
+    published(data, linkOf(plane), ({ nc }) => {
+      nc.publish(subject, data);
+      return true;
+    });
+  const publishInPlace = (subject: string, data: Uint8Array, plane: Plane, done: () => void): boolean => {
+    if (data.length < IN_PLACE_BYTES_MIN) {
+      const isSent = publish(subject, data, plane);
+      // The client copies it before.
+      queueMicrotask(done);
+      return isSent;
+    }
+    const isSent = published(data, linkOf(plane), ({ nc }) => publishUncopied(nc, subject, data, done));
+    if (!isSent) done();
+    return isSent;
   };
 
   /** An inbox that fails when its connection closes, and is forgotten with the scope. */
@@ -145,6 +163,7 @@ const make = Effect.fnUntraced(function* (options: NatsOptions) {
     maxPayloadBytes,
     isEncrypted: [control, bulk].every((link) => link.isEncrypted),
     publish,
+    publishInPlace,
     subscribe,
     request: (subject, data, requestOptions) => request(control.nc, subject, data, requestOptions.timeoutMs),
     serve: (definition) =>

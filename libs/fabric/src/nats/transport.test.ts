@@ -30,15 +30,66 @@ describe("what goes over a connection", () => {
       }),
     ));
 
-  it("is let go of at once when it is long", () =>
+  it("is read into the memory of one that was let go of, when both are long", () =>
     run(
       Effect.gen(function* () {
         const fabric = yield* joinNats(nats.server.url, "alice");
         const subscription = yield* fabric.subscribe("long", { capacity: 1, plane: "bulk" });
-        fabric.publish("long", new Uint8Array(262_144), "bulk");
+        const receive = Effect.gen(function* () {
+          fabric.publish("long", new Uint8Array(262_144), "bulk");
+          return (yield* take(subscription, 1))[0]!;
+        });
+        const [first, second] = [yield* receive, yield* receive];
+        expect(second.data.buffer).not.toBe(first.data.buffer);
+        letGo(first.data);
+        expect((yield* receive).data.buffer).toBe(first.data.buffer);
+      }),
+    ));
+
+  it("is let go of at once when it is longer than any packet", () =>
+    run(
+      Effect.gen(function* () {
+        const fabric = yield* joinNats(nats.server.url, "alice");
+        const subscription = yield* fabric.subscribe("long", { capacity: 1, plane: "bulk" });
+        fabric.publish("long", new Uint8Array(1_000_000), "bulk");
         const [message] = yield* take(subscription, 1);
         letGo(message!.data);
         expect(message!.data.length).toBe(0);
+      }),
+    ));
+
+  it("is sent from where it stands, in its order among others, and is told when it has left", () =>
+    run(
+      Effect.gen(function* () {
+        const [alice, bob] = [yield* joinNats(nats.server.url, "alice"), yield* joinNats(nats.server.url, "bob")];
+        const subscription = yield* bob.subscribe("place.*", { capacity: 100, plane: "bulk" });
+        const lengths = [10, 300_000, 20, 40_000, 30, 1_048_576, 0];
+        let left = 0;
+        for (const [number, length] of lengths.entries()) {
+          const data = new Uint8Array(length).fill(number);
+          const isSent = alice.publishInPlace(`place.${number}`, data, "bulk", () => {
+            left++;
+            data.fill(0xff);
+          });
+          expect(isSent).toBe(true);
+        }
+        const messages = yield* take(subscription, lengths.length);
+        expect(messages.map(({ subject, data }) => [subject, data.length, new Set(data)])).toEqual(
+          lengths.map((length, number) => [`place.${number}`, length, new Set(length === 0 ? [] : [number])]),
+        );
+        expect(left).toBe(lengths.length);
+      }),
+    ));
+
+  it("is told at once when it was dropped: too long, no subject", () =>
+    run(
+      Effect.gen(function* () {
+        const alice = yield* joinNats(nats.server.url, "alice");
+        let left = 0;
+        const drop = (subject: string, bytes: number): boolean =>
+          alice.publishInPlace(subject, new Uint8Array(bytes), "bulk", () => left++);
+        expect([drop("long", 2 * 1024 ** 2), drop("no subject", 100_000), left]).toEqual([false, false, 2]);
+        expect(alice.counters().publishesDropped).toBe(2);
       }),
     ));
 

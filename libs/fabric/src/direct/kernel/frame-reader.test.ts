@@ -1,7 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { makeMutator, seededRandom } from "../../../../protocol/src/mutation.conformance.ts";
-import { type ByteSink, makeFrameReader, pour } from "./frame-reader.ts";
+import { type ByteSink, pour } from "../../kernel/byte-sink.ts";
+import { makeFrameReader } from "./frame-reader.ts";
 
 const FRAME_BYTES_MAX = 1000;
 const FUZZ_RUNS = Number(process.env["FUZZ_RUNS"] ?? 200_000) / 10;

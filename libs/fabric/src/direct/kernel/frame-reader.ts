@@ -7,14 +7,7 @@
  * The bytes are a stranger's: nothing is read or written outside the memory that was asked for, and a length that no packet has ends it.
  */
 import { LANE_LENGTH_BYTES } from "@godwit/protocol";
-
-/** Where bytes from a connection go. */
-export interface ByteSink {
-  /** Where the next bytes belong; never empty. The same until `filled` is called. */
-  readonly room: () => Uint8Array;
-  /** So many bytes, from the front of that room, are there now. False: what came is not what must come, and nothing more may. */
-  readonly filled: (bytes: number) => boolean;
-}
+import type { ByteSink } from "../../kernel/byte-sink.ts";
 
 export interface FrameReaderOptions {
   /** Longer ones are refused before anything is allocated for them. */
@@ -60,16 +53,4 @@ export const makeFrameReader = ({ frameBytesMax, allocate, give }: FrameReaderOp
       return lengthHere < LANE_LENGTH_BYTES || begin();
     },
   };
-};
-
-/** Puts bytes into a sink that came in memory of their own, as those of TLS do. False: as `filled`. */
-export const pour = (sink: ByteSink, bytes: Uint8Array): boolean => {
-  for (let at = 0; at < bytes.length; ) {
-    const room = sink.room();
-    const count = Math.min(room.length, bytes.length - at);
-    room.set(bytes.subarray(at, at + count));
-    if (!sink.filled(count)) return false;
-    at += count;
-  }
-  return true;
 };
