@@ -5,6 +5,10 @@ const PREFIX = "bench";
 export const goOf = (client: string): string => `${PREFIX}.${client}.go`;
 export const dataOf = (client: string, publisher: string): string => `${PREFIX}.${client}.data.${publisher}`;
 export const acknowledgementOf = (client: string, publisher: string): string => `${PREFIX}.${client}.ack.${publisher}`;
+/** Everything that the publisher has is acknowledged. */
+export const doneOf = (client: string, publisher: string): string => `${PREFIX}.${client}.done.${publisher}`;
+/** In the place of a client: processes that have devices. */
+export const DEVICES = "devices";
 /** The publisher that a subject belongs to. */
 export const numberOf = (subject: string): string => subject.slice(subject.lastIndexOf(".") + 1);
 /** A request that is answered with a page of bytes. */

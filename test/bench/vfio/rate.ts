@@ -1,6 +1,7 @@
 /** How fast device state moves when only the machine limits it, who uses the processors for it, and what bare NATS carries. */
 import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
+import { moveBareDevices } from "../bare/devices.ts";
 import { openBareLane } from "../bare/lane.ts";
 import { MESSAGE_BYTES, MESSAGE_PAYLOAD_BYTES, WINDOW_BYTES } from "../bare/sizes.ts";
 import type { BenchOptions } from "../part.ts";
@@ -24,14 +25,16 @@ type LaneName = (typeof LANES)[number];
 export interface RateFigures {
   /** Of all devices together. */
   readonly bytes: number;
-  /** MiB/s. */
+  /** MiB/s: messages of the same size with nothing done to them, and the same devices with plain nats.js between them. */
   readonly bare: Spread;
+  readonly bareDevices: Spread;
   readonly lanes: Readonly<Record<LaneName, LaneFigures>>;
 }
 export interface LaneFigures {
-  /** MiB/s, and its ratio to bare nats.js in the same turn. */
+  /** MiB/s, and its ratios to bare nats.js in the same turn, with messages alone and with the same devices. */
   readonly moved: Spread;
   readonly ratio: Spread;
+  readonly deviceRatio: Spread;
   /** Medians of processor time, s for each GiB of device state. */
   readonly cpu: Readonly<Record<string, number>>;
 }
@@ -40,7 +43,7 @@ interface Moved {
   readonly moved: number;
   readonly cpu: Readonly<Record<string, number>>;
 }
-type Sample = Readonly<Record<LaneName, Moved>> & { readonly bare: number };
+type Sample = Readonly<Record<LaneName, Moved>> & { readonly bare: number; readonly bareDevices: number };
 
 export const measureRate = Effect.fnUntraced(function* (
   testbed: Testbed,
@@ -56,10 +59,10 @@ export const measureRate = Effect.fnUntraced(function* (
     devices: Array.from({ length: DEVICES }, (_, index) => ({ name: `vfio${index}`, stateBytes, seed: index + 1 })),
   });
   const messages = Math.floor(bytes / MESSAGE_PAYLOAD_BYTES / CHANNELS);
+  const ends = { url: testbed.cluster.url, fabric: testbed.fabric };
   const bare = yield* openBareLane({
     client: "nats.js",
-    url: testbed.cluster.url,
-    fabric: testbed.fabric,
+    ...ends,
     publishers: CHANNELS,
     messageBytes: MESSAGE_BYTES,
     messages,
@@ -71,16 +74,20 @@ export const measureRate = Effect.fnUntraced(function* (
   for (let round = 0; round <= (quick ? 1 : 3); round++) {
     const sample: Sample = {
       bare: bareMib / (yield* bare.run),
+      bareDevices: bytes / MIB / (yield* moveBareDevices({ ...ends, devices: DEVICES, stateBytes })),
       nats: yield* moveOnce(testbed, workers, guest, bytes, "nats"),
       direct: yield* moveOnce(testbed, workers, guest, bytes, "direct"),
     };
     const moved = LANES.map((lane) => `${lane} ${sample[lane].moved.toFixed(0)}`).join(", ");
-    progress(`${moved}, bare ${sample.bare.toFixed(0)} MiB/s${round === 0 ? " (warming up)" : ""}`);
+    progress(
+      `${moved}, bare ${sample.bare.toFixed(0)}, with devices ${sample.bareDevices.toFixed(0)} MiB/s${round === 0 ? " (warming up)" : ""}`,
+    );
     if (round > 0) samples.push(sample);
   }
   const figuresOf = (lane: LaneName): LaneFigures => ({
     moved: spreadOf(samples.map((sample) => sample[lane].moved)),
     ratio: spreadOf(samples.map((sample) => sample[lane].moved / sample.bare)),
+    deviceRatio: spreadOf(samples.map((sample) => sample[lane].moved / sample.bareDevices)),
     cpu: Object.fromEntries(
       Object.keys(samples[0]![lane].cpu).map((name) => [
         name,
@@ -89,7 +96,8 @@ export const measureRate = Effect.fnUntraced(function* (
     ),
   });
   const bareSpread = spreadOf(samples.map((sample) => sample.bare));
-  return { bytes, bare: bareSpread, lanes: { nats: figuresOf("nats"), direct: figuresOf("direct") } };
+  const bareDevices = spreadOf(samples.map((sample) => sample.bareDevices));
+  return { bytes, bare: bareSpread, bareDevices, lanes: { nats: figuresOf("nats"), direct: figuresOf("direct") } };
 });
 
 const moveOnce = (testbed: Testbed, workers: number, guest: DeviceGuest, bytesMin: number, lane: LaneName) =>
