@@ -54,6 +54,8 @@ export interface TestbedOptions {
   readonly workers: number;
   /** Default 1. */
   readonly coordinators?: number;
+  /** Where all that is no RAM is kept, checkpoints among it; default: the folder for temporary files. */
+  readonly filesIn?: string;
   /** Where the credentials of a node's actors are; default: they have none. */
   readonly credentialsOf?: (node: string) => string | undefined;
 }
@@ -62,12 +64,12 @@ export const openTestbed = Effect.fnUntraced(function* (
   options: TestbedOptions,
 ): Effect.fn.Return<Testbed, unknown, Scope.Scope> {
   const directory = yield* Effect.acquireRelease(
-    Effect.sync(() => mkdtempSync(join(tmpdir(), "godwit-bench-"))),
+    Effect.sync(() => mkdtempSync(join(options.filesIn ?? tmpdir(), "godwit-bench-"))),
     (made) => Effect.sync(() => rmSync(made, { recursive: true, force: true })),
   );
   const memoryDirectory = yield* Effect.acquireRelease(
     Effect.sync(() => {
-      const made = `/dev/shm/${basename(directory)}`;
+      const made = `/dev/shm/${basename(directory)}-ram`;
       mkdirSync(made, { mode: 0o700 });
       return made;
     }),

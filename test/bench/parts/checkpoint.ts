@@ -2,6 +2,7 @@
 import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { closeSync, fsyncSync, mkdirSync, openSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { queryRestore, querySave, restore, save } from "@godwit/cli/client";
@@ -41,86 +42,81 @@ interface Sample {
   readonly copyIn: number;
 }
 
-const measure = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
+/** File systems: on a disk, whose own speed is most of it and changes, and on a tmpfs, where there is only what godwit and QEMU do. */
+const PLACES = { disk: tmpdir(), tmpfs: "/dev/shm" } as const;
+type Place = keyof typeof PLACES;
+
+const measureIn = (place: Place, { quick, progress }: BenchOptions) =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const testbed = yield* openTestbed({ workers: CHANNELS, filesIn: PLACES[place] });
+      mkdirSync(testbed.cluster.settingsOf("a").checkpointDirectory, { recursive: true });
+      const samples: Sample[] = [];
+      // The first one warms everybody up, and is not counted.
+      for (let turn = 0; turn <= repetitionsOf(quick); turn++) {
+        const sample = yield* once(testbed, `checkpoint${turn}`, memoryBytesOf(quick));
+        progress(
+          `${place}, save: godwit ${sample.godwitSave.toFixed(0)}, QEMU ${sample.qemuSave.toFixed(0)}, builtin ${sample.builtinSave.toFixed(0)}, copy ${sample.copyOut.toFixed(0)} ms; restore: godwit ${sample.godwitRestore.toFixed(0)}, QEMU ${sample.qemuRestore.toFixed(0)}, builtin ${sample.builtinRestore.toFixed(0)}, copy ${sample.copyIn.toFixed(0)} ms${turn === 0 ? " (warming up)" : ""}`,
+        );
+        if (turn > 0) samples.push(sample);
+      }
+      return samples;
+    }),
+  );
+const memoryBytesOf = (quick: boolean): number => (quick ? 128 : 1024) * MIB;
+const repetitionsOf = (quick: boolean): number => (quick ? 1 : 3);
+
+type Of = (sample: Sample) => number;
+/** What is compared: godwit's time, QEMU's, and the copy's. */
+const COMPARED: ReadonlyArray<readonly [title: string, godwit: Of, qemu: Of, copy: Of]> = [
+  ["save, QEMU guest", (s) => s.godwitSave, (s) => s.qemuSave, (s) => s.copyOut],
+  ["save, builtin guest", (s) => s.builtinSave, (s) => s.qemuSave, (s) => s.copyOut],
+  ["restore, QEMU guest", (s) => s.godwitRestore, (s) => s.qemuRestore, (s) => s.copyIn],
+  ["restore, builtin guest", (s) => s.builtinRestore, (s) => s.qemuRestore, (s) => s.copyIn],
+];
+
+const measure = Effect.fnUntraced(function* (options: BenchOptions) {
   if (!qemuIsInstalled()) return skipped("there is no qemu-system-x86_64 in PATH");
-  const memoryBytes = (quick ? 128 : 1024) * MIB;
-  const repetitions = quick ? 1 : 3;
-  const testbed = yield* openTestbed({ workers: CHANNELS });
-  mkdirSync(testbed.cluster.settingsOf("a").checkpointDirectory, { recursive: true });
-  const samples: Sample[] = [];
-  // The first one warms everybody up, and is not counted.
-  for (let turn = 0; turn <= repetitions; turn++) {
-    const sample = yield* once(testbed, `checkpoint${turn}`, memoryBytes);
-    progress(
-      `save: godwit ${sample.godwitSave.toFixed(0)}, QEMU ${sample.qemuSave.toFixed(0)}, builtin ${sample.builtinSave.toFixed(0)}, copy ${sample.copyOut.toFixed(0)} ms; restore: godwit ${sample.godwitRestore.toFixed(0)}, QEMU ${sample.qemuRestore.toFixed(0)}, builtin ${sample.builtinRestore.toFixed(0)}, copy ${sample.copyIn.toFixed(0)} ms${turn === 0 ? " (warming up)" : ""}`,
-    );
-    if (turn > 0) samples.push(sample);
-  }
-  const row = (
-    title: string,
-    of: (sample: Sample) => number,
-    beside: (sample: Sample) => number,
-    copy: (sample: Sample) => number,
-  ) => [
-    title,
-    median(samples.map(of)).toFixed(0),
-    median(samples.map(beside)).toFixed(0),
-    showSpread(spreadOf(samples.map((sample) => beside(sample) / of(sample))), 2),
-    median(samples.map(copy)).toFixed(0),
-    showSpread(spreadOf(samples.map((sample) => copy(sample) / of(sample))), 2),
-  ];
+  const { quick } = options;
+  const all: Record<Place, ReadonlyArray<Sample>> = {
+    disk: yield* measureIn("disk", options),
+    tmpfs: yield* measureIn("tmpfs", options),
+  };
+  const places = ["disk", "tmpfs"] as const;
   const result: Result = {
     isComplete: true,
     notes: [
-      `A guest of ${memoryBytes / MIB} MiB, nearly all of it random, stopped; ${CHANNELS} channels, no bandwidth limit; every file on one file system. Rates are QEMU's or the copy's time over godwit's: above 1 godwit is faster.`,
+      `A guest of ${memoryBytesOf(quick) / MIB} MiB, nearly all of it random, stopped; ${CHANNELS} channels, no bandwidth limit; all files of a row on one file system, disk or tmpfs. Rates are QEMU's or the copy's time over godwit's: above 1 godwit is faster.`,
       "Saves end on disk: godwit syncs, and QEMU, which does not, is given a sync of its file in its time. The copy is `dd bs=1M conv=fsync` of the same bytes. Restores read from the page cache; the copy is `dd bs=1M` into a file in memory.",
       "A restored QEMU guest is read by QEMU itself in both columns; a builtin guest is filled by the multifd workers, beside QEMU's restore of its own guest of that size. After each restore the guest must write, and a builtin one check every page.",
-      `Medians of ${samples.length} turns; of the ratios also the least and the most.`,
+      `Medians of ${repetitionsOf(quick)} turns; of the ratios also the least and the most.`,
     ],
     tables: [
       {
-        titles: ["", "godwit, ms", "QEMU, ms", "ratio to QEMU", "dd, ms", "ratio to dd"],
-        rows: [
-          row(
-            "save, QEMU guest",
-            (s) => s.godwitSave,
-            (s) => s.qemuSave,
-            (s) => s.copyOut,
-          ),
-          row(
-            "save, builtin guest",
-            (s) => s.builtinSave,
-            (s) => s.qemuSave,
-            (s) => s.copyOut,
-          ),
-          row(
-            "restore, QEMU guest",
-            (s) => s.godwitRestore,
-            (s) => s.qemuRestore,
-            (s) => s.copyIn,
-          ),
-          row(
-            "restore, builtin guest",
-            (s) => s.builtinRestore,
-            (s) => s.qemuRestore,
-            (s) => s.copyIn,
-          ),
-        ],
+        titles: ["", "files on", "godwit, ms", "QEMU, ms", "ratio to QEMU", "dd, ms", "ratio to dd"],
+        rows: places.flatMap((place) =>
+          COMPARED.map(([title, godwit, qemu, copyOf]) => {
+            const samples = all[place];
+            const over = (beside: Of) => showSpread(spreadOf(samples.map((s) => beside(s) / godwit(s))), 2);
+            const ms = (of: Of) => median(samples.map(of)).toFixed(0);
+            return [title, place, ms(godwit), ms(qemu), over(qemu), ms(copyOf), over(copyOf)];
+          }),
+        ),
       },
       {
         titles: ["builtin guest", "until it runs, ms", "until all is there, ms", "until it runs, of a full restore"],
         rows: [
-          ["restored whole", ...["", ""].map(() => median(samples.map((s) => s.builtinRestore)).toFixed(0)), "1.00"],
+          ["restored whole", ...["", ""].map(() => median(all.disk.map((s) => s.builtinRestore)).toFixed(0)), "1.00"],
           [
             "restored lazily",
-            median(samples.map((s) => s.lazyFirst)).toFixed(0),
-            median(samples.map((s) => s.lazyRestore)).toFixed(0),
-            showSpread(spreadOf(samples.map((s) => s.lazyFirst / s.builtinRestore)), 2),
+            median(all.disk.map((s) => s.lazyFirst)).toFixed(0),
+            median(all.disk.map((s) => s.lazyRestore)).toFixed(0),
+            showSpread(spreadOf(all.disk.map((s) => s.lazyFirst / s.builtinRestore)), 2),
           ],
         ],
       },
     ],
-    figures: { memoryBytes, channels: CHANNELS, samples },
+    figures: { memoryBytes: memoryBytesOf(quick), channels: CHANNELS, samples: all },
   };
   return result;
 });
