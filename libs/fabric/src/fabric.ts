@@ -9,7 +9,7 @@ export type Plane = "control" | "bulk";
 
 export interface Message {
   readonly subject: string;
-  /** Valid until the receiver drops it, or says so (`letGo`), which frees a long one at once. A short one may keep 64 KiB alive. */
+  /** Valid until the receiver drops it, or says so (`letGo`), which frees a long one, or lets another use its memory, at once. */
   readonly data: Uint8Array;
 }
 
