@@ -1,5 +1,6 @@
 /** Replicas of the coordinator on the simulated network: the real decisions, a bucket that outlives them, and heartbeats among them. */
 import * as Coordinator from "@godwit/coordinator/decisions";
+import type { SimNetwork } from "@godwit/fabric/simulation";
 import {
   type Capabilities,
   type DestinationReport,
@@ -9,7 +10,7 @@ import {
   type SourceReport,
   subjects,
 } from "@godwit/protocol";
-import { COORDINATORS, GUEST, MIGRATION, NODE_A, NODE_B, ROUTE } from "./names.ts";
+import { COORDINATORS, cancelling, NODE_A, NODE_B } from "./names.ts";
 import { readOwnership, writeOwnership } from "./ownership-register.ts";
 import { between } from "./random-times.ts";
 import type { Scene } from "./scene.ts";
@@ -22,14 +23,41 @@ const LOOK_MS = 400;
 const BEATS = "coordinators.beat";
 
 /** What the bucket really holds, for those who judge. */
-export const savedTruth = ({ network }: Scene): Coordinator.SavedMigration | null =>
-  (network.register(MIGRATIONS_BUCKET).truth(MIGRATION)?.value as Coordinator.SavedMigration | undefined) ?? null;
+export const savedTruth = ({ network, migration }: Scene): Coordinator.SavedMigration | null =>
+  (network.register(MIGRATIONS_BUCKET).truth(migration)?.value as Coordinator.SavedMigration | undefined) ?? null;
 
-/** `begins`: this one is asked to migrate the guest; the others wait for its end. */
-export const bootCoordinator = (scene: Scene, name: string, owner: string, begins: boolean): void => {
+/** One process. */
+interface Replica {
+  readonly name: string;
+  readonly owner: string;
+  /** It is asked to migrate the guests; the others wait for its end. */
+  readonly begins: boolean;
+  readonly isAlive: (other: string) => boolean;
+}
+
+export const bootCoordinator = (
+  scenes: ReadonlyArray<Scene>,
+  { name, owner, begins }: Omit<Replica, "isAlive">,
+): void => {
+  const { network } = scenes[0]!;
+  const heardAt = new Map<string, number>();
+  const isAlive = (other: string): boolean =>
+    other === owner || network.now() - (heardAt.get(other) ?? Number.NEGATIVE_INFINITY) < SILENT_MS;
+  network.subscribe(name, BEATS, (incarnation) => void heardAt.set(incarnation as string, network.now()));
+  repeat(network, name, BEAT_MS, () => network.send(name, BEATS, owner));
+  for (const scene of scenes) lookAfter(scene, { name, owner, begins, isAlive });
+};
+
+const repeat = (network: SimNetwork, name: string, everyMs: number, what: () => void): void => {
+  network.timer(name, everyMs, () => {
+    what();
+    repeat(network, name, everyMs, what);
+  });
+};
+
+const lookAfter = (scene: Scene, { name, owner, begins, isAlive }: Replica): void => {
   const { network } = scene;
   const bucket = network.register(MIGRATIONS_BUCKET);
-  const heardAt = new Map<string, number>();
   let mine: Coordinator.Migration | null = null;
 
   const open = (migration: Coordinator.Migration): void => {
@@ -47,9 +75,9 @@ export const bootCoordinator = (scene: Scene, name: string, owner: string, begin
         case "ToDestination":
           return network.send(name, subjects.destination(NODE_B), effect.command);
         case "ReadRecord":
-          return readOwnership(network, name, 0, (entry) => step({ _tag: "RecordRead", entry }));
+          return readOwnership(network, name, scene.name, 0, (entry) => step({ _tag: "RecordRead", entry }));
         case "WriteRecord":
-          return writeOwnership(network, name, { ...effect, afterMs: 0 }, (outcome) =>
+          return writeOwnership(network, name, scene.name, { ...effect, afterMs: 0 }, (outcome) =>
             step({ _tag: "RecordWritten", op: effect.record.op, outcome }),
           );
         case "Save":
@@ -83,13 +111,13 @@ export const bootCoordinator = (scene: Scene, name: string, owner: string, begin
       }
     };
     releases.push(
-      network.subscribe(name, subjects.sourceReport(ROUTE), (report) =>
+      network.subscribe(name, subjects.sourceReport(scene.route), (report) =>
         step({ _tag: "SourceReported", report: report as SourceReport }),
       ),
-      network.subscribe(name, subjects.destinationReport(ROUTE), (report) =>
+      network.subscribe(name, subjects.destinationReport(scene.route), (report) =>
         step({ _tag: "DestinationReported", report: report as DestinationReport }),
       ),
-      network.subscribe(name, "test.cancel", () => step({ _tag: "Cancel" })),
+      network.subscribe(name, cancelling(scene.migration), () => step({ _tag: "Cancel" })),
       network.onLink(name, () => step({ _tag: "LinkChanged" })),
     );
     step({ _tag: "Tick" });
@@ -100,11 +128,11 @@ export const bootCoordinator = (scene: Scene, name: string, owner: string, begin
     revision: number,
     then: (outcome: "Unknown" | "Lost" | { readonly revision: number }) => void,
   ): void =>
-    bucket.compareAndSet(name, MIGRATION, saved, revision, (outcome) =>
+    bucket.compareAndSet(name, scene.migration, saved, revision, (outcome) =>
       then(outcome._tag === "Won" ? { revision: outcome.revision } : outcome._tag),
     );
   const read = (then: (stored: Coordinator.StoredMigration | null | "Unknown") => void): void =>
-    bucket.get(name, MIGRATION, (answer) => {
+    bucket.get(name, scene.migration, (answer) => {
       if (answer._tag === "Failed") return then("Unknown");
       const { found } = answer;
       then(found === null ? null : { saved: found.value as Coordinator.SavedMigration, revision: found.revision });
@@ -117,8 +145,6 @@ export const bootCoordinator = (scene: Scene, name: string, owner: string, begin
       if (typeof outcome === "object") open(newMigration(scene, owner, outcome.revision));
     });
   };
-  const isAlive = (other: string): boolean =>
-    other === owner || network.now() - (heardAt.get(other) ?? Number.NEGATIVE_INFINITY) < SILENT_MS;
   const look = (): void =>
     read((stored) => {
       if (stored === "Unknown") return;
@@ -131,24 +157,15 @@ export const bootCoordinator = (scene: Scene, name: string, owner: string, begin
         });
       }
     });
-  const repeat = (everyMs: number, what: () => void): void => {
-    network.timer(name, everyMs, () => {
-      what();
-      repeat(everyMs, what);
-    });
-  };
-
-  network.subscribe(name, BEATS, (incarnation) => void heardAt.set(incarnation as string, network.now()));
-  repeat(BEAT_MS, () => network.send(name, BEATS, owner));
   if (begins) begin();
-  network.timer(name, SILENT_MS + between(network, 0, LOOK_MS), () => repeat(LOOK_MS, look));
+  network.timer(name, SILENT_MS + between(network, 0, LOOK_MS), () => repeat(network, name, LOOK_MS, look));
 };
 
 const newMigration = (scene: Scene, owner: string, revision: number): Coordinator.Migration => {
   const now = scene.network.now();
   return Coordinator.makeMigration({
-    migration: MIGRATION,
-    guest: GUEST,
+    migration: scene.migration,
+    guest: scene.name,
     source: NODE_A,
     destination: NODE_B,
     parameters: {

@@ -13,7 +13,7 @@ import {
   prepareIncoming,
   Violation,
 } from "./guest-model.ts";
-import { GUEST, MISSING_ANSWER, LOADER as NAME, NODE_A, NODE_B, WORKERS } from "./names.ts";
+import { missingAnswer, LOADER as NAME, NODE_A, NODE_B, WORKERS } from "./names.ts";
 import { readOwnership, writeOwnership } from "./ownership-register.ts";
 import { between } from "./random-times.ts";
 import type { Scene } from "./scene.ts";
@@ -26,8 +26,7 @@ const RECOVERY_LOOK_MS = 300;
 /** A write of the dead may land seconds after its author's successor has looked. */
 const RECOVERY_SLOW_LOOK_MS = 2000;
 
-export const bootDestination = (scene: Scene, incarnation: string): void => {
-  const { network, guest, broken } = scene;
+export const bootDestination = (scenes: ReadonlyArray<Scene>, incarnation: string): void => {
   const loader: Loader.Loader = {
     node: NODE_B,
     incarnation,
@@ -35,6 +34,18 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
     discarding: new Set(),
     restoring: new Set(),
   };
+  const { network } = scenes[0]!;
+  const takers = new Map(scenes.map((scene) => [scene.migration, bootGuest(scene, loader)]));
+  network.subscribe(NAME, subjects.destination(NODE_B), (payload) => {
+    const command = payload as DestinationCommand;
+    takers.get(command.migration)!(command);
+  });
+};
+
+/** Returns what takes the commands about this guest. */
+const bootGuest = (scene: Scene, loader: Loader.Loader): ((command: DestinationCommand) => void) => {
+  const { network, guest, broken, name } = scene;
+  const { incarnation } = loader;
 
   const runGuest = (): void => {
     // One that has failed goes no further, whoever asks it to.
@@ -51,9 +62,10 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
     readOwnership(
       network,
       NAME,
+      name,
       looks === RECOVERY_LOOKS ? 0 : looks > 1 ? RECOVERY_LOOK_MS : RECOVERY_SLOW_LOOK_MS,
       (entry) => {
-        if (!Loader.isIdle(loader, GUEST)) return;
+        if (!Loader.isIdle(loader, name)) return;
         if (entry === "Unknown") return recoverAfterStart(looks);
         const op = `${incarnation}-recovery-${network.now()}`;
         const recovery = Loader.recover(entry, NODE_B, op, {
@@ -62,11 +74,11 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
           pagesMissing: guest.listening,
         });
         if (recovery._tag === "Start") {
-          writeOwnership(network, NAME, { ...recovery, afterMs: 0 }, (outcome) => {
+          writeOwnership(network, NAME, name, { ...recovery, afterMs: 0 }, (outcome) => {
             if (typeof outcome !== "object") return recoverAfterStart(looks);
             const { closed: record } = recovery;
             local(between(network, 0.1, 2), runGuest, () =>
-              writeOwnership(network, NAME, { record, revision: outcome.revision, afterMs: 0 }, () => {}),
+              writeOwnership(network, NAME, name, { record, revision: outcome.revision, afterMs: 0 }, () => {}),
             );
           });
           return;
@@ -103,12 +115,12 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
       case "Local":
         return performLocal(destination, effect.step);
       case "ReadRecord":
-        return readOwnership(network, NAME, effect.afterMs, (entry) =>
+        return readOwnership(network, NAME, name, effect.afterMs, (entry) =>
           step(destination, { _tag: "RecordRead", op: effect.op, entry }),
         );
       case "WriteRecord":
         if (broken.has("start without compare-and-set")) runGuest();
-        return writeOwnership(network, NAME, effect, (outcome) =>
+        return writeOwnership(network, NAME, name, effect, (outcome) =>
           step(destination, { _tag: "RecordWritten", op: effect.record.op, outcome }),
         );
       case "AskMissing":
@@ -337,7 +349,7 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
     network.subscribe(NAME, subjects.channels(destination.route), (packet) =>
       receive(destination, packet as SimPacket),
     );
-    network.subscribe(NAME, MISSING_ANSWER, (payload) => {
+    network.subscribe(NAME, missingAnswer(scene.migration), (payload) => {
       const { epoch, bitmaps } = payload as { epoch: number; bitmaps: ReadonlyArray<Bitmap.Bitmap> };
       if (epoch !== destination.epoch) return;
       answers.set(destination, bitmaps);
@@ -360,7 +372,7 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
     const destination = Loader.makeDestination({
       ...kept,
       authority: { term: kept.term, coordinator: null },
-      guest: GUEST,
+      guest: name,
       node: NODE_B,
       life: kept.life + 1,
       now: network.now(),
@@ -369,8 +381,15 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
     begin(destination);
   };
 
-  network.subscribe(NAME, subjects.destination(NODE_B), (payload) => {
-    const command = payload as DestinationCommand;
+  scene.incomingEnded = () =>
+    network.timer(NAME, WATCH_MS, () => {
+      const failure = { code: "guest-failed", actor: "loader", step: "watch", reason: "it is gone" } as const;
+      for (const destination of loader.destinations.values())
+        if (destination.guest === name) step(destination, { _tag: "GuestEnded", failure });
+    });
+  resume();
+  recoverAfterStart(RECOVERY_LOOKS);
+  return (command) => {
     const routed = Loader.route(loader, command, network.now());
     switch (routed._tag) {
       case "Begin":
@@ -385,14 +404,7 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
       case "Refuse":
         return;
     }
-  });
-  scene.incomingEnded = () =>
-    network.timer(NAME, WATCH_MS, () => {
-      const failure = { code: "guest-failed", actor: "loader", step: "watch", reason: "it is gone" } as const;
-      for (const destination of loader.destinations.values()) step(destination, { _tag: "GuestEnded", failure });
-    });
-  resume();
-  recoverAfterStart(RECOVERY_LOOKS);
+  };
 };
 
 const admits = (destination: Loader.Destination, packet: SimPacket, broken: ReadonlySet<Breakage>): boolean => {

@@ -1,10 +1,9 @@
 /** The direct lane of a simulated worker: its real decisions, connections that break now and then, and NATS for what they cannot take. */
-import type { SimStream } from "@godwit/fabric/simulation";
+import type { SimNetwork, SimStream } from "@godwit/fabric/simulation";
 import { Lane } from "@godwit/multifd-worker/decisions";
 import type { LaneOffer } from "@godwit/protocol";
 import { LOADER } from "./names.ts";
 import { between } from "./random-times.ts";
-import type { Scene } from "./scene.ts";
 import type { SimPacket } from "./worker-actor.ts";
 
 /** How long it takes to be offered something, and to dial it, ms; and how often each comes to nothing. */
@@ -22,8 +21,10 @@ interface Way {
 }
 
 /** Of one life of the worker. A stream's subject is that of the packets as messages, so the loader takes them as it takes those. */
-export const makeDirectSending = (scene: Scene, name: string): ((subject: string, packet: SimPacket) => void) => {
-  const { network } = scene;
+export const makeDirectSending = (
+  network: SimNetwork,
+  name: string,
+): ((subject: string, packet: SimPacket) => void) => {
   const ways = new Map<string, Way>();
 
   const feed = (way: Way, event: Lane.Event): void => {

@@ -1,5 +1,4 @@
 /** Names and sizes that all simulated actors share. */
-export const GUEST = "vm1";
 export const NODE_A = "a";
 export const NODE_B = "b";
 export const WORKERS = ["worker-0", "worker-1", "worker-2"] as const;
@@ -9,7 +8,6 @@ export const LOADER = "loader";
 export const PAGE_BYTES = 4096;
 /** Pages of the guest: several items a round, so that items of one round take different ways. */
 export const PAGES = 400;
-/** Where the loader hears which pages are missing. */
-export const MISSING_ANSWER = "test.missing";
-export const MIGRATION = "00000000000000aa";
-export const ROUTE = { migration: MIGRATION, source: NODE_A, destination: NODE_B };
+/** Where the loader hears which pages of a migration's guest are missing, and where its coordinator hears that it is cancelled. */
+export const missingAnswer = (migration: string): string => `test.missing.${migration}`;
+export const cancelling = (migration: string): string => `test.cancel.${migration}`;

@@ -2,7 +2,7 @@
 import type { SimNetwork } from "@godwit/fabric/simulation";
 import { MIGRATIONS_BUCKET, OWNERSHIP_BUCKET } from "@godwit/protocol";
 import { endSource } from "./guest-model.ts";
-import { COORDINATORS, LOADER, SENDER, WORKERS } from "./names.ts";
+import { COORDINATORS, cancelling, LOADER, SENDER, WORKERS } from "./names.ts";
 import { between } from "./random-times.ts";
 import type { Scene } from "./scene.ts";
 
@@ -143,7 +143,7 @@ const strike = (scene: Scene, fault: Fault, actor: string, forMs: number): void 
       guest.incoming = false;
       return scene.incomingEnded();
     case "cancel":
-      return network.send("supervisor", "test.cancel", null);
+      return network.send("supervisor", cancelling(scene.migration), null);
     case "late zombie":
       // A worker that outlives an attempt: it sleeps with packets in its hands while everything begins anew.
       network.pause(WORKERS[0], forMs);

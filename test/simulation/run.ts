@@ -1,11 +1,11 @@
-/** One whole migration on the simulated network, from a seed: faults first, then quiet, then everything must have settled. */
+/** Whole migrations on the simulated network, from a seed: faults first, then quiet, then everything must have settled. */
 import { SimNetwork, STORMY, type Trace } from "@godwit/fabric/simulation";
 import { isEnded, OWNERSHIP_BUCKET, type OwnershipRecord } from "@godwit/protocol";
 import type { Breakage } from "./breakage.ts";
 import { bootCoordinator, isAsked, savedTruth } from "./coordinator-actor.ts";
 import { bootDestination } from "./destination-actor.ts";
 import { checkAlways, makeGuest, touch, Violation, write } from "./guest-model.ts";
-import { COORDINATORS, GUEST, LOADER, PAGES, SENDER, WORKERS } from "./names.ts";
+import { COORDINATORS, LOADER, NODE_A, NODE_B, PAGES, SENDER, WORKERS } from "./names.ts";
 import { type Fault, release, type Strikes } from "./nemesis.ts";
 import { between } from "./random-times.ts";
 import type { Scene } from "./scene.ts";
@@ -25,6 +25,10 @@ const FLIP_RATE = 0.02;
 const POSTCOPY_EVERY = 4;
 /** Seeds that this divides go by the direct lane, with and without postcopy. */
 const DIRECT_EVERY = 3;
+
+const FIRST_MIGRATION = 0xaa;
+/** Guests of a run whose phases faults wait for. */
+const STRUCK_GUESTS = 4;
 
 export interface RunOptions {
   readonly broken?: ReadonlyArray<Breakage>;
@@ -77,42 +81,65 @@ const hex = (network: SimNetwork): string =>
     .padStart(8, "0")
     .repeat(2);
 
-export const run = (seed: number, options: RunOptions = {}): Outcome => {
+export interface Outcomes {
+  readonly outcomes: ReadonlyArray<Outcome>;
+  /** Messages, timers and answers that happened, and how long it took them, virtual ms. */
+  readonly steps: number;
+  readonly virtualMs: number;
+}
+
+/** One migration. */
+export const run = (seed: number, options: RunOptions = {}): Outcome => runAll(seed, 1, options).outcomes[0]!;
+
+/** So many guests at once, between the same two hosts. Throws a Violation for the first that is lost, runs twice, or never ends. */
+export const runAll = (seed: number, guests: number, options: RunOptions = {}): Outcomes => {
   const { trace } = options;
   const network = new SimNetwork({ seed, ...(trace === undefined ? {} : { trace }) });
   drawFaults(network);
   const verify = network.random() < VERIFY_RATE;
   const flips = network.random() < 0.5 ? FLIP_RATE : 0;
-  const scene: Scene = {
-    network,
-    guest: makeGuest(PAGES),
-    broken: new Set(options.broken),
-    verify: options.verify ?? verify,
-    postcopy: options.postcopy ?? seed % POSTCOPY_EVERY === 0,
-    direct: options.direct ?? seed % DIRECT_EVERY === 0,
-    flipRate: (options.verify ?? verify) ? flips : 0,
-    switchoverDeadlineMs: network.random() < 0.5 ? 3000 : 150,
-    kept: null,
-    flips: 0,
-    sourceEnded: () => {},
-    incomingEnded: () => {},
-    touched: () => {},
-    saw: trace === undefined ? () => {} : tracePhases(network, trace),
-  };
-  release(scene, options.strikes ?? new Map(), options.faults);
+  const switchoverDeadlineMs = network.random() < 0.5 ? 3000 : 150;
+  const scenes = Array.from({ length: guests }, (_, number): Scene => {
+    const migration = (FIRST_MIGRATION + number).toString(16).padStart(16, "0");
+    return {
+      network,
+      name: `vm${number + 1}`,
+      migration,
+      route: { migration, source: NODE_A, destination: NODE_B },
+      guest: makeGuest(PAGES),
+      broken: new Set(options.broken),
+      verify: options.verify ?? verify,
+      postcopy: options.postcopy ?? seed % POSTCOPY_EVERY === 0,
+      direct: options.direct ?? seed % DIRECT_EVERY === 0,
+      flipRate: (options.verify ?? verify) ? flips : 0,
+      switchoverDeadlineMs,
+      kept: null,
+      flips: 0,
+      sourceEnded: () => {},
+      incomingEnded: () => {},
+      touched: () => {},
+      saw: trace === undefined ? () => {} : tracePhases(network, trace),
+    };
+  });
+  // Most faults strike actors, which all guests share.
+  for (const scene of scenes.slice(0, STRUCK_GUESTS)) release(scene, options.strikes ?? new Map(), options.faults);
   network.start("supervisor");
-  for (const worker of WORKERS) network.start(worker, () => bootWorker(scene, worker));
-  network.start(SENDER, () => bootSource(scene, hex(network)));
-  network.start(LOADER, () => bootDestination(scene, hex(network)));
-  for (const name of COORDINATORS) network.start(name, () => bootCoordinator(scene, name, hex(network), isAsked(name)));
-  guestWrites(scene, options.hotPages ?? 1 + Math.floor(network.random() * 30));
+  for (const worker of WORKERS) network.start(worker, () => bootWorker(scenes, worker));
+  network.start(SENDER, () => bootSource(scenes, hex(network)));
+  network.start(LOADER, () => bootDestination(scenes, hex(network)));
+  for (const name of COORDINATORS)
+    network.start(name, () => bootCoordinator(scenes, { name, owner: hex(network), begins: isAsked(name) }));
+  for (const scene of scenes) guestWrites(scene, options.hotPages ?? 1 + Math.floor(network.random() * 30));
   const stormMs = network.random() < LONG_STORM_RATE ? LONG_STORM_MS : STORM_MS;
-  const check = (): void => checkStep(scene);
-  network.run({ untilMs: stormMs, check });
+  const check = (): void => {
+    for (const scene of scenes) checkStep(scene);
+  };
+  let steps = network.run({ untilMs: stormMs, check });
   network.quiet();
-  for (let until = stormMs; until < stormMs + SETTLE_MS && !settled(scene); until += 500)
-    network.run({ untilMs: until + 500, check });
-  return judge(scene);
+  const isOver = (): boolean => scenes.every(settled);
+  for (let until = stormMs; until < stormMs + SETTLE_MS && !isOver(); until += 500)
+    steps += network.run({ untilMs: until + 500, check });
+  return { outcomes: scenes.map(judge), steps, virtualMs: network.now() };
 };
 
 /** Each phase once, when it begins. */
@@ -125,8 +152,8 @@ const tracePhases = (network: SimNetwork, trace: Trace): Scene["saw"] => {
   };
 };
 
-const recordOf = ({ network }: Scene): OwnershipRecord | undefined =>
-  network.register(OWNERSHIP_BUCKET).truth(GUEST)?.value as OwnershipRecord | undefined;
+const recordOf = ({ network, name }: Scene): OwnershipRecord | undefined =>
+  network.register(OWNERSHIP_BUCKET).truth(name)?.value as OwnershipRecord | undefined;
 
 /** After every step: what must hold of the guests, and between them and the record. */
 const checkStep = (scene: Scene): void => {

@@ -1,4 +1,4 @@
-/** What every actor of one run shares: the network, the guest beneath, the disks that outlive processes, and who watches. */
+/** A guest on its way in a run: what all actors know of it, the disks that outlive processes, and who watches. Guests of one run share network and actors. */
 import type { SimNetwork } from "@godwit/fabric/simulation";
 import type { Offer } from "@godwit/protocol";
 import type { Breakage } from "./breakage.ts";
@@ -19,6 +19,9 @@ export interface KeptSession {
 
 export interface Scene {
   readonly network: SimNetwork;
+  readonly name: string;
+  readonly migration: string;
+  readonly route: { readonly migration: string; readonly source: string; readonly destination: string };
   readonly guest: GuestModel;
   readonly broken: ReadonlySet<Breakage>;
   readonly verify: boolean;

@@ -2,7 +2,7 @@
 import { type OwnershipEntry, PACKET_PAGES_MAX, type SourceCommand, subjects } from "@godwit/protocol";
 import * as Source from "@godwit/ram-sender/decisions";
 import { resumeSource, SLICE_BYTES, SLICES, saveDeviceState } from "./guest-model.ts";
-import { GUEST, MISSING_ANSWER, SENDER as NAME, NODE_A, NODE_B, PAGE_BYTES, WORKERS } from "./names.ts";
+import { missingAnswer, SENDER as NAME, NODE_A, NODE_B, PAGE_BYTES, WORKERS } from "./names.ts";
 import { readOwnership, writeOwnership } from "./ownership-register.ts";
 import { between } from "./random-times.ts";
 import type { Scene } from "./scene.ts";
@@ -14,8 +14,7 @@ const RECOVERY_LOOKS = 6;
 const RECOVERY_LOOK_MS = 300;
 const SERVE_LOOK_MS = 1000;
 
-export const bootSource = (scene: Scene, incarnation: string): void => {
-  const { network, guest, broken } = scene;
+export const bootSource = (scenes: ReadonlyArray<Scene>, incarnation: string): void => {
   const sender: Source.Sender = {
     node: NODE_A,
     incarnation,
@@ -24,14 +23,28 @@ export const bootSource = (scene: Scene, incarnation: string): void => {
     saving: new Set(),
     recovering: new Set(),
   };
+  const { network } = scenes[0]!;
+  const takers = new Map(scenes.map((scene) => [scene.migration, bootGuest(scene, sender)]));
+  network.subscribe(NAME, subjects.source(NODE_A), (payload) => {
+    const command = payload as SourceCommand;
+    takers.get(command.migration)!(command);
+  });
+};
+
+/** Returns what takes the commands about this guest. */
+const bootGuest = (scene: Scene, sender: Source.Sender): ((command: SourceCommand) => void) => {
+  const { network, guest, broken, name } = scene;
+  const { incarnation } = sender;
+  const own = (): ReadonlyArray<Source.Source> =>
+    [...sender.sources.values()].filter((source) => source.guest === name);
   const local = (delayMs: number, what: () => void, done: () => void): void => {
     // The guest is another process: what it was asked to do happens even when the asker has died.
     network.after(delayMs, what);
     network.timer(NAME, delayMs + 0.2, done);
   };
   const recoverAfterStart = (looks: number): void => {
-    sender.recovering.add(GUEST);
-    readOwnership(network, NAME, looks === RECOVERY_LOOKS ? 0 : RECOVERY_LOOK_MS, (entry) => {
+    sender.recovering.add(name);
+    readOwnership(network, NAME, name, looks === RECOVERY_LOOKS ? 0 : RECOVERY_LOOK_MS, (entry) => {
       if (entry === "Unknown") return recoverAfterStart(looks);
       const recovery = Source.recover(entry, NODE_A, `${incarnation}-recovery-${looks}-${network.now()}`);
       if (recovery._tag === "TakeBack") return takeBack(recovery);
@@ -43,25 +56,25 @@ export const bootSource = (scene: Scene, incarnation: string): void => {
         if (!guest.sourceEnded) return again();
         const record = { ...recovery.record, op: `${incarnation}-lost-${network.now()}`, lost: "it has ended" };
         const { revision } = recovery;
-        return writeOwnership(network, NAME, { record, revision, afterMs: 0 }, again);
+        return writeOwnership(network, NAME, name, { record, revision, afterMs: 0 }, again);
       }
       if (recovery._tag === "Discard" && !guest.sourceRuns && !guest.sourceDiscarded) return discard(recovery);
       if (looks > 1 && !guest.sourceRuns && !guest.sourceDiscarded) return recoverAfterStart(looks - 1);
-      sender.recovering.delete(GUEST);
+      sender.recovering.delete(name);
     });
   };
   const takeBack = (recovery: Extract<Source.Recovery, { _tag: "TakeBack" }>): void =>
-    writeOwnership(network, NAME, { ...recovery, afterMs: 0 }, (outcome) => {
+    writeOwnership(network, NAME, name, { ...recovery, afterMs: 0 }, (outcome) => {
       if (outcome === "Unknown") return takeBack(recovery);
       if (outcome !== "Lost") return resumed(recovery, outcome.revision);
-      readOwnership(network, NAME, 0, (entry) => {
+      readOwnership(network, NAME, name, 0, (entry) => {
         if (entry !== null && entry !== "Unknown" && entry.record.op === recovery.record.op)
           return resumed(recovery, entry.revision);
         recoverAfterStart(RECOVERY_LOOKS);
       });
     });
   const discard = (recovery: Extract<Source.Recovery, { _tag: "Discard" }>): void =>
-    writeOwnership(network, NAME, { ...recovery, afterMs: 0 }, (outcome) => {
+    writeOwnership(network, NAME, name, { ...recovery, afterMs: 0 }, (outcome) => {
       // Unknown or lost: nothing is proven, look again.
       if (outcome === "Unknown" || outcome === "Lost") return recoverAfterStart(RECOVERY_LOOKS);
       local(
@@ -69,7 +82,7 @@ export const bootSource = (scene: Scene, incarnation: string): void => {
         () => {
           guest.sourceDiscarded = true;
         },
-        () => sender.recovering.delete(GUEST),
+        () => sender.recovering.delete(name),
       );
     });
   const resumed = (recovery: Extract<Source.Recovery, { _tag: "TakeBack" }>, revision: number): void => {
@@ -77,8 +90,9 @@ export const bootSource = (scene: Scene, incarnation: string): void => {
       writeOwnership(
         network,
         NAME,
+        name,
         { record: Source.settled(recovery.record, `${recovery.record.op}-settled`), revision, afterMs: 0 },
-        () => sender.recovering.delete(GUEST),
+        () => sender.recovering.delete(name),
       );
     if (!recovery.resume || guest.sourceRuns) return close();
     local(between(network, 0.1, 2), () => resumeSource(guest), close);
@@ -109,11 +123,11 @@ export const bootSource = (scene: Scene, incarnation: string): void => {
       case "CloseTracker":
         return;
       case "ReadRecord":
-        return readOwnership(network, NAME, effect.afterMs, (entry) =>
+        return readOwnership(network, NAME, name, effect.afterMs, (entry) =>
           step(source, { _tag: "RecordRead", op: effect.op, entry: asBroken(entry) }),
         );
       case "WriteRecord":
-        return writeOwnership(network, NAME, effect, (outcome) => {
+        return writeOwnership(network, NAME, name, effect, (outcome) => {
           if (outcome === "Unknown" && effect.record.state === "switching") {
             if (broken.has("a lost reply is taken for a no")) resumeSource(guest);
             if (broken.has("an unknown answer is taken for a yes")) outcome = { revision: effect.revision };
@@ -245,25 +259,6 @@ export const bootSource = (scene: Scene, incarnation: string): void => {
     }
   };
 
-  network.subscribe(NAME, subjects.source(NODE_A), (payload) => {
-    const routed = Source.route(sender, payload as SourceCommand, network.now());
-    switch (routed._tag) {
-      case "Begin":
-        listen(routed.source);
-        for (const effect of Source.begin) perform(routed.source, effect);
-        return;
-      case "Step":
-        return step(routed.source, routed.event);
-      case "Show":
-        return perform(routed.source, { _tag: "Report" });
-      case "Answer":
-        return network.send(NAME, subjects.sourceReport(payload as SourceCommand), routed.report);
-      case "Ignore":
-      case "Refuse":
-        return;
-    }
-  });
-
   const listen = (source: Source.Source): void => {
     for (const worker of WORKERS) if (network.life(worker) > 0) step(source, { _tag: "WorkerUp", worker });
     network.subscribe(NAME, subjects.acknowledgement(source.route), (payload) =>
@@ -288,22 +283,40 @@ export const bootSource = (scene: Scene, incarnation: string): void => {
   network.subscribe(NAME, subjects.missingPages(NODE_A, NODE_B), (payload) => {
     const { migration, epoch } = payload as { migration: string; epoch: number };
     const source = sender.sources.get(migration);
+    if (migration !== scene.migration) return;
     if (source?.epoch !== epoch || source.missing === null) return;
     const bitmaps = source.missing.map(({ words, pageCount }) => ({ words: words.slice(), pageCount }));
-    network.send(NAME, MISSING_ANSWER, { epoch, bitmaps });
+    network.send(NAME, missingAnswer(migration), { epoch, bitmaps });
   });
   network.subscribe(NAME, "supervisor.worker", (payload) => {
     const event = payload as { worker: string; up: boolean };
-    for (const source of sender.sources.values())
-      step(source, { _tag: event.up ? "WorkerUp" : "WorkerDown", worker: event.worker });
+    for (const source of own()) step(source, { _tag: event.up ? "WorkerUp" : "WorkerDown", worker: event.worker });
   });
   scene.sourceEnded = () =>
     network.timer(NAME, WATCH_MS, () => {
       const failure = { code: "guest-failed", actor: "ram-sender", step: "watch", reason: "it has ended" } as const;
-      for (const source of sender.sources.values()) step(source, { _tag: "GuestEnded", failure });
+      for (const source of own()) step(source, { _tag: "GuestEnded", failure });
     });
   network.onLink(NAME, (connected) => {
-    if (connected) for (const source of sender.sources.values()) step(source, { _tag: "LinkRestored" });
+    if (connected) for (const source of own()) step(source, { _tag: "LinkRestored" });
   });
   recoverAfterStart(RECOVERY_LOOKS);
+  return (command) => {
+    const routed = Source.route(sender, command, network.now());
+    switch (routed._tag) {
+      case "Begin":
+        listen(routed.source);
+        for (const effect of Source.begin) perform(routed.source, effect);
+        return;
+      case "Step":
+        return step(routed.source, routed.event);
+      case "Show":
+        return perform(routed.source, { _tag: "Report" });
+      case "Answer":
+        return network.send(NAME, subjects.sourceReport(command), routed.report);
+      case "Ignore":
+      case "Refuse":
+        return;
+    }
+  };
 };

@@ -3,7 +3,7 @@ import type { Ledger } from "@godwit/multifd";
 import { POSTCOPY_ROUND, subjects, URGENT_ITEM_FIRST } from "@godwit/protocol";
 import { makeDirectSending } from "./direct-sending.ts";
 import { SLICE_BYTES } from "./guest-model.ts";
-import { NODE_A, NODE_B, ROUTE } from "./names.ts";
+import { NODE_A, NODE_B } from "./names.ts";
 import { between } from "./random-times.ts";
 import type { Scene } from "./scene.ts";
 
@@ -31,20 +31,24 @@ export interface SimPacket extends SimItem {
 const PREEMPTED_RATE = 0.2;
 const PREEMPTED_MS = 40;
 
-export const bootWorker = (scene: Scene, name: string): void => {
-  const { network } = scene;
-  const send = scene.direct
-    ? makeDirectSending(scene, name)
+/** All scenes have one network and one lane. */
+export const bootWorker = (scenes: ReadonlyArray<Scene>, name: string): void => {
+  const { network, direct } = scenes[0]!;
+  const scenesById = new Map(scenes.map((scene) => [scene.migration, scene]));
+  const send = direct
+    ? makeDirectSending(network, name)
     : (subject: string, packet: SimPacket) => network.send(name, subject, packet);
   network.send("supervisor", "supervisor.worker", { worker: name, up: true });
   network.subscribe(name, subjects.work(NODE_A, name, NODE_B), (payload) => {
     const item = payload as SimItem;
+    const scene = scenesById.get(item.migration)!;
+    const { route } = scene;
     network.timer(name, between(network, 0.1, 2), () => {
       if (isGone(scene, item)) return;
       const packet: SimPacket = { ...item, values: read(scene, item) };
       // Stopped between reading and sending, a worker wakes up with old bytes in its hands (R7).
       network.timer(name, between(network, 0, network.random() < PREEMPTED_RATE ? PREEMPTED_MS : 1), () =>
-        send(isUrgent(item) ? subjects.urgent(ROUTE) : subjects.channel(ROUTE, item.channel), packet),
+        send(isUrgent(item) ? subjects.urgent(route) : subjects.channel(route, item.channel), packet),
       );
     });
   });

@@ -8,7 +8,7 @@
  *         12      4  crc32 of all that follows
  *         16      4  length of the header, bytes
  *         20      n  header, JSON: machine, memoryBytes, workload, positions
- *       20+n         ledger: one u32 for each page, zlib
+ *       20+n         ledger: one u32 for each page that vCPUs have, zlib
  *
  * Numbers are little-endian. Read in this order: size limit, magic, version, crc32, header, ledger.
  */
@@ -16,6 +16,7 @@ import { closeSync, constants, fstatSync, openSync, readFileSync, rmSync, writeS
 import { crc32, deflateSync, inflateSync } from "node:zlib";
 import { PAGE_BYTES } from "./kernel/page.ts";
 import { Refusal } from "./refusal.ts";
+import { pagesOfVcpus } from "./share.ts";
 import { parseWorkload } from "./spec.ts";
 import { emptyLedger, type VcpuState } from "./vcpus.ts";
 
@@ -47,7 +48,7 @@ export const encodeDeviceState = (state: VcpuState, memoryBytes: number): Buffer
   frame.writeUInt32LE(FORMAT_VERSION, 8);
   frame.writeUInt32LE(header.length, 16);
   // A copy: zlib does not take shared memory.
-  const packed = deflateSync(new Uint8Array(Uint32Array.from(ledger).buffer), { level: ZLIB_LEVEL });
+  const packed = deflateSync(new Uint32Array(ledger), { level: ZLIB_LEVEL });
   const file = Buffer.concat([frame, header, packed]);
   file.writeUInt32LE(crc32(file.subarray(16)), 12);
   return file;
@@ -67,7 +68,8 @@ export const decodeDeviceState = (file: Buffer, memoryBytes: number): VcpuState 
     throw bad(`device state names a header of ${headerBytes} bytes`);
   }
   const header = decodeHeader(file.subarray(FRAME_BYTES, FRAME_BYTES + headerBytes), memoryBytes);
-  return { ...header, ledger: decodeLedger(file.subarray(FRAME_BYTES + headerBytes), memoryBytes) };
+  const pages = pagesOfVcpus(header.workload, memoryBytes);
+  return { ...header, ledger: decodeLedger(file.subarray(FRAME_BYTES + headerBytes), pages) };
 };
 
 const decodeHeader = (bytes: Buffer, memoryBytes: number): Pick<VcpuState, "workload" | "positions"> => {
@@ -93,8 +95,8 @@ const decodeHeader = (bytes: Buffer, memoryBytes: number): Pick<VcpuState, "work
 
 const isPosition = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0;
 
-const decodeLedger = (packed: Buffer, memoryBytes: number): VcpuState["ledger"] => {
-  const ledger = emptyLedger(memoryBytes);
+const decodeLedger = (packed: Buffer, pages: number): VcpuState["ledger"] => {
+  const ledger = emptyLedger(pages);
   let bytes: Buffer;
   try {
     bytes = inflateSync(packed, { maxOutputLength: ledger.byteLength });

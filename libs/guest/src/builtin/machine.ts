@@ -150,7 +150,7 @@ export const startMachine = async (
   };
 
   const boot = async (workload: VcpuState["workload"]): Promise<void> => {
-    const ledger = emptyLedger(memoryBytes);
+    const ledger = emptyLedger(pagesOfVcpus(workload, memoryBytes));
     const device = { workload, ledger, positions: Array.from({ length: workload.vcpus }, () => 0) };
     await vcpus.configure(device, "trust");
     await vcpus.fill();

@@ -5,6 +5,7 @@ import { afterAll, assert, beforeAll, describe, it } from "vitest";
 import { emptyLedger, startVcpus, type VcpuListener } from "./vcpus.ts";
 
 const MEMORY_BYTES = 2 ** 20;
+const PAGES = MEMORY_BYTES / 4096;
 const workload = {
   seed: 1,
   vcpus: 2,
@@ -33,7 +34,7 @@ describe("the vCPU threads", () => {
 
   it("fill and check all of memory between them, and are stopped until told to run", async () => {
     const vcpus = await startVcpus(address, MEMORY_BYTES, 2, quiet);
-    await vcpus.configure({ workload, positions, ledger: emptyLedger(MEMORY_BYTES) }, "trust");
+    await vcpus.configure({ workload, positions, ledger: emptyLedger(PAGES) }, "trust");
     await vcpus.fill();
     const results = await vcpus.check();
     assert.deepStrictEqual(
@@ -52,7 +53,7 @@ describe("the vCPU threads", () => {
   it("grow in number when a load asks for more of them than were started", async () => {
     const vcpus = await startVcpus(address, MEMORY_BYTES, 1, quiet);
     const more = { ...workload, vcpus: 3 };
-    await vcpus.configure({ workload: more, positions: [1, 2, 3], ledger: emptyLedger(MEMORY_BYTES) }, "verify");
+    await vcpus.configure({ workload: more, positions: [1, 2, 3], ledger: emptyLedger(PAGES) }, "verify");
     assert.strictEqual((await vcpus.check()).length, 3);
     assert.deepStrictEqual(vcpus.positions(), [1, 2, 3]);
   });
@@ -61,7 +62,7 @@ describe("the vCPU threads", () => {
     const failed = Promise.withResolvers<string>();
     const vcpus = await startVcpus(address, MEMORY_BYTES, 2, { ...quiet, failed: failed.resolve });
     // A ledger that ends before the second vCPU's share.
-    const broken = vcpus.configure({ workload, positions, ledger: emptyLedger(MEMORY_BYTES / 2) }, "trust");
+    const broken = vcpus.configure({ workload, positions, ledger: emptyLedger(PAGES / 2) }, "trust");
     await broken.then(
       () => assert.fail("configured"),
       (cause) => assert.match(cause.message, /vCPU 1 threw/),

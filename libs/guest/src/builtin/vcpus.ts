@@ -39,7 +39,7 @@ export interface VcpuState {
   readonly workload: Workload;
   /** Where each vCPU is in its walk. */
   readonly positions: ReadonlyArray<number>;
-  /** The version of each page. */
+  /** The version of each page that vCPUs have. */
   readonly ledger: Uint32Array<SharedArrayBuffer>;
 }
 
@@ -55,9 +55,9 @@ export interface Vcpus {
   readonly counts: () => VcpuCounts;
 }
 
-/** A ledger of pages that were never filled. */
-export const emptyLedger = (memoryBytes: number): Uint32Array<SharedArrayBuffer> =>
-  new Uint32Array(new SharedArrayBuffer((memoryBytes / PAGE_BYTES) * 4));
+/** A ledger of so many pages that were never filled. */
+export const emptyLedger = (pages: number): Uint32Array<SharedArrayBuffer> =>
+  new Uint32Array(new SharedArrayBuffer(pages * Uint32Array.BYTES_PER_ELEMENT));
 
 /** Starts `count` threads over guest memory at `address`; resolves when all of them wait for a command. */
 export const startVcpus = async (
