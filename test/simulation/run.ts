@@ -23,6 +23,8 @@ const VERIFY_RATE = 0.5;
 const FLIP_RATE = 0.02;
 /** Seeds that this divides go to postcopy. */
 const POSTCOPY_EVERY = 4;
+/** Seeds that this divides find dirty pages by comparison with a copy, and send from it. */
+const SHADOW_EVERY = 5;
 /** Seeds that this divides go by the direct lane, with and without postcopy. */
 const DIRECT_EVERY = 3;
 
@@ -34,6 +36,7 @@ export interface RunOptions {
   readonly verify?: boolean;
   readonly postcopy?: boolean;
   readonly direct?: boolean;
+  readonly shadow?: boolean;
   /** The guest writes all its pages as often as any. */
   readonly hotPages?: number;
   readonly strikes?: Strikes;
@@ -85,7 +88,7 @@ export const run = (seed: number, options: RunOptions = {}): Outcome => {
   const flips = network.random() < 0.5 ? FLIP_RATE : 0;
   const scene: Scene = {
     network,
-    guest: makeGuest(PAGES),
+    guest: makeGuest(PAGES, options.shadow ?? seed % SHADOW_EVERY === 0),
     broken: new Set(options.broken),
     verify: options.verify ?? verify,
     postcopy: options.postcopy ?? seed % POSTCOPY_EVERY === 0,
