@@ -22,6 +22,7 @@ import { memory } from "./parts/memory.ts";
 import { postcopy } from "./parts/postcopy.ts";
 import { scan } from "./parts/scan.ts";
 import { steps } from "./parts/steps.ts";
+import { switchover } from "./parts/switchover.ts";
 import { vfio } from "./parts/vfio.ts";
 import { workerKill } from "./parts/worker-kill.ts";
 import { hottest } from "./profile/hottest.ts";
@@ -30,6 +31,7 @@ const PARTS: ReadonlyArray<Part> = [
   lane,
   direct,
   engine,
+  switchover,
   cpu,
   memory,
   scan,

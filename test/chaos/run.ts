@@ -1,6 +1,6 @@
 /** One migration under one schedule, and what became of it. */
 import { setTimeout as after } from "node:timers/promises";
-import type { MigrationId, MigrationInfo } from "@godwit/protocol";
+import { lengthOf, type MigrationId, type MigrationInfo } from "@godwit/protocol";
 import { type Arena, forPostcopy, type NodeName, otherNode } from "./arena.ts";
 import type { Schedule } from "./fault.ts";
 import { incarnationsOf, judge } from "./judge.ts";
@@ -25,7 +25,7 @@ export interface Outcome {
   readonly status: string;
   readonly error: string | null;
   readonly attempts: number;
-  /** Without the stop itself, of which a wait in pre-switchover is a part. */
+  /** Without the stop itself and a wait in pre-switchover. */
   readonly downtimeMs: number | null;
   /** From when it was free to go on to the ending. */
   readonly freeMs: number;
@@ -114,8 +114,7 @@ export const runSchedule = async (
       status: end?.status ?? "none",
       error: end?.error?.code ?? null,
       attempts: end?.attempts ?? 0,
-      // In pre-switchover the guest waits for the operator, who may find no coordinator.
-      downtimeMs: end?.downtime === undefined ? null : end.downtime - (end["downtime-parts"]?.stop ?? 0),
+      downtimeMs: downtimeOf(end),
       freeMs,
       resentItems: end?.ram?.["resent-items"] ?? 0,
       resent: arena.witness.resentOf(there.migration),
@@ -130,4 +129,12 @@ export const runSchedule = async (
     await strikes.end();
     await overlap.end();
   }
+};
+
+/** ms; null: it was not handed over. In pre-switchover the guest waits for the operator, who may find no coordinator. */
+const downtimeOf = (end: MigrationInfo | null): number | null => {
+  if (end?.downtime === undefined) return null;
+  const { waterfall } = end;
+  const waited = waterfall === undefined ? 0 : lengthOf(waterfall, "stop") + lengthOf(waterfall, "pre-switchover");
+  return end.downtime - waited / 1000;
 };

@@ -11,6 +11,7 @@ export const BREAKAGES = [
   "a restarted loader goes on with memory that is gone",
   "device slices in the order of arrival",
   "no verification",
+  "owed pages go while the last sync goes on",
   "old pages are kept in a postcopy",
   "a postcopy's source lets go at the commit",
 ] as const;

@@ -9,6 +9,8 @@ export interface GuestModel {
   readonly source: Uint32Array;
   readonly destination: Uint32Array;
   readonly dirty: Set<number>;
+  /** What a content tracker compares with, and what is sent then; null: workers read the guest's memory itself. */
+  readonly shadow: Uint32Array | null;
   sourceRuns: boolean;
   destinationRuns: boolean;
   sourceDiscarded: boolean;
@@ -34,10 +36,11 @@ export interface GuestModel {
   starts: number;
 }
 
-export const makeGuest = (pages: number): GuestModel => ({
+export const makeGuest = (pages: number, shadowed: boolean): GuestModel => ({
   source: new Uint32Array(pages).fill(1),
   destination: new Uint32Array(pages),
   dirty: new Set(),
+  shadow: shadowed ? new Uint32Array(pages) : null,
   sourceRuns: true,
   destinationRuns: false,
   sourceDiscarded: false,

@@ -23,6 +23,8 @@ const VERIFY_RATE = 0.5;
 const FLIP_RATE = 0.02;
 /** Seeds that this divides go to postcopy. */
 const POSTCOPY_EVERY = 4;
+/** Seeds that this divides find dirty pages by comparison with a copy, and send from it. */
+const SHADOW_EVERY = 5;
 /** Seeds that this divides go by the direct lane, with and without postcopy. */
 const DIRECT_EVERY = 3;
 
@@ -38,6 +40,7 @@ export interface RunOptions {
   readonly verify?: boolean;
   readonly postcopy?: boolean;
   readonly direct?: boolean;
+  readonly shadow?: boolean;
   /** The guest writes all its pages as often as any. */
   readonly hotPages?: number;
   readonly strikes?: Strikes;
@@ -106,7 +109,7 @@ export const runAll = (seed: number, guests: number, options: RunOptions = {}): 
       name: `vm${number + 1}`,
       migration,
       route: { migration, source: NODE_A, destination: NODE_B },
-      guest: makeGuest(PAGES),
+      guest: makeGuest(PAGES, options.shadow ?? seed % SHADOW_EVERY === 0),
       broken: new Set(options.broken),
       verify: options.verify ?? verify,
       postcopy: options.postcopy ?? seed % POSTCOPY_EVERY === 0,

@@ -197,21 +197,36 @@ const bootGuest = (scene: Scene, sender: Source.Sender): ((command: SourceComman
           () => {
             for (let p = 0; p < guest.source.length; p++) guest.dirty.add(p);
           },
-          () => step(source, { _tag: "TrackerOpened", kind: "model" }),
+          () =>
+            step(source, {
+              _tag: "TrackerOpened",
+              kind:
+                guest.shadow === null || broken.has("owed pages go while the last sync goes on") ? "model" : "content",
+            }),
         );
       case "sync": {
-        let found: number[] = [];
-        return local(
-          took,
-          () => {
-            found = [...guest.dirty];
-            if (!broken.has("clear the dirty bitmap late")) guest.dirty.clear();
-          },
-          () => {
-            if (broken.has("clear the dirty bitmap late")) guest.dirty.clear();
-            for (const page of found) step(source, { _tag: "Found", round, block: 0, runs: [page, 1] });
-            step(source, { _tag: "Synced", round, dirtyPages: found.length, syncMs: took });
-          },
+        // Half of memory after the other: what was found in the first is on its way while the second is looked at.
+        const scan = (half: number, then: (dirtyPages: number) => void): void => {
+          let found: number[] = [];
+          const clear = (): void => {
+            for (const page of found) guest.dirty.delete(page);
+          };
+          local(
+            took / 2,
+            () => {
+              found = [...guest.dirty].filter((page) => (page < guest.source.length / 2 ? 0 : 1) === half);
+              for (const page of found) guest.shadow?.set([guest.source[page]!], page);
+              if (!broken.has("clear the dirty bitmap late")) clear();
+            },
+            () => {
+              if (broken.has("clear the dirty bitmap late")) clear();
+              for (const page of found) step(source, { _tag: "Found", round, block: 0, runs: [page, 1] });
+              then(found.length);
+            },
+          );
+        };
+        return scan(0, (first) =>
+          scan(1, (second) => step(source, { _tag: "Synced", round, dirtyPages: first + second, syncMs: took })),
         );
       }
       case "pause":

@@ -50,6 +50,7 @@ const SITUATIONS: Partial<Record<Breakage, RunOptions>> = {
   "a restarted loader goes on with memory that is gone": { faults: ["host crash"], verify: false },
   "resume by a timer": { faults: ["register out of reach", "sleep"], verify: false },
   "no verification": { verify: true },
+  "owed pages go while the last sync goes on": { shadow: true, postcopy: false, faults: [], hotPages: 3 },
   "old pages are kept in a postcopy": { postcopy: true },
   "a postcopy's source lets go at the commit": { postcopy: true },
 };

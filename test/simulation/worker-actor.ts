@@ -60,8 +60,10 @@ const read = (scene: Scene, { work, saved, round }: SimItem): Uint32Array => {
   const { guest, network } = scene;
   if (work.kind === "slice") return Uint32Array.of(saved?.[work.offset / SLICE_BYTES] ?? 0);
   const values: number[] = [];
+  // A tracker's copy goes with the switchover; what is fetched in a postcopy is in the guest's memory.
+  const memory = round === POSTCOPY_ROUND ? guest.source : (guest.shadow ?? guest.source);
   for (let r = 0; r < work.runs.length; r += 2) {
-    for (let page = work.runs[r]!; page < work.runs[r]! + work.runs[r + 1]!; page++) values.push(guest.source[page]!);
+    for (let page = work.runs[r]!; page < work.runs[r]! + work.runs[r + 1]!; page++) values.push(memory[page]!);
   }
   // On its way a page is under its packet's checksum; in a postcopy nothing else lies between.
   if (work.kind === "pages" && round !== POSTCOPY_ROUND && scene.flipRate > 0 && network.random() < scene.flipRate) {

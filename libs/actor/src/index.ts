@@ -4,6 +4,7 @@ export { drainAtEnd } from "./draining.ts";
 export { type Endings, makeEndings } from "./endings.ts";
 export { type Alarm, makeAlarm, makeEventLoop, nextTurn } from "./event-loop.ts";
 export { type Need, serveHealth } from "./health.ts";
+export { hostMicros } from "./host-clock.ts";
 export { holdHost } from "./host-lock.ts";
 export { identityOf } from "./identity.ts";
 export { messageBytesMax } from "./message-size.ts";

@@ -312,3 +312,43 @@ describe("an item that is late", () => {
     }
   });
 });
+
+describe("pages that are held back", () => {
+  const owed = (): Ledger.Ledger => {
+    const ledger = Ledger.make(BLOCKS);
+    Ledger.beginRound(ledger);
+    Ledger.found(ledger, 0, 10, 5);
+    Ledger.found(ledger, 3, 0, 2);
+    Ledger.beginRound(ledger);
+    Ledger.holdBack(ledger);
+    return ledger;
+  };
+  const sent = (ledger: Ledger.Ledger): string[] => drain(ledger).flatMap(pagesOf);
+
+  it("go when they are found again, and the others when all of the round is found, each once", () => {
+    const ledger = owed();
+    expect(Ledger.remainingBytes(ledger)).toBe(7 * PAGE_BYTES);
+    expect(sent(ledger)).toEqual([]);
+    Ledger.found(ledger, 0, 12, 1);
+    Ledger.found(ledger, 2, 0, 1);
+    expect(sent(ledger)).toEqual(["0:12", "2:0"]);
+    Ledger.foundAll(ledger);
+    expect(sent(ledger).sort()).toEqual(["0:10", "0:11", "0:13", "0:14", "3:0", "3:1"]);
+    expect(Ledger.hasWork(ledger)).toBe(false);
+  });
+
+  it("are promised with what was handed out before", () => {
+    const ledger = owed();
+    Ledger.found(ledger, 0, 12, 1);
+    const before = drain(ledger);
+    Ledger.foundAll(ledger);
+    const promised = Ledger.promise(ledger);
+    expect(before.length + drain(ledger).length).toBe(promised);
+  });
+
+  it("are not forgotten by a round that begins before the sync has ended", () => {
+    const ledger = owed();
+    Ledger.beginRound(ledger);
+    expect(sent(ledger)).toHaveLength(7);
+  });
+});

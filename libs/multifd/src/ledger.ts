@@ -51,6 +51,8 @@ export interface Ledger {
   nextItem: number;
   readonly todo: ReadonlyArray<Bitmap.Bitmap>;
   todoPages: number;
+  /** What was owed before this round and has not been found in it yet (`holdBack`); null: nothing waits for the end of the sync. */
+  held: ReadonlyArray<Bitmap.Bitmap> | null;
   /** Where the next cut begins. */
   at: Cuts.Place;
   readonly slices: SliceWork[];
@@ -92,6 +94,7 @@ export const make = (
   nextItem: 0,
   todo: pagesOfBlocks.map((pages) => Bitmap.make(pages)),
   todoPages: 0,
+  held: null,
   at: Cuts.START,
   slices: [],
   outstanding: new Map(),
@@ -102,6 +105,7 @@ export const make = (
 
 /** Begins the next round; nothing of the old one is forgotten. Device state belongs to the last round and must not be pending yet. */
 export const beginRound = (ledger: Ledger): void => {
+  release(ledger);
   for (const { work } of ledger.outstanding.values()) {
     // What was to be checked is unverified still, and is checked in the new round.
     if (work.kind === "check") continue;
@@ -119,14 +123,37 @@ export const beginRound = (ledger: Ledger): void => {
   if (ledger.verification !== null) Verification.beginRound(ledger.verification);
 };
 
+/**
+ * Pages that are owed already are handed out no earlier than `foundAll`, or when the sync finds them again. For the last round of a
+ * tracker that sends from its own copy (`content`): where the sync has not come yet the copy is old, and that page sent now and again
+ * when it is found would go twice in one round with two contents, of which the older one may arrive last (R2).
+ */
+export const holdBack = (ledger: Ledger): void => {
+  if (ledger.todoPages === 0) return;
+  ledger.held = ledger.todo.map(({ words, pageCount }) => ({ words: words.slice(), pageCount }));
+  for (const bitmap of ledger.todo) Bitmap.clearAll(bitmap);
+  ledger.todoPages = 0;
+};
+
+const release = (ledger: Ledger): void => {
+  for (const [block, held] of (ledger.held ?? []).entries()) {
+    // What was found again is in `todo`, or on its way, and no longer among these.
+    ledger.todoPages += Bitmap.count(held);
+    Bitmap.orInto(ledger.todo[block]!, held);
+  }
+  ledger.held = null;
+};
+
 /** Notes pages that this round must send. */
 export const found = (ledger: Ledger, block: number, firstPage: number, pages: number): void => {
+  if (ledger.held !== null) Bitmap.clearRange(ledger.held[block]!, firstPage, pages);
   ledger.todoPages += Bitmap.setRange(ledger.todo[block]!, firstPage, pages);
   if (ledger.verification !== null) Verification.found(ledger.verification, block, firstPage, pages);
 };
 
-/** The sync of this round has named every page: what was suspected and not written since is sent again. */
+/** The sync of this round has named every page: what was held back goes, and what was suspected and not written since is sent again. */
 export const foundAll = (ledger: Ledger): void => {
+  release(ledger);
   if (ledger.verification !== null)
     Verification.settleSuspects(ledger.verification, (block, firstPage, pages) =>
       found(ledger, block, firstPage, pages),
@@ -336,4 +363,7 @@ export const isApplied = (ledger: Ledger): boolean =>
   ledger.todoPages === 0 && ledger.slices.length === 0 && ledger.repairs.length === 0 && ledger.unapplied === 0;
 
 /** Bytes of pages that this round still owes. */
-export const remainingBytes = (ledger: Ledger): number => ledger.todoPages * PAGE_BYTES + ledger.outstandingBytes;
+export const remainingBytes = ({ todoPages, held, outstandingBytes }: Ledger): number => {
+  const heldPages = (held ?? []).reduce((sum, bitmap) => sum + Bitmap.count(bitmap), 0);
+  return (todoPages + heldPages) * PAGE_BYTES + outstandingBytes;
+};

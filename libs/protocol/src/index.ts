@@ -25,4 +25,5 @@ export * from "./settlement.ts";
 export * from "./subjects.ts";
 export * from "./version.ts";
 export * from "./vfio.ts";
+export * from "./waterfall.ts";
 export * from "./work-item.ts";

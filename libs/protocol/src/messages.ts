@@ -23,7 +23,6 @@ import { RefusedPackets } from "./key-agreement.ts";
 import { BLOCK_BYTES_MAX, BLOCKS_MAX, PAGE_BYTES } from "./limits.ts";
 import {
   ChannelInfo,
-  DowntimeParts,
   FailureSchema,
   MigrationInfo,
   PostcopyInfo,
@@ -36,6 +35,7 @@ import { MESSAGE_BYTES_MIN } from "./packet.ts";
 import { Parameters } from "./parameters.ts";
 import { PROTOCOL } from "./version.ts";
 import { OfferedDevices } from "./vfio.ts";
+import { Waterfall } from "./waterfall.ts";
 
 /** Of messages and packets together: two sides with different versions refuse each other (R9). */
 export const PROTOCOL_VERSION = PROTOCOL.major;
@@ -194,7 +194,8 @@ export const SourceReport = Schema.Struct({
   /** For so long the record that decides who runs the guest could not be reached, ms, while the guest stands still for it (O8). */
   "record-unknown-for": Schema.optionalKey(Schema.Finite),
   downtime: Schema.optionalKey(Schema.Finite),
-  "downtime-parts": Schema.optionalKey(DowntimeParts),
+  /** What this attempt has measured of its switchover so far. */
+  waterfall: Schema.optionalKey(Waterfall),
   failure: Schema.optionalKey(FailureSchema),
 });
 export type SourceReport = typeof SourceReport.Type;
@@ -235,6 +236,8 @@ export const DestinationReport = Schema.Struct({
   /** The number of the operator's last word (Pause, Recover) that has arrived; absent: none. */
   word: Schema.optionalKey(Schema.Natural),
   "max-payload": Schema.optionalKey(MaxPayload),
+  /** What this side has measured of the switchover, from when it heard that the record says `switching`. */
+  waterfall: Schema.optionalKey(Waterfall),
   failure: Schema.optionalKey(FailureSchema),
 });
 export type DestinationReport = typeof DestinationReport.Type;

@@ -5,6 +5,7 @@ import { Difference, type ErrorCode, REMEDIES } from "./error.ts";
 import { MigrationId } from "./ids.ts";
 import { EncryptionInfo } from "./key-agreement.ts";
 import { COMPRESSIONS } from "./packet.ts";
+import { Waterfall } from "./waterfall.ts";
 
 /** QEMU's MigrationStatus, as far as godwit goes through it. */
 export const MigrationStatus = Schema.Literals([
@@ -61,22 +62,6 @@ export const RamInfo = Schema.Struct({
 });
 export type RamInfo = typeof RamInfo.Type;
 
-/** Where the downtime went, ms. */
-export const DowntimeParts = Schema.Struct({
-  stop: Schema.Finite,
-  /** To bring VFIO devices to STOP_COPY; absent without devices. */
-  "stop-devices": Schema.optionalKey(Schema.Finite),
-  "save-device-state": Schema.Finite,
-  "final-sync": Schema.Finite,
-  /** What of reading VFIO devices came after the last round was found; part of `final-round`. Absent without devices. */
-  "save-devices": Schema.optionalKey(Schema.Finite),
-  "final-round": Schema.Finite,
-  /** Comparing the last pages with the destination; 0 without capability `verify`. */
-  verify: Schema.Finite,
-  "load-and-start": Schema.Finite,
-});
-export type DowntimeParts = typeof DowntimeParts.Type;
-
 /** Capability `verify`: pages of a RAMBlock that were compared with the destination; `pages-damaged` were found different, and sent again. */
 export const VerifyInfo = Schema.Struct({
   block: Schema.String,
@@ -85,7 +70,13 @@ export const VerifyInfo = Schema.Struct({
 });
 
 /** One arc that a device went, and how long it took, ms. */
-export const ArcInfo = Schema.Struct({ from: Schema.String, to: Schema.String, ms: Schema.Finite });
+export const ArcInfo = Schema.Struct({
+  from: Schema.String,
+  to: Schema.String,
+  ms: Schema.Finite,
+  /** When it began, us of its host's monotonic clock: good beside other times of that host alone. Absent: not measured. */
+  at: Schema.optionalKey(Schema.Finite),
+});
 export type ArcInfo = typeof ArcInfo.Type;
 
 /** A VFIO device at one side; states by the uAPI's names, bytes of its migration stream. */
@@ -189,7 +180,8 @@ export const MigrationInfo = Schema.Struct({
   "setup-time": Schema.optionalKey(Schema.Finite),
   "expected-downtime": Schema.optionalKey(Schema.Finite),
   downtime: Schema.optionalKey(Schema.Finite),
-  "downtime-parts": Schema.optionalKey(DowntimeParts),
+  /** Where the time went in which the guest stood still; absent before that, and where nobody is left who measured it. */
+  waterfall: Schema.optionalKey(Waterfall),
   ram: Schema.optionalKey(RamInfo),
   channels: Schema.optionalKey(Schema.Array(ChannelInfo)),
   verify: Schema.optionalKey(Schema.Array(VerifyInfo)),

@@ -3,6 +3,7 @@ import {
   answering,
   asGodwitError,
   askRecord,
+  hostMicros,
   makeAlarm,
   makeEventLoop,
   type OwnershipRegister,
@@ -89,7 +90,7 @@ export const startSession = Effect.fnUntraced(function* (
   let blocks: ReadonlyArray<RamBlock> = [];
 
   const dispatch = makeEventLoop<DestinationEvent>((event) => {
-    for (const effect of step(destination, event, Date.now())) perform(effect);
+    for (const effect of step(destination, event, Date.now(), hostMicros())) perform(effect);
     if (isOver(destination)) {
       forgetFiles();
       closeLanding();

@@ -116,7 +116,10 @@ export const makeGuestSteps = Effect.fnUntraced(function* (
   const sync = (round: number): Effect.Effect<SourceEvent, GodwitError> =>
     Effect.suspend(() => {
       if (tracker === null) return Effect.never;
-      const batch = batchRuns((block, runs) => dispatch({ _tag: "Found", round, block, runs }));
+      const batch = batchRuns(
+        (block, runs) => dispatch({ _tag: "Found", round, block, runs }),
+        source.phase._tag === "FinalSync" ? "each turn" : "at the end",
+      );
       return tracker.sync(batch.add).pipe(
         Effect.mapError((cause) => syncFailed(cause.message)),
         Effect.flatMap((report) =>

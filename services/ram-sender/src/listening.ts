@@ -66,9 +66,15 @@ export const listen = Effect.fnUntraced(function* (source: Source, dispatch: (ev
         for (const message of messages) {
           const report = destinationReport.decode(message.data);
           if (isMalformed(report) || report.migration !== source.migration) continue;
-          const { epoch, incarnation, life, phase, failure } = report;
+          const { epoch, incarnation, life, phase, failure, waterfall } = report;
           if (phase === "ready" && life > 0) dispatch({ _tag: "DestinationResumed", epoch, incarnation, life });
-          if (phase === "running" || phase === "postcopy") dispatch({ _tag: "DestinationRunning", epoch, incarnation });
+          if (phase === "running" || phase === "postcopy")
+            dispatch({
+              _tag: "DestinationRunning",
+              epoch,
+              incarnation,
+              ...(waterfall === undefined ? {} : { waterfall }),
+            });
           if (phase === "failed" && failure !== undefined)
             dispatch({ _tag: "DestinationFailed", epoch, incarnation, failure });
         }

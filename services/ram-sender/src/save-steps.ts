@@ -171,7 +171,7 @@ export const makeSaveSteps = Effect.fnUntraced(function* (
   const sync = (round: number): Effect.Effect<SaveEvent, GodwitError> =>
     Effect.suspend(() => {
       if (tracker === null) return Effect.never;
-      const batch = batchRuns((block, runs) => dispatch({ _tag: "Found", round, block, runs }));
+      const batch = batchRuns((block, runs) => dispatch({ _tag: "Found", round, block, runs }), "at the end");
       return tracker.sync(batch.add).pipe(
         Effect.mapError((cause) => new GodwitError({ ...SYNC, reason: cause.message })),
         Effect.map((): SaveEvent => {

@@ -2,6 +2,7 @@
 import {
   asGodwitError,
   askRecord,
+  hostMicros,
   makeAlarm,
   makeEventLoop,
   type OwnershipRegister,
@@ -49,7 +50,7 @@ export const startSession = Effect.fnUntraced(function* (
 
   const dispatch = makeEventLoop<SourceEvent>((event) => {
     const wasOver = source.phase._tag === "Ended";
-    for (const effect of step(source, event, Date.now())) perform(effect);
+    for (const effect of step(source, event, Date.now(), hostMicros())) perform(effect);
     if (!wasOver && source.phase._tag === "Ended") tools.agreements.forget(source);
   });
   const alarm = makeAlarm(() => dispatch({ _tag: "Tick" }));

@@ -1,4 +1,5 @@
 /** One device in the hands of a session: its operations, timed, with every failure told in the words of the protocol. */
+import { hostMicros } from "@godwit/actor";
 import { type Failure, fromError, GodwitError } from "@godwit/protocol";
 import { type DeviceError, type DeviceSpec, type DeviceState, openDevice, type VfioDevice } from "@godwit/vfio";
 import * as Effect from "effect/Effect";
@@ -16,8 +17,14 @@ export interface DeviceAccess {
     work: (device: VfioDevice) => Effect.Effect<A, DeviceError>,
   ) => Effect.Effect<A, Failed>;
   readonly close: Effect.Effect<void>;
-  /** Goes an arc; the time it took, ms. Measured also when it fails, so that the next attempt reckons with it. */
-  readonly arc: (to: DeviceState) => Effect.Effect<number, Failed>;
+  /** Goes an arc. Measured also when it fails, so that the next attempt reckons with it. */
+  readonly arc: (to: DeviceState) => Effect.Effect<ArcTimes, Failed>;
+}
+
+/** How long an arc took, ms, and when it began by this host's monotonic clock, us. */
+export interface ArcTimes {
+  readonly ms: number;
+  readonly at: number;
 }
 
 /** A failure, and where the device is after it; null: it does not say. */
@@ -76,11 +83,12 @@ export const accessDevice = Effect.fnUntraced(function* (
       Effect.gen(function* () {
         const from = yield* target.state;
         const startedAt = performance.now();
+        const at = hostMicros();
         yield* Effect.ensuring(
           target.setState(to),
           Effect.sync(() => latencies.measured(spec.name, from, to, performance.now() - startedAt)),
         );
-        return performance.now() - startedAt;
+        return { ms: performance.now() - startedAt, at };
       }),
     );
   return { name: spec.name, open: one.withPermit(open), use, close: one.withPermit(close), arc };

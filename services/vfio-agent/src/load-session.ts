@@ -183,7 +183,7 @@ export const startLoading = Effect.fnUntraced(function* (
             ),
         );
       case "Arc":
-        return Effect.map(device.arc(op.to), (ms) => ({ _tag: "Arrived", device: index, state: op.to, ms }));
+        return Effect.map(device.arc(op.to), (times) => ({ _tag: "Arrived", device: index, state: op.to, ...times }));
       case "Reset":
         return Effect.as(
           device.use("reset", ({ reset }) => reset),

@@ -1,12 +1,11 @@
 /** godwit beside QEMU's own multifd. */
-import { launchTestQemu, qemuIsInstalled, type TestQemu } from "@godwit/guest";
+import { qemuIsInstalled } from "@godwit/guest";
 import * as Effect from "effect/Effect";
-import { claimFreeMemory } from "../free-memory.ts";
 import { type BenchOptions, type Part, type Result, skipped } from "../part.ts";
 import { migrateByQemu, type QemuMigration } from "../qemu-multifd.ts";
-import { fillRandomly } from "../random-memory.ts";
+import { COUNTED_BYTES, withPair } from "../qemu-pair.ts";
 import { median, showSpread, spreadOf } from "../samples.ts";
-import { openTestbed, type Testbed, UNLIMITED } from "../testbed.ts";
+import { openTestbed, UNLIMITED } from "../testbed.ts";
 
 const MIB = 1024 ** 2;
 const CHANNELS = 2;
@@ -14,10 +13,6 @@ const CHANNELS = 2;
 const DOWNTIME_LIMIT = 300;
 /** On a busy machine a scan of memory may take longer than the downtime limit allows: then nobody shall wait two minutes for the failure, ms. */
 const IMPATIENT = { "stall-timeout": 20_000 } as const;
-/** The boot guest counts below this address and leaves everything above alone, bytes. */
-const COUNTED_BYTES = 16 * MIB;
-/** At the end of RAM lie tables of the firmware, bytes. */
-const FIRMWARE_BYTES = 2 * MIB;
 
 const LANES = ["nats", "direct"] as const;
 /** Each engine once; null where a migration by godwit failed. */
@@ -93,32 +88,5 @@ const run = Effect.fnUntraced(function* ({ quick, progress }: BenchOptions) {
   };
   return result;
 });
-
-/** Starts a source that runs and a destination that waits, moves one to the other and sees that it lives there. */
-const withPair = <E>(
-  testbed: Testbed,
-  name: string,
-  memoryBytes: number,
-  move: (source: TestQemu, destination: TestQemu) => Effect.Effect<QemuMigration, E>,
-) =>
-  Effect.scoped(
-    Effect.gen(function* () {
-      const options = {
-        name,
-        directory: testbed.directory,
-        ramDirectory: testbed.memoryDirectory,
-        memoryBytes,
-        program: { endAddress: COUNTED_BYTES },
-      };
-      const source = yield* launchTestQemu({ ...options, role: "source" });
-      yield* source.awaitSerial((text) => text.includes("B"));
-      fillRandomly(source.ramPath, COUNTED_BYTES, memoryBytes - FIRMWARE_BYTES);
-      const destination = yield* launchTestQemu({ ...options, role: "destination" });
-      claimFreeMemory(testbed.memoryDirectory, memoryBytes);
-      const migration = yield* move(source, destination);
-      yield* destination.awaitSerial((text) => text.length > 0);
-      return migration;
-    }),
-  );
 
 export const engine: Part = { name: "engine", title: "godwit beside QEMU's multifd", run };

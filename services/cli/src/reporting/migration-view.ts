@@ -3,6 +3,7 @@ import type { MigrationInfo } from "@godwit/protocol";
 import type { Progress } from "../terminal/progress.ts";
 import { renderSummary, type Summary } from "../terminal/summary.ts";
 import { deviceBytesOf, timelinesOf } from "./devices-view.ts";
+import { waterfallOf } from "./waterfall-view.ts";
 
 /** A prediction beyond this is none: nothing was measured yet, ms. */
 const DOWNTIME_KNOWN_MAX_MS = 1e12;
@@ -68,7 +69,7 @@ export const summaryText = (info: MigrationInfo, verified: Verified = {}): strin
     bytes: info.ram?.transferred ?? 0,
     channels: info.channels?.length ?? 0,
     ...(info.downtime === undefined ? {} : { downtimeMs: info.downtime }),
-    ...(info["downtime-parts"] === undefined ? {} : { downtimeParts: info["downtime-parts"] }),
+    waterfall: waterfallOf(info.waterfall),
     ...(mbps === undefined ? {} : { throughputMbps: mbps }),
     devices: timelinesOf(info),
     ...(info.encryption === undefined ? {} : { cipher: info.encryption.cipher }),

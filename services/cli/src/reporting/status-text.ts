@@ -3,7 +3,9 @@ import type { MigrationInfo } from "@godwit/protocol";
 import { deviceLines } from "../terminal/device-timeline.ts";
 import { formatBytes, formatMs } from "../terminal/format.ts";
 import { table } from "../terminal/table.ts";
+import { waterfallLines } from "../terminal/waterfall.ts";
 import { timelinesOf } from "./devices-view.ts";
+import { waterfallOf } from "./waterfall-view.ts";
 
 const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === "object" && value !== null && !Array.isArray(value);
@@ -18,14 +20,15 @@ const lines = (name: string, value: unknown): ReadonlyArray<string> => {
 
 /**
  * One field a line, `ram.remaining: 4096`; the error by its description alone, and first of all what needs attention. Devices come
- * last, as the timelines they are.
+ * last, as the timelines they are, and then where a downtime went.
  */
-export const fieldsText = ({ note, vfio, ...info }: MigrationInfo): string => {
+export const fieldsText = ({ note, vfio, waterfall, ...info }: MigrationInfo): string => {
   const fields = Object.entries(info).filter(([name]) => name !== "error");
   const transferred = vfio === undefined ? [] : [["vfio.transferred", vfio.transferred] as const];
   return [...(note === undefined ? [] : [["note", note] as const]), ...fields, ...transferred]
     .flatMap(([name, value]) => lines(name, value))
     .concat(deviceLines(timelinesOf({ ...info, ...(vfio === undefined ? {} : { vfio }) })))
+    .concat(waterfallLines(waterfallOf(waterfall)))
     .map((line) => `${line}\n`)
     .join("");
 };

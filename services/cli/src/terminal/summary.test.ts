@@ -5,7 +5,10 @@ const completed: Summary = {
   status: "completed",
   totalTimeMs: 4210,
   downtimeMs: 38.2,
-  downtimeParts: { "stop guest": 2, "last round": 27, commit: 9.2 },
+  waterfall: [
+    { part: "stop", side: "source", begin: 0, length: 19_100, beside: false },
+    { part: "commit", side: "destination", begin: 19_100, length: 19_100, beside: false },
+  ],
   rounds: 4,
   pagesNormal: 262_144,
   pagesZero: 12_000,
@@ -22,11 +25,14 @@ describe("the summary of a migration", () => {
       [
         "migration completed",
         "  total time  4.21 s",
-        "  downtime    38 ms (stop guest 2.00 ms, last round 27 ms, commit 9.20 ms)",
+        "  downtime    38 ms",
         "  rounds      4",
         "  pages       262,144 sent, 12,000 zero",
         "  sent        1.25 GiB at 2,550 Mbit/s over 4 channels",
         "  verified    all 274,144 pages equal",
+        "  PART    AT           BEGIN US      US",
+        "  stop    source              0  19,100  ################",
+        "  commit  destination    19,100  19,100                  ################",
         "",
       ].join("\n"),
     );
@@ -79,7 +85,7 @@ describe("the summary of a migration", () => {
     };
     const text = renderSummary(failed);
     assert.match(text, /^migration failed\n {2}reason {6}incompatible:\n {16}machine: mine a/);
-    assert.notMatch(text, /downtime|verified|Mbit|NaN|undefined/);
+    assert.notMatch(text, /downtime|PART|verified|Mbit|NaN|undefined/);
     assert.include(text, "over 1 channel\n");
   });
 });

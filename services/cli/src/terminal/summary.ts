@@ -1,5 +1,6 @@
 import { type DeviceTimeline, deviceLines } from "./device-timeline.ts";
 import { formatBytes, formatCount, formatMs } from "./format.ts";
+import { type WaterfallLine, waterfallLines } from "./waterfall.ts";
 
 /** How a migration ended. Optional figures are left out of the block, never shown as zero. */
 export interface Summary {
@@ -7,8 +8,8 @@ export interface Summary {
   readonly status: string;
   readonly totalTimeMs: number;
   readonly downtimeMs?: number;
-  /** What the downtime consists of, in order of time, ms. */
-  readonly downtimeParts?: Readonly<Record<string, number>>;
+  /** Where the downtime went; of one that was undone, too. */
+  readonly waterfall?: ReadonlyArray<WaterfallLine>;
   readonly rounds: number;
   readonly pagesNormal: number;
   readonly pagesZero: number;
@@ -45,15 +46,12 @@ const line = (label: string, text: string): string => `  ${label.padEnd(LABEL_WI
 /** The block of lines that stands at the end of `godwit migrate`. */
 export const renderSummary = (summary: Summary): string => {
   const { downtimeMs, throughputMbps, verified, devicesVerified, reason } = summary;
-  const parts = Object.entries(summary.downtimeParts ?? {}).map(([name, ms]) => `${name} ${formatMs(ms)}`);
   const pace = throughputMbps === undefined ? "" : ` at ${formatCount(throughputMbps)} Mbit/s`;
   return [
     `migration ${summary.status}\n`,
     reason === undefined ? "" : line("reason", reason.replaceAll("\n", `\n${" ".repeat(LABEL_WIDTH + 4)}`)),
     line("total time", formatMs(summary.totalTimeMs)),
-    downtimeMs === undefined
-      ? ""
-      : line("downtime", formatMs(downtimeMs) + (parts.length > 0 ? ` (${parts.join(", ")})` : "")),
+    downtimeMs === undefined ? "" : line("downtime", formatMs(downtimeMs)),
     line("rounds", formatCount(summary.rounds)),
     line("pages", `${formatCount(summary.pagesNormal)} sent, ${formatCount(summary.pagesZero)} zero`),
     line("sent", `${formatBytes(summary.bytes)}${pace} over ${plural(summary.channels, "channel")}`),
@@ -63,6 +61,7 @@ export const renderSummary = (summary: Summary): string => {
     verified === undefined ? "" : line("verified", verification(verified)),
     devicesVerified === undefined ? "" : line("devices", deviceVerification(devicesVerified)),
     ...deviceLines(summary.devices ?? []).map((text) => `  ${text}\n`),
+    ...waterfallLines(summary.waterfall ?? []).map((text) => `  ${text}\n`),
   ].join("");
 };
 

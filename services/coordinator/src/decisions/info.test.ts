@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { infoOf, statusOf } from "./info.ts";
-import { sourceReport, until, verdict, Watch } from "./migration-watch.conformance.ts";
+import { destinationReport, sourceReport, until, verdict, Watch } from "./migration-watch.conformance.ts";
 
 describe("what is shown of a migration", () => {
   it("has QEMU's status for every phase", () => {
@@ -37,6 +37,20 @@ describe("what is shown of a migration", () => {
     const info = infoOf(watch.migration, watch.now);
     expect(info["expected-downtime"]).toBe(Number.MAX_SAFE_INTEGER);
     expect(watch.info.decode(watch.info.encode(info))).toEqual(info);
+  });
+
+  it("shows where the downtime went as the source tells it, and the destination's parts where nobody else has measured any", () => {
+    const { migration, now } = until(new Watch(), "Switching");
+    const part = { part: "load-device-state", side: "destination", begin: 0, length: 5 } as const;
+    const ofSource = { parts: [{ ...part, begin: 7 }], total: 14, rest: 2 };
+    migration.destinationReport = destinationReport(migration, { waterfall: { parts: [part], total: 5 } });
+    expect(infoOf(migration, now)).not.toHaveProperty("waterfall");
+    migration.sourceReport = sourceReport(migration, { phase: "completed", waterfall: ofSource });
+    expect(infoOf(migration, now).waterfall).toEqual(ofSource);
+    migration.sourceReport = null;
+    expect(infoOf(migration, now).waterfall).toEqual({ parts: [part] });
+    migration.destinationReport = { ...migration.destinationReport, epoch: migration.epoch + 1 };
+    expect(infoOf(migration, now)).not.toHaveProperty("waterfall");
   });
 
   it("shows with each channel by which lane the destination has seen its packets come", () => {

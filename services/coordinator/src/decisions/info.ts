@@ -110,6 +110,16 @@ const channelsOf = (
   });
 };
 
+/**
+ * The source places what the destination has measured between what it has measured itself. Where it is gone (it died in the switchover,
+ * and the destination had all of it), the destination's parts are all that is known, and nobody knows for how long the guest stood still.
+ */
+const waterfallOf = ({ sourceReport, destinationReport, epoch }: Migration): Pick<MigrationInfo, "waterfall"> => {
+  if (sourceReport !== null) return sourceReport.waterfall === undefined ? {} : { waterfall: sourceReport.waterfall };
+  if (destinationReport?.waterfall === undefined || destinationReport.epoch !== epoch) return {};
+  return { waterfall: { parts: destinationReport.waterfall.parts } };
+};
+
 export const infoOf = (migration: Migration, now: number, status = statusOf(migration)): MigrationInfo => {
   const report = migration.sourceReport;
   const postcopy = migration.destinationReport?.postcopy;
@@ -130,7 +140,7 @@ export const infoOf = (migration: Migration, now: number, status = statusOf(migr
       ? {}
       : { "expected-downtime": Math.round(Math.min(migration.expectedDowntimeMs, Number.MAX_SAFE_INTEGER)) }),
     ...(report?.downtime === undefined ? {} : { downtime: report.downtime }),
-    ...(report?.["downtime-parts"] === undefined ? {} : { "downtime-parts": report["downtime-parts"] }),
+    ...waterfallOf(migration),
     ...(ram === null ? {} : { ram: status === "completed" ? withMeanRate(ram, migration) : ram }),
     ...(report?.channels === undefined ? {} : { channels: channelsOf(report.channels, migration) }),
     ...(report?.verify === undefined ? {} : { verify: report.verify }),

@@ -19,9 +19,11 @@ import {
   type Authority,
   type Failure,
   type LaneCounts,
+  type Laps,
   type LoadReport,
   type LoadStage,
   type Manifest,
+  makeLaps,
   type Offer,
   type OwnershipEntry,
   type OwnershipRecord,
@@ -108,6 +110,8 @@ export interface Destination {
   /** When a resumed session looks at the record again: who would have told it may be gone. */
   nextLookAt: number;
   concluded: boolean;
+  /** What is measured of the switchover here. */
+  readonly laps: Laps;
 }
 
 export interface DestinationPostcopy {
@@ -227,6 +231,7 @@ export const makeDestination = (options: {
   nextStartAt: 0,
   nextLookAt: 0,
   concluded: false,
+  laps: makeLaps(),
 });
 
 /** Pages of all RAMBlocks: what the fence must have bits for. */

@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { admit, mayForget, step } from "./destination.ts";
+import { admit } from "./admission.ts";
+import { mayForget, step } from "./destination.ts";
 import type { Destination } from "./destination-state.ts";
 import {
   type Change,

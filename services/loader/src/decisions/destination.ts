@@ -1,6 +1,5 @@
 /** The destination side of one migration: one event in, its effects out. No clock, no randomness, no I/O. */
 import {
-  type Address,
   type Epoch,
   type Failure,
   type Incarnation,
@@ -8,7 +7,6 @@ import {
   type MigrationId,
   type OwnershipEntry,
   type OwnershipRecord,
-  type Packet,
   type SettlementEvent,
   settle,
 } from "@godwit/protocol";
@@ -22,6 +20,7 @@ import {
 } from "./destination-state.ts";
 import * as Devices from "./devices.ts";
 import * as Fence from "./fence.ts";
+import * as Laps from "./laps.ts";
 import { ASK_AGAIN_MS, beginPostcopy, isOurs, lookedAtWhilePaging, missingKnown } from "./missing.ts";
 
 /** Between two tries of a write whose outcome is unknown, ms. */
@@ -37,13 +36,19 @@ type Emit = (effect: DestinationEffect) => void;
 
 export const begin: ReadonlyArray<DestinationEffect> = [{ _tag: "Local", step: "prepare" }];
 
-/** Advances `destination` (which it owns and changes) by one event. */
-export const step = (destination: Destination, event: DestinationEvent, now: number): DestinationEffect[] => {
+/** Advances `destination` (which it owns and changes) by one event. `us`: the same moment by the monotonic clock, for what is measured. */
+export const step = (
+  destination: Destination,
+  event: DestinationEvent,
+  now: number,
+  us = now * 1000,
+): DestinationEffect[] => {
   const effects: DestinationEffect[] = [];
   const emit: Emit = (effect) => effects.push(effect);
   destination.lastStepAt = now;
   handle(destination, event, now, emit);
   if (destination.phase._tag === "Ready") maybeLoad(destination, now, emit);
+  Laps.note(destination, event, us);
   const at = nextWake(destination, now);
   if (at !== null) emit({ _tag: "WakeAt", at });
   return effects;
@@ -480,19 +485,3 @@ const nextWake = (destination: Destination, now: number): number | null => {
   if (asks) return Math.min(report, Math.max(now, destination.postcopy?.nextAskAt ?? now));
   return destination.nextStartAt === 0 ? report : Math.min(report, Math.max(now, destination.nextStartAt));
 };
-
-/**
- * Whether a packet may touch memory now. Only in Ready: once everything promised is here the memory belongs to the device state,
- * and soon to the running guest; a late copy of a page would overwrite what the guest has written since. So it is for a session
- * whose former life had loaded the device state, until the record says how it stands. In a postcopy the pages are
- * asked for, once it is known which are missing: what comes unasked is of before.
- */
-export const admit = (
-  destination: Destination,
-  packet: Address & Pick<Packet, "kind">,
-): Fence.Verdict | "not receiving" =>
-  destination.phase._tag === "Ready" &&
-  !destination.mayBeCommitted &&
-  (destination.postcopy === null || packet.kind === "slice")
-    ? Fence.admit(destination.fence, packet)
-    : "not receiving";

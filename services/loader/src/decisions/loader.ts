@@ -20,6 +20,7 @@ import { isOver } from "./destination.ts";
 import { type Destination, type DestinationEvent, makeDestination } from "./destination-state.ts";
 import * as Devices from "./devices.ts";
 import * as Fence from "./fence.ts";
+import * as Laps from "./laps.ts";
 
 export interface Loader {
   readonly node: string;
@@ -97,6 +98,11 @@ const refusedOf = ({ refusedPackets, devices }: Destination): Pick<DestinationRe
 const lanesOf = ({ lanes, devices }: Destination): Pick<DestinationReport, "lanes"> =>
   lanes === null ? {} : { lanes: [...listOfLanes(lanes), ...(devices?.report?.lanes ?? [])] };
 
+const waterfallOf = (destination: Destination): Pick<DestinationReport, "waterfall"> => {
+  const waterfall = Laps.waterfallOf(destination);
+  return waterfall === null ? {} : { waterfall };
+};
+
 export const reportOf = (destination: Destination): DestinationReport => ({
   migration: destination.migration as DestinationReport["migration"],
   term: destination.authority.term,
@@ -109,6 +115,7 @@ export const reportOf = (destination: Destination): DestinationReport => ({
   ...refusedOf(destination),
   ...lanesOf(destination),
   ...devicesOf(destination),
+  ...waterfallOf(destination),
   ...(destination.postcopy?.info == null ? {} : { postcopy: destination.postcopy.info }),
   ...(destination.postcopy === null ? {} : { word: destination.postcopy.word }),
   ...(destination.failure === null ? {} : { failure: destination.failure }),

@@ -34,6 +34,7 @@ const pumping = (source: Source): "paced" | "at full speed" | "no" => {
   switch (source.phase._tag) {
     case "Precopy":
       return "paced";
+    case "FinalSync":
     case "SavingDevices":
     case "Switching":
     case "AwaitingCommit":
@@ -49,8 +50,8 @@ export const isSending = (source: Source): boolean => pumping(source) !== "no";
 export const pump = (source: Source, now: number, emit: Emit): void => {
   const mode = pumping(source);
   if (mode === "no") return;
-  const { ledger, pace } = source;
-  while (Ledger.hasWork(ledger)) {
+  const { pace } = source;
+  while (mayHandOut(source)) {
     if (mode === "paced" && !Pace.maySpend(pace, now)) return;
     const handed = Handing.next(source, now);
     if (handed === null) return;
@@ -58,6 +59,10 @@ export const pump = (source: Source, now: number, emit: Emit): void => {
     emit({ _tag: "Dispatch", ...handed });
   }
 };
+
+/** What a postcopy begins without is known when its sync has ended: no page goes before, and none after it. */
+const mayHandOut = ({ phase, postcopy, ledger }: Source): boolean =>
+  phase._tag === "FinalSync" && postcopy ? ledger.slices.length > 0 : Ledger.hasWork(ledger);
 
 /** What an item may put on the wire; a check sends digests only, which nobody counts. */
 const wireBytesAtMost = ({ work, bytes }: Ledger.Item): number => (work.kind === "check" ? 0 : bytes);

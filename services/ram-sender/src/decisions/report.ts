@@ -16,6 +16,7 @@ import {
   VERIFY_BLOCKS_SHOWN,
 } from "@godwit/protocol";
 import type { Source } from "./source-state.ts";
+import { waterfallOf } from "./waterfall.ts";
 
 const phaseOf = (source: Source): SourcePhase => {
   switch (source.phase._tag) {
@@ -97,30 +98,12 @@ const recordOf = (source: Source, now: number): Pick<SourceReport, "record-unkno
   return waits && recordUnknownSince !== null ? { "record-unknown-for": now - recordUnknownSince } : {};
 };
 
-const downtimeOf = (source: Source): Pick<SourceReport, "downtime" | "downtime-parts"> => {
-  const { marks } = source;
-  if (marks.running === 0 || source.failure !== null) return {};
-  // The answer that the guest runs may overtake the last acknowledgement.
-  const applied = marks.applied === 0 ? marks.running : Math.min(marks.applied, marks.running);
-  const verified = marks.verified === 0 ? marks.running : Math.min(marks.verified, marks.running);
-  return {
-    downtime: marks.running - marks.stop,
-    "downtime-parts": {
-      // A wait in pre-switchover is part of it.
-      stop: marks.save - marks.stop - (marks.devicesStopped - marks.devices),
-      ...(source.devices === null
-        ? {}
-        : {
-            "stop-devices": marks.devicesStopped - marks.devices,
-            "save-devices": Math.max(0, marks.devicesSaved - marks.finalRound),
-          }),
-      "save-device-state": marks.sync - marks.save,
-      "final-sync": marks.finalRound - marks.sync,
-      "final-round": applied - marks.finalRound,
-      verify: verified - applied,
-      "load-and-start": marks.running - verified,
-    },
-  };
+const downtimeOf = (source: Source): Pick<SourceReport, "downtime" | "waterfall"> => {
+  const waterfall = waterfallOf(source);
+  if (waterfall === null) return {};
+  const { total } = waterfall;
+  const hasMoved = source.marks.running !== 0 && source.failure === null && total !== undefined;
+  return { ...(hasMoved ? { downtime: Math.round(total / 1000) } : {}), waterfall };
 };
 
 export const reportOf = (source: Source, now: number): SourceReport => ({

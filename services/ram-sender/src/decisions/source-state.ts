@@ -29,8 +29,10 @@ import type {
   SaveReport,
   SaveStage,
   Settlement,
+  Waterfall,
 } from "@godwit/protocol";
 import type * as Devices from "./devices.ts";
+import type { Times } from "./waterfall.ts";
 
 export type Phase =
   | { readonly _tag: "Claiming"; readonly settlement: Settlement | null }
@@ -60,19 +62,11 @@ export type Phase =
   | { readonly _tag: "Discarding"; readonly guestIsGone: boolean }
   | { readonly _tag: "Ended"; readonly outcome: "completed" | "failed" };
 
-/** Wall-clock marks of the switchover, ms; 0 until reached. */
+/** What decisions go by in a switchover, wall clock, ms; 0 until reached. What is measured of it is in `Times`. */
 export interface Marks {
-  stop: number;
   /** vCPUs stand still, and the devices begin to stop; 0 without devices. */
   devices: number;
-  devicesStopped: number;
   save: number;
-  sync: number;
-  finalRound: number;
-  /** All device streams were read. */
-  devicesSaved: number;
-  applied: number;
-  verified: number;
   running: number;
 }
 
@@ -146,6 +140,7 @@ export interface Source {
   /** Why the guest itself has ended at this side; null while it lives. There is nothing left to resume then. */
   guestEnded: Failure | null;
   readonly marks: Marks;
+  readonly times: Times;
   readonly meter: Meter;
   /** Since when the ownership record does not answer, ms since 1970; null: it does, or is not asked. */
   recordUnknownSince: number | null;
@@ -233,7 +228,13 @@ export type SourceEvent =
   | { readonly _tag: "Discarded" }
   /** The guest has shut down or crashed, or its process is gone. */
   | { readonly _tag: "GuestEnded"; readonly failure: Failure }
-  | { readonly _tag: "DestinationRunning"; readonly epoch: number; readonly incarnation: string }
+  | {
+      readonly _tag: "DestinationRunning";
+      readonly epoch: number;
+      readonly incarnation: string;
+      /** What it has measured. */
+      readonly waterfall?: Waterfall;
+    }
   | {
       readonly _tag: "DestinationFailed";
       readonly epoch: number;

@@ -374,3 +374,14 @@ export class Watch {
     ];
   }
 }
+
+/** Lets all go well until the source is in a phase; each event comes `ms` after the one before. */
+export const until = (watch: Watch, phase: Source["phase"]["_tag"], ms = 7): Watch => {
+  for (let events = 0; watch.source.phase._tag !== phase; events++) {
+    if (events > 100) throw new Error(`it stays in ${watch.source.phase._tag}`);
+    const helpful = watch.helpful().filter((event) => event._tag !== "Verdict" || event.verdict === "switch-over");
+    watch.now += ms;
+    watch.happen(helpful.at(-1)!);
+  }
+  return watch;
+};

@@ -26,6 +26,7 @@ import * as Precopy from "./precopy.ts";
 import * as Serving from "./serving.ts";
 import type { LocalStep, Source, SourceEffect, SourceEvent } from "./source-state.ts";
 import * as Switchover from "./switchover.ts";
+import * as Waterfall from "./waterfall.ts";
 import { beginFirstRound, devicesReported, guestGone, maybeEnded } from "./with-devices.ts";
 
 /** Between two tries of a write whose outcome is unknown, ms: a few round trips; a register that changes its leader takes seconds. */
@@ -90,18 +91,8 @@ export const makeSource = (options: {
   failure: null,
   handedOver: null,
   guestEnded: null,
-  marks: {
-    stop: 0,
-    devices: 0,
-    devicesStopped: 0,
-    save: 0,
-    sync: 0,
-    finalRound: 0,
-    devicesSaved: 0,
-    applied: 0,
-    verified: 0,
-    running: 0,
-  },
+  marks: { devices: 0, save: 0, running: 0 },
+  times: Waterfall.makeTimes(),
   meter: {
     wireBytes: 0,
     normalPages: 0,
@@ -128,15 +119,15 @@ export const makeSource = (options: {
 /** The first effects of a new source. */
 export const begin: ReadonlyArray<SourceEffect> = [{ _tag: "Local", step: "describe", round: 0 }];
 
-/** Advances `source` (which it owns and changes) by one event. */
-export const step = (source: Source, event: SourceEvent, now: number): SourceEffect[] => {
+/** Advances `source` (which it owns and changes) by one event. `us`: the same moment by the monotonic clock, for what is measured. */
+export const step = (source: Source, event: SourceEvent, now: number, us = now * 1000): SourceEffect[] => {
   const effects: SourceEffect[] = [];
   const emit: Emit = (effect) => effects.push(effect);
   source.lastStepAt = now;
   handle(source, event, now, emit);
   Precopy.pump(source, now, emit);
   Precopy.maybeEndRound(source, now, emit);
-  noteLastApplied(source, now);
+  Waterfall.note(source, effects, us);
   const at = nextWake(source, now);
   if (at !== null) emit({ _tag: "WakeAt", at });
   return effects;
@@ -184,7 +175,7 @@ const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): vo
     case "Synced":
       if (event.round !== source.ledger.round) return;
       if (isScanning(source)) return Precopy.synced(source, event.dirtyPages, event.syncMs, now, emit);
-      if (phase._tag === "FinalSync") return Switchover.finallySynced(source, now, emit);
+      if (phase._tag === "FinalSync") return Switchover.finallySynced(source, emit);
       return;
     case "Applied":
       if (event.epoch !== source.epoch || event.round !== source.ledger.round) return;
@@ -215,7 +206,7 @@ const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): vo
       if (event.epoch !== source.epoch || event.round !== source.ledger.round) return;
       if (event.verdict !== "iterate") {
         source.postcopy = event.verdict === "start-postcopy";
-        return Switchover.stop(source, now, emit);
+        return Switchover.stop(source, emit);
       }
       source.verdictWanted = null;
       source.phase = { ...phase, verdict: "iterate" };
@@ -240,6 +231,7 @@ const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): vo
       return;
     case "DestinationRunning":
       if (event.epoch === source.epoch && event.incarnation === source.destination?.incarnation) {
+        source.times.destination ??= event.waterfall ?? null;
         Switchover.destinationRunning(source, now, emit);
       }
       return;
@@ -470,12 +462,6 @@ const tick = (source: Source, now: number, emit: Emit): void => {
     source.nextReportAt = now + REPORT_MS;
     emit({ _tag: "Report" });
   }
-};
-
-const noteLastApplied = (source: Source, now: number): void => {
-  if (source.manifest === null) return;
-  if (source.marks.applied === 0 && Ledger.isApplied(source.ledger)) source.marks.applied = now;
-  if (source.marks.verified === 0 && Ledger.isDone(source.ledger)) source.marks.verified = now;
 };
 
 /** When time alone changes something, ms; null once everything is said and done. */

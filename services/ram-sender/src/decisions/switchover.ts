@@ -7,10 +7,9 @@ import { beginRound } from "./precopy.ts";
 import { handedOver, isHandedOver, leaveBehind, promiseOf } from "./serving.ts";
 import type { Source } from "./source-state.ts";
 
-export const stop = (source: Source, now: number, emit: Emit): void => {
+export const stop = (source: Source, emit: Emit): void => {
   source.phase = { _tag: "Stopping" };
   source.verdictWanted = null;
-  source.marks.stop = now;
   emit({ _tag: "Local", step: "pause", round: source.ledger.round });
   emit({ _tag: "Report" });
 };
@@ -27,7 +26,6 @@ export const paused = (source: Source, now: number, emit: Emit): void => {
 };
 
 export const devicesStopped = (source: Source, now: number, emit: Emit): void => {
-  source.marks.devicesStopped = now;
   if (source.failure === null) stopped(source, now, emit);
 };
 
@@ -44,7 +42,10 @@ export const saveDeviceState = (source: Source, now: number, emit: Emit): void =
   emit({ _tag: "Report" });
 };
 
-/** The last sync comes after the device state was saved: saving may itself write to RAM. Its round has a number of its own (R2). */
+/**
+ * The last sync comes after the device state was saved: saving may itself write to RAM. Its round has a number of its own (R2). The
+ * device state goes at once, and pages as they are found.
+ */
 export const deviceStateSaved = (
   source: Source,
   { bytes, digest }: { readonly bytes: number; readonly digest: number },
@@ -59,21 +60,20 @@ export const deviceStateSaved = (
   if (source.failure !== null) return resume(source, emit);
   source.deviceBytes = bytes;
   source.deviceDigest = digest;
-  source.marks.sync = now;
   source.phase = { _tag: "FinalSync" };
   beginRound(source, now);
+  if (source.tracker === "content") Ledger.holdBack(source.ledger);
+  Ledger.addDeviceState(source.ledger, bytes);
   if (source.codec !== null) CodecChoice.settle(source.codec);
   emit({ _tag: "Local", step: "sync", round: source.ledger.round });
 };
 
-/** Everything the destination still needs is known: promise it in the record, and send it meanwhile. */
-export const finallySynced = (source: Source, now: number, emit: Emit): void => {
+/** Everything the destination still needs is known: promise it in the record, and send what is left of it meanwhile. */
+export const finallySynced = (source: Source, emit: Emit): void => {
   if (source.failure !== null) return resume(source, emit);
   const { ledger } = source;
   Ledger.foundAll(ledger);
   if (source.postcopy) leaveBehind(source);
-  Ledger.addDeviceState(ledger, source.deviceBytes);
-  source.marks.finalRound = now;
   source.manifest = {
     round: ledger.round,
     items: Ledger.promise(ledger),
@@ -82,19 +82,18 @@ export const finallySynced = (source: Source, now: number, emit: Emit): void => 
     ...(source.missing === null ? {} : { postcopy: promiseOf(source.missing) }),
   };
   source.phase = { _tag: "SavingDevices" };
-  devicesSaved(source, now, emit);
+  devicesSaved(source, emit);
   emit({ _tag: "Report" });
 };
 
 /** Goes on once the length of every device's stream is known; what was found of RAM is on its way meanwhile. */
-export const devicesSaved = (source: Source, now: number, emit: Emit): void => {
+export const devicesSaved = (source: Source, emit: Emit): void => {
   const { devices, manifest } = source;
   if (source.phase._tag !== "SavingDevices" || manifest === null) return;
   if (devices !== null) {
     const streams = devices.report?.streams;
     if (streams === undefined) return;
     source.manifest = { ...manifest, streams };
-    source.marks.devicesSaved = now;
   }
   source.phase = { _tag: "Switching", settlement: write(source, switchingRecord(source), emit) };
   emit({ _tag: "Report" });

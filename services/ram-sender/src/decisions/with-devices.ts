@@ -24,7 +24,7 @@ export const devicesReported = (source: Source, report: SaveReport, now: number,
       if (Devices.isAt(devices, "stopped")) Switchover.devicesStopped(source, now, emit);
       return;
     case "SavingDevices":
-      return Switchover.devicesSaved(source, now, emit);
+      return Switchover.devicesSaved(source, emit);
     case "ReleasingDevices":
       if (Devices.isAt(devices, "resumed")) devicesReleased(source, emit);
       return;

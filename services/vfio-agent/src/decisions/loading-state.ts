@@ -90,7 +90,14 @@ export type LoadingEvent =
       readonly state: DeviceState;
       readonly switchoverMs: number;
     }
-  | { readonly _tag: "Arrived"; readonly device: number; readonly state: DeviceState; readonly ms: number }
+  | {
+      readonly _tag: "Arrived";
+      readonly device: number;
+      readonly state: DeviceState;
+      readonly ms: number;
+      /** When it set out, us of the host's monotonic clock; absent: it was not measured (a reset). */
+      readonly at?: number;
+    }
   /** `digest`: of the whole stream up to here. */
   | { readonly _tag: "Written"; readonly device: number; readonly digest: number }
   | { readonly _tag: "ConfigWritten"; readonly device: number; readonly digest: number }

@@ -155,12 +155,15 @@ const answered = (loading: Loading, device: LoadingDevice, event: Answer, now: n
       device.switchoverMs = event.switchoverMs;
       device.failures = 0;
       return;
-    case "Arrived":
+    case "Arrived": {
+      const { state, ms, at } = event;
       if (busy?._tag === "Reset" && loading.phase === "Starting") device.stateLost = true;
-      if (loading.phase === "Ready" && event.state === "STOP") keepBudget(loading, device, event.ms);
-      if (device.state !== event.state) device.arcs.push({ from: device.state, to: event.state, ms: event.ms });
-      device.state = event.state;
+      if (loading.phase === "Ready" && state === "STOP") keepBudget(loading, device, ms);
+      if (device.state !== state)
+        device.arcs.push({ from: device.state, to: state, ms, ...(at === undefined ? {} : { at }) });
+      device.state = state;
       return;
+    }
     case "Written":
       if (busy?._tag !== "Write") return;
       device.digest = event.digest;

@@ -26,7 +26,7 @@ export const answered = (saving: Saving, device: SavingDevice, event: Answer, no
       return;
     case "Arrived":
       if (busy?._tag === "Reset") device.stateLost = true;
-      return arrived(device, event.state, event.ms, now);
+      return arrived(device, event, now);
     case "Info":
       device.initialBytes = event.initialBytes ?? 0;
       device.dirtyBytes = event.dirtyBytes ?? 0;
@@ -52,8 +52,12 @@ export const answered = (saving: Saving, device: SavingDevice, event: Answer, no
   }
 };
 
-const arrived = (device: SavingDevice, state: SavingDevice["state"], ms: number, now: number): void => {
-  device.arcs.push({ from: device.state, to: state, ms });
+const arrived = (
+  device: SavingDevice,
+  { state, ms, at }: Extract<SavingEvent, { _tag: "Arrived" }>,
+  now: number,
+): void => {
+  device.arcs.push({ from: device.state, to: state, ms, ...(at === undefined ? {} : { at }) });
   if (state === "PRE_COPY") {
     device.nextInfoAt = now;
     device.drained = false;

@@ -38,6 +38,8 @@ export interface Arc {
   readonly from: string;
   readonly to: string;
   readonly ms: number;
+  /** When it began, us of the host's monotonic clock; absent: the device was there when somebody looked. */
+  readonly at?: number;
 }
 
 export interface SavingDevice {
@@ -112,7 +114,14 @@ export type SavingEvent =
       readonly state: DeviceState;
       readonly switchoverMs: number;
     }
-  | { readonly _tag: "Arrived"; readonly device: number; readonly state: DeviceState; readonly ms: number }
+  | {
+      readonly _tag: "Arrived";
+      readonly device: number;
+      readonly state: DeviceState;
+      readonly ms: number;
+      /** When it set out, us of the host's monotonic clock; absent: it was not measured (a reset). */
+      readonly at?: number;
+    }
   | {
       readonly _tag: "Info";
       readonly device: number;
