@@ -34,8 +34,6 @@ import {
 } from "./decisions/index.ts";
 import { makePlacer } from "./placing.ts";
 
-/** Packets with pages that are waited for: as many as vCPUs, each a host page of 2 MiB, and more is asked for again. */
-const WAITING_URGENT_MAX = 1024;
 const WAITING_REFUSALS_MAX = 1024;
 /** How often the session is told how far it is, ms. */
 const TELL_MS = 100;
@@ -190,14 +188,14 @@ export const startFetching = Effect.fnUntraced(function* (
     });
   };
 
-  const urgent = yield* Effect.orDie(fabric.subscribe(subjects.urgent(route), { capacity: WAITING_URGENT_MAX }));
   const takeUrgent = (arrived: ReadonlyArray<Message>, lane: Lane): void => {
     for (const message of work.open(arrived)) {
       if (destination.lanes !== null) countPacket(destination.lanes, "urgent", lane, message.subject);
       takeOne("urgent", message);
     }
   };
-  yield* Effect.forkScoped(Effect.forever(Effect.map(urgent.takeAll, (arrived) => takeUrgent(arrived, "nats"))));
+  // A turn of the event loop, or a fiber's, would be a part of what a vCPU waits.
+  yield* Effect.orDie(fabric.listen(subjects.urgent(route), (message) => takeUrgent([message], "nats")));
   if (parameters.lane !== "nats") {
     const landing = yield* work.direct.land(
       { route, epoch, purpose: "urgent", subjectOf: () => subjects.urgent(route) },

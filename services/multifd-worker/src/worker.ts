@@ -14,6 +14,7 @@ import {
 } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
+import { makeAtOnce } from "./at-once.ts";
 import { type DirectLanes, makeDirectLanes } from "./direct-lanes.ts";
 import { makeFileCopier } from "./file-copier.ts";
 import { makePacker, type Packer } from "./packing.ts";
@@ -56,8 +57,8 @@ export const runWorker = Effect.fnUntraced(function* (
 });
 
 /**
- * Serves pages that a guest waits for (postcopy), on connections that never have bulk before them: an item of a page or a few, so that a
- * worker which has nothing else to do answers within a round trip.
+ * Serves pages that a guest waits for (postcopy), on connections that never have bulk before them: an item of a page or a few, and at
+ * once, so that a worker which has nothing else to do answers within a round trip.
  */
 const answerUrgently = Effect.fnUntraced(function* (
   settings: Settings,
@@ -66,6 +67,7 @@ const answerUrgently = Effect.fnUntraced(function* (
   direct: DirectLanes,
 ) {
   const fabric = yield* Fabric;
+  const run = Effect.runForkWith(yield* Effect.context<never>());
   const sending: Sending = {
     packer: makeSealingPacker(packer, settings.runtimeDirectory),
     fabric,
@@ -75,8 +77,14 @@ const answerUrgently = Effect.fnUntraced(function* (
     purposeOf: () => "urgent",
     publish: (_item, route, packet) => fabric.publish(subjects.urgent(route), packet),
   };
-  const work = yield* fabric.subscribe(subjects.urgentWork(settings.node, id, "*"), { capacity: WAITING_ITEMS_MAX });
-  yield* Effect.forkScoped(sendFor(work, sending));
+  const buffers = makeBuffers();
+  const limits = { perTurn: PACKETS_PER_TURN, waitingMax: WAITING_ITEMS_MAX };
+  const atOnce = makeAtOnce<Message>(limits, (message, place) => {
+    const complaint = send(message, buffers[place]!, sending);
+    if (complaint !== null) run(Effect.logWarning(complaint));
+  });
+  yield* Effect.addFinalizer(() => Effect.sync(atOnce.stop));
+  yield* fabric.listen(subjects.urgentWork(settings.node, id, "*"), atOnce.take);
 });
 
 /** Serves the work of checkpoints beside it, an item in a turn: each moves 1 MiB at most. */
@@ -114,46 +122,46 @@ interface Sending {
   readonly publish: (item: WorkItem, route: Route, packet: Uint8Array) => void;
 }
 
+const makeBuffers = (): ReadonlyArray<Uint8Array> =>
+  Array.from({ length: PACKETS_PER_TURN }, () => new Uint8Array(ROOM_BYTES));
+
 /** Sends what is asked for, some packets in a turn, for ever. */
 const sendFor = Effect.fnUntraced(function* (work: Subscription, sending: Sending) {
-  const buffers = Array.from({ length: PACKETS_PER_TURN }, () => new Uint8Array(ROOM_BYTES));
+  const buffers = makeBuffers();
   while (true) {
     const messages = yield* work.takeAll;
     for (let at = 0; at < messages.length; at += PACKETS_PER_TURN) {
-      const complaint = sendAll(messages.slice(at, at + PACKETS_PER_TURN), buffers, sending);
+      let complaint: string | null = null;
+      messages.slice(at, at + PACKETS_PER_TURN).forEach((message, place) => {
+        complaint = send(message, buffers[place]!, sending) ?? complaint;
+      });
       if (complaint !== null) yield* Effect.logWarning(complaint);
       yield* nextTurn;
     }
   }
 });
 
-/** Sends a turn's packets; returns the last complaint, if any. */
-const sendAll = (
-  messages: ReadonlyArray<Message>,
-  buffers: ReadonlyArray<Uint8Array>,
+/** Sends what an item asks for, by NATS from `buffer`, which may not be written to before the turn ends; returns what to complain of, if anything. */
+const send = (
+  message: Message,
+  buffer: Uint8Array,
   { packer, fabric, direct, incarnation, node, purposeOf, publish }: Sending,
 ): string | null => {
-  let complaint: string | null = null;
-  messages.forEach((message, index) => {
-    const item = decodeWorkItem(message.data);
-    if (item.kind === "malformed") {
-      complaint = `a work item was dropped: ${item.reason}`;
-      return;
-    }
-    // Asked for by a sender that has long given up waiting, or read by a worker that was asleep (R7).
-    if (Date.now() > item.deadline) return;
-    const route: Route = { migration: item.migration, source: node, destination: destinationOf(message.subject) };
-    try {
-      const pack = (room: Uint8Array) => packer.pack(item, route.destination, room);
-      if (item.lane === "direct" && direct.send(item, purposeOf(item), route, pack)) return;
-      publish(item, route, pack(buffers[index]!));
-      if (item.lane === "direct") direct.want(item, purposeOf(item), route);
-    } catch (error) {
-      complaint = `item ${item.item} of round ${item.round} cannot be read: ${reasonOf(error)}`;
-      refuse(item, route, reasonOf(error), fabric, incarnation);
-    }
-  });
-  return complaint;
+  const item = decodeWorkItem(message.data);
+  if (item.kind === "malformed") return `a work item was dropped: ${item.reason}`;
+  // Asked for by a sender that has long given up waiting, or read by a worker that was asleep (R7).
+  if (Date.now() > item.deadline) return null;
+  const route: Route = { migration: item.migration, source: node, destination: destinationOf(message.subject) };
+  try {
+    const pack = (room: Uint8Array) => packer.pack(item, route.destination, room);
+    if (item.lane === "direct" && direct.send(item, purposeOf(item), route, pack)) return null;
+    publish(item, route, pack(buffer));
+    if (item.lane === "direct") direct.want(item, purposeOf(item), route);
+    return null;
+  } catch (error) {
+    refuse(item, route, reasonOf(error), fabric, incarnation);
+    return `item ${item.item} of round ${item.round} cannot be read: ${reasonOf(error)}`;
+  }
 };
 
 /** Who asks says it by the subject, and may only use the one that is allowed to it: a destination has pages sent to itself alone. */
