@@ -44,6 +44,8 @@ export interface Fetching {
   /** Packets of the multifd channels, opened, one at a turn of the event loop: a page that is waited for comes in between. */
   readonly take: (messages: ReadonlyArray<Message>) => Effect.Effect<void>;
   readonly say: (word: "Pause" | "Recover") => void;
+  /** Goes by the destination's parameters as they are now. */
+  readonly tune: () => void;
 }
 
 export const blocksOf = ({ offer }: Pick<Destination, "offer">): ReadonlyArray<PostcopyBlock> =>
@@ -247,5 +249,6 @@ export const startFetching = Effect.fnUntraced(function* (
         { discard: true },
       ),
     say: (word) => dispatch({ _tag: word }),
+    tune: () => dispatch({ _tag: "Tune", bytesPerSecond: destination.parameters["max-postcopy-bandwidth"] }),
   };
 });

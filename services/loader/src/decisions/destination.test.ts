@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { admit, mayForget, step } from "./destination.ts";
+import { admit } from "./admission.ts";
+import { mayForget, step } from "./destination.ts";
 import type { Destination } from "./destination-state.ts";
 import {
   type Change,
@@ -208,6 +209,19 @@ describe("a destination", () => {
     const running = until(new Watch(), "Running");
     running.happen({ _tag: "Concluded", failure: FAILURE });
     expect(reportOf(running.destination).phase).toBe("running");
+  });
+
+  it("goes by the newest parameters, and shows which it has", () => {
+    const watch = until(new Watch(), "Ready");
+    expect(reportOf(watch.destination)["parameters-revision"]).toBe(0);
+    const tuned = (bandwidth: number, revision: number) => {
+      const parameters = { ...watch.destination.parameters, "max-postcopy-bandwidth": bandwidth };
+      return step(watch.destination, { _tag: "Tune", parameters, revision }, watch.now);
+    };
+    expect(tuned(7, 2)).toContainEqual({ _tag: "TuneFetching" });
+    expect(tuned(5, 1)).not.toContainEqual({ _tag: "TuneFetching" });
+    expect(watch.destination.parameters["max-postcopy-bandwidth"]).toBe(7);
+    expect(reportOf(watch.destination)["parameters-revision"]).toBe(2);
   });
 
   it("leaves alone what it could not prepare: it may be somebody's running guest", () => {

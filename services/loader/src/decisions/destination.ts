@@ -1,6 +1,5 @@
 /** The destination side of one migration: one event in, its effects out. No clock, no randomness, no I/O. */
 import {
-  type Address,
   type Epoch,
   type Failure,
   type Incarnation,
@@ -8,7 +7,6 @@ import {
   type MigrationId,
   type OwnershipEntry,
   type OwnershipRecord,
-  type Packet,
   type SettlementEvent,
   settle,
 } from "@godwit/protocol";
@@ -22,7 +20,15 @@ import {
 } from "./destination-state.ts";
 import * as Devices from "./devices.ts";
 import * as Fence from "./fence.ts";
-import { ASK_AGAIN_MS, beginPostcopy, isOurs, lookedAtWhilePaging, missingKnown } from "./missing.ts";
+import {
+  ASK_AGAIN_MS,
+  beginPostcopy,
+  isOurs,
+  lookedAtWhilePaging,
+  missingKnown,
+  toldToFetching,
+  tuned,
+} from "./missing.ts";
 
 /** Between two tries of a write whose outcome is unknown, ms. */
 const SETTLE_PAUSE_MS = 50;
@@ -90,10 +96,9 @@ const handle = (destination: Destination, event: DestinationEvent, now: number, 
       return;
     case "PauseFetching":
     case "RecoverFetching":
-      // An older word that comes late.
-      if (destination.postcopy === null || event.word <= destination.postcopy.word) return;
-      destination.postcopy.word = event.word;
-      return emit({ _tag: "SayToFetching", word: event._tag === "PauseFetching" ? "Pause" : "Recover" });
+      return toldToFetching(destination, event, emit);
+    case "Tune":
+      return tuned(destination, event, emit);
     case "DeviceStateLoaded":
       if (phase._tag !== "Loading") return;
       if (destination.failure !== null) return giveUp(destination, emit);
@@ -480,19 +485,3 @@ const nextWake = (destination: Destination, now: number): number | null => {
   if (asks) return Math.min(report, Math.max(now, destination.postcopy?.nextAskAt ?? now));
   return destination.nextStartAt === 0 ? report : Math.min(report, Math.max(now, destination.nextStartAt));
 };
-
-/**
- * Whether a packet may touch memory now. Only in Ready: once everything promised is here the memory belongs to the device state,
- * and soon to the running guest; a late copy of a page would overwrite what the guest has written since. So it is for a session
- * whose former life had loaded the device state, until the record says how it stands. In a postcopy the pages are
- * asked for, once it is known which are missing: what comes unasked is of before.
- */
-export const admit = (
-  destination: Destination,
-  packet: Address & Pick<Packet, "kind">,
-): Fence.Verdict | "not receiving" =>
-  destination.phase._tag === "Ready" &&
-  !destination.mayBeCommitted &&
-  (destination.postcopy === null || packet.kind === "slice")
-    ? Fence.admit(destination.fence, packet)
-    : "not receiving";

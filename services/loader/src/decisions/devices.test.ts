@@ -1,7 +1,8 @@
 import type { Failure, LoadReport, Offer, OwnershipEntry, OwnershipRecord } from "@godwit/protocol";
 import fc from "fast-check";
 import { beforeEach, describe, expect, it } from "vitest";
-import { admit, begin, step } from "./destination.ts";
+import { admit } from "./admission.ts";
+import { begin, step } from "./destination.ts";
 import {
   type Destination,
   type DestinationEffect,

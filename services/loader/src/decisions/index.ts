@@ -1,5 +1,6 @@
+export { admit } from "./admission.ts";
 export { differences, type Present } from "./agreement.ts";
-export { admit, begin, isOver, mayForget, step } from "./destination.ts";
+export { begin, isOver, mayForget, step } from "./destination.ts";
 export * from "./destination-state.ts";
 export { holdsMemory, promisedStreams } from "./devices.ts";
 export * as Fence from "./fence.ts";
@@ -15,10 +16,10 @@ export {
   type PostcopyBlock,
   type PostcopyEffect,
   type PostcopyEvent,
-  postcopyInfoOf,
   stepPostcopy,
   type Way,
   wayOf,
 } from "./postcopy.ts";
+export { postcopyInfoOf } from "./postcopy-info.ts";
 export { type Recovery, recover } from "./recovery.ts";
 export { mayRestore } from "./restore-claim.ts";

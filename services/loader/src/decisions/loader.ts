@@ -106,6 +106,7 @@ export const reportOf = (destination: Destination): DestinationReport => ({
   life: destination.life,
   round: Fence.roundOf(destination.fence),
   "dropped-packets": destination.fence.dropped,
+  "parameters-revision": destination.parametersRevision,
   ...refusedOf(destination),
   ...lanesOf(destination),
   ...devicesOf(destination),
@@ -183,6 +184,11 @@ export const route = (loader: Loader, command: DestinationCommand, now: number):
       if (command.epoch !== destination.epoch) return { _tag: "Ignore" };
       const tag = command._tag === "Pause" ? "PauseFetching" : "RecoverFetching";
       return { _tag: "Step", destination, event: { _tag: tag, word: command.word } };
+    }
+    case "Tune": {
+      if (command.epoch !== destination.epoch) return { _tag: "Ignore" };
+      const { parameters, "parameters-revision": revision } = command;
+      return { _tag: "Step", destination, event: { _tag: "Tune", parameters, revision } };
     }
     case "Conclude":
       return { _tag: "Step", destination, event: { _tag: "Concluded", failure: failureOf(command.info) } };
@@ -262,6 +268,7 @@ const beginOf = (
     authority: { term: command.term, coordinator: command.coordinator },
     offer: command.offer,
     parameters: command.parameters,
+    parametersRevision: command["parameters-revision"] ?? 0,
     capabilities: command.capabilities,
     now,
   });
