@@ -57,6 +57,12 @@ export const blocksOf = ({ offer }: Pick<Destination, "offer">): ReadonlyArray<P
 /** Wall-clock time as fine as a fault needs it, ms since 1970. */
 const nowMs = (): number => performance.timeOrigin + performance.now();
 
+/** The guest's own word on its waiting, where it has one: it knows which of its threads waited. */
+const withBlocktime = (info: PostcopyInfo, { blocktime }: MissingMemory): PostcopyInfo => {
+  const counted = blocktime?.() ?? null;
+  return counted === null ? info : { ...info, blocktime: counted.allMs, "vcpu-blocktime": counted.vcpusMs };
+};
+
 /** Works until the scope ends. `seen` is told how far it is, and at the end that all is there, once the guest waits for nothing any more. */
 export const startFetching = Effect.fnUntraced(function* (
   destination: Destination,
@@ -163,7 +169,7 @@ export const startFetching = Effect.fnUntraced(function* (
 
   const conclude: Effect.Effect<void> = memory.end.pipe(
     Effect.matchEffect({
-      onSuccess: () => Effect.sync(() => seen(postcopyInfoOf(postcopy, nowMs()), true)),
+      onSuccess: () => Effect.sync(() => seen(withBlocktime(postcopyInfoOf(postcopy, nowMs()), memory), true)),
       // It waits for nothing, whatever it says; but its record is closed only once it knows.
       onFailure: (error) =>
         Effect.andThen(

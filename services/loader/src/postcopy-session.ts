@@ -136,7 +136,12 @@ export const makePostcopySession = Effect.fnUntraced(function* (
         return dispatch({ _tag: "Fetched", info: NOTHING_LEFT, isAllThere: true });
       memory ??= yield* memoryOf(guest, blocks);
       const known = missingFile.bitmaps;
-      memory.lacking?.forEach((bitmap, block) => void Bitmap.orInto(known[block]!, bitmap));
+      missingFile.atFirst.forEach((missing, block) => {
+        const notPlaced = memory?.notPlaced?.[block];
+        if (notPlaced === undefined) return;
+        known[block]!.words.set(missing.words);
+        Bitmap.andInto(known[block]!, notPlaced);
+      });
       fetching = yield* startFetching(destination, {
         settings,
         direct,
