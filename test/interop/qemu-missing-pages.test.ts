@@ -4,10 +4,11 @@ import { join } from "node:path";
 import { assert, describe, it } from "@effect/vitest";
 import { checkBootGuest, type Guest, type MissingMemory, QemuDriver, qemuIsInstalled } from "@godwit/guest";
 import { nextData, nextHole, punchHole } from "@godwit/host";
-import { PAGE_BYTES } from "@godwit/memory";
+import { Bitmap, PAGE_BYTES } from "@godwit/memory";
 import * as Effect from "effect/Effect";
 import * as Exit from "effect/Exit";
 import * as Scope from "effect/Scope";
+import { HUGE_BYTES, hugePagesObstacle, mountHugePages, reserveHugePages } from "../huge-pages.ts";
 import { awaitLife, MEMORY_BYTES, moveRam, readRam, type Side, scratch, startPair } from "./qemu-pair.ts";
 
 const suite = qemuIsInstalled() ? describe : describe.skip;
@@ -103,6 +104,10 @@ suite(`a QEMU destination that was prepared for a postcopy${because}`, () => {
         Array.from({ length: PAGES - FIRST_COUNTED }, (_, n) => FIRST_COUNTED + n),
       );
       yield* memory.end;
+      // QEMU's own word, for its only vCPU.
+      const blocktime = memory.blocktime?.() ?? null;
+      assert.deepStrictEqual(blocktime?.vcpusMs, [blocktime?.allMs ?? 0]);
+      assert.isAbove(blocktime?.allMs ?? 0, 0);
       assert.strictEqual((yield* guest.describe).runState, "running");
       yield* expectWhole(destination, round);
     }),
@@ -152,7 +157,7 @@ suite(`a QEMU destination that was prepared for a postcopy${because}`, () => {
         yield* Effect.gen(function* () {
           const guest = life === 0 ? destination.guest : yield* QemuDriver.open(destination.qemu.spec);
           const memory = yield* guest.expectPages(blocks);
-          assert.strictEqual(memory.lacking === undefined, life === 0);
+          assert.strictEqual(memory.notPlaced === undefined, life === 0);
           // Whoever goes on may not know of the last pages that they came.
           if (life > 0) bringRest(memory, ram, [FIRST_COUNTED, FIRST_COUNTED + 1, PAGES - 1]);
           if (life === 0) yield* guest.loadDeviceState(state);
@@ -196,6 +201,74 @@ suite(`a QEMU destination that was prepared for a postcopy${because}`, () => {
       assert.strictEqual((yield* Effect.flip(destination.guest.prepareForPostcopy)).code, "wrong-state");
       yield* destination.guest.discard;
       assert.strictEqual((yield* Effect.flip(destination.guest.describe)).code, "no-such-guest");
+    }),
+  );
+});
+
+const HOST_PAGES = HUGE_BYTES / PAGE_BYTES;
+/** The guest at both sides. */
+const HUGE_PAGES_NEEDED = (2 * MEMORY_BYTES) / HUGE_BYTES;
+const obstacle = qemuIsInstalled() ? hugePagesObstacle(HUGE_PAGES_NEEDED) : "no qemu-system-x86_64 in PATH";
+const becauseHuge = obstacle === null ? "" : ` (skipped: ${obstacle})`;
+
+describe.skipIf(obstacle !== null)(`a QEMU destination with memory in huge pages${becauseHuge}`, () => {
+  const hugePages = Effect.gen(function* () {
+    const held = (take: () => () => void) =>
+      Effect.acquireRelease(Effect.sync(take), (giveBack) => Effect.sync(giveBack));
+    const directory = yield* scratch;
+    yield* held(() => reserveHugePages(HUGE_PAGES_NEEDED));
+    yield* held(() => mountHugePages(join(directory, "huge")));
+    return directory;
+  });
+  /** Whole host pages, as whoever fetches them places them. */
+  const bring = (memory: MissingMemory, ram: Uint8Array, page: number): void => {
+    const first = page - (page % HOST_PAGES);
+    memory.copy(0, first, ram.subarray(first * PAGE_BYTES, (first + HOST_PAGES) * PAGE_BYTES));
+  };
+
+  it.live("begins without any, is fed with whole ones, and tells the next who feeds it which it has", () =>
+    Effect.gen(function* () {
+      const directory = yield* hugePages;
+      const { source, destination } = yield* startPair(directory, { ramDirectory: join(directory, "huge") });
+      const life = yield* Scope.make();
+      yield* destination.guest.prepareForPostcopy.pipe(Effect.provideService(Scope.Scope, life));
+      yield* source.guest.pause;
+      yield* source.guest.saveDeviceState(join(directory, "state"));
+      const ram = readRam(source);
+      const { round } = checkBootGuest(ram, source.qemu.program);
+      const blocks = yield* blocksOf(destination.guest);
+      assert.deepInclude(blocks[0], { hostPageBytes: HUGE_BYTES });
+      const placed = new Set<number>();
+      yield* Effect.gen(function* () {
+        const memory = yield* destination.guest.expectPages(blocks);
+        yield* Effect.forkScoped(
+          memory.touches(({ page }) => {
+            assert.strictEqual(page % HOST_PAGES, 0);
+            // The upper half is left to the next life.
+            if (page >= PAGES / 2 && placed.size >= 4) return;
+            placed.add(page);
+            bring(memory, ram, page);
+          }),
+        );
+        yield* destination.guest.loadDeviceState(join(directory, "state"));
+        yield* destination.guest.resume;
+        while (placed.size < 4) yield* Effect.sleep("5 millis");
+      }).pipe(Effect.provideService(Scope.Scope, life));
+      yield* Scope.close(life, Exit.void);
+      const guest = yield* QemuDriver.open(destination.qemu.spec);
+      const memory = yield* guest.expectPages(blocks);
+      const [lacking] = memory.notPlaced ?? [];
+      assert.isDefined(lacking);
+      yield* Effect.forkScoped(memory.touches(({ page }) => bring(memory, ram, page)));
+      for (let page = 0; page < PAGES; page += HOST_PAGES) {
+        assert.strictEqual(Bitmap.test(lacking!, page), !placed.has(page));
+        bring(memory, ram, page);
+      }
+      yield* memory.end;
+      const { vcpusMs } = memory.blocktime?.() ?? { vcpusMs: [] };
+      assert.lengthOf(vcpusMs, 1);
+      assert.isAbove(vcpusMs[0]!, 0);
+      yield* expectWhole({ ...destination, guest }, round);
     }),
   );
 });

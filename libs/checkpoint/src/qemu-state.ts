@@ -58,7 +58,7 @@ export const takeApart = (stream: Uint8Array, shared: ReadonlySet<string>): Qemu
       0,
       `${room} bytes of RAM lie in no shared file; let QEMU have its RAM in one (share=on)`,
     );
-  readRecords(cursor, owned);
+  let last = readRecords(cursor, owned, null);
   readFooter(cursor, ramSection);
   for (;;) {
     const at = cursor.offset();
@@ -73,7 +73,7 @@ export const takeApart = (stream: Uint8Array, shared: ReadonlySet<string>): Qemu
       (type === SECTION.part || type === SECTION.end) &&
       cursor.u32("the number of a section") === ramSection
     ) {
-      readRecords(cursor, owned);
+      last = readRecords(cursor, owned, last);
       readFooter(cursor, ramSection);
     } else {
       throw new MalformedCheckpoint(
@@ -134,9 +134,12 @@ const makeBlock = ({ name, lengthBytes }: { readonly name: string; readonly leng
   seen: { bitmap: null },
 });
 
-/** Pages, zero pages and flushes up to the end of a section's records. */
-const readRecords = (cursor: Cursor, owned: ReadonlyMap<string, Block>): void => {
-  let last: Block | null = null;
+/**
+ * Pages, zero pages and flushes up to the end of a section's records. `before` and the result: the block of the record before, which a section
+ * may go on with: QEMU ends one after 50 ms, wherever it is.
+ */
+const readRecords = (cursor: Cursor, owned: ReadonlyMap<string, Block>, before: Block | null): Block | null => {
+  let last = before;
   for (;;) {
     const at = cursor.offset();
     // Flags below the page size; the offset above them may need all bits of a double.
@@ -144,7 +147,7 @@ const readRecords = (cursor: Cursor, owned: ReadonlyMap<string, Block>): void =>
     const flags = record % PAGE_BYTES;
     const offset = record - flags;
     const kind = flags & ~RAM_FLAG.continue;
-    if (kind === RAM_FLAG.eos) return;
+    if (kind === RAM_FLAG.eos) return last;
     if (kind === RAM_FLAG.multifdFlush) continue;
     if (kind !== RAM_FLAG.page && kind !== RAM_FLAG.zero)
       throw new MalformedCheckpoint(at, `RAM record 0x${record.toString(16)}`);

@@ -134,6 +134,15 @@ export class Fabric extends Context.Service<
       subject: string,
       options: { readonly capacity: number; readonly plane?: Plane },
     ) => Effect.Effect<Subscription, FabricError, Scope.Scope>;
+    /**
+     * The same on the control plane without a queue: `receive` is called with each message when it arrives, before anything else has a
+     * turn. For what somebody waits for, never for bulk: all other messages of the connection wait meanwhile. It may publish; what it
+     * throws is logged and counted.
+     */
+    readonly listen: (
+      subject: string,
+      receive: (message: Message) => void,
+    ) => Effect.Effect<void, FabricError, Scope.Scope>;
     /** Fails at once with `NoResponders` when nobody subscribes. Never repeated by itself. */
     readonly request: (
       subject: string,

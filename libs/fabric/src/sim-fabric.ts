@@ -117,6 +117,14 @@ const make = Effect.fnUntraced(function* (network: SimNetwork, actor: string) {
       });
       return { takeAll: inbox.takeAll, dropped: inbox.dropped };
     }),
+    listen: (subject, receive) =>
+      subscribed(subject, (data, on) => {
+        try {
+          receive({ subject: on, data });
+        } catch {
+          counters.callbackErrors++;
+        }
+      }),
     request: (subject, data, { timeoutMs }) =>
       Effect.callback<Reply, NoResponders | RequestTimeout>((resume) => {
         network.request(actor, subject, data.slice(), timeoutMs, (reply) => {

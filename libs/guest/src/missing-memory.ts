@@ -11,6 +11,13 @@ export interface Touch {
   readonly thread: number;
 }
 
+/** How long a guest has waited for pages, ms. */
+export interface Blocktime {
+  /** While all of its vCPUs waited. */
+  readonly allMs: number;
+  readonly vcpusMs: ReadonlyArray<number>;
+}
+
 /**
  * Memory of a guest that runs, or may run, while pages of it are missing (postcopy). What holds its threads back belongs to the guest's
  * own process, so whoever uses this may die at any moment: the guest waits for the next one.
@@ -28,10 +35,12 @@ export interface MissingMemory {
   /** The same with zeros. */
   readonly zero: (block: number, firstPage: number, pages: number) => void;
   /**
-   * Where `copy` returns before a page is in place, and somebody else has placed pages before: those that memory has nothing for. They are
-   * missing, whatever that one has noted; zeros that came are among them.
+   * Where `copy` returns before a page is in place, and somebody else has placed pages before: those that were not placed since the guest
+   * began to wait. Of what was missing then they are missing still, whatever that one has noted.
    */
-  readonly lacking?: ReadonlyArray<Bitmap>;
+  readonly notPlaced?: ReadonlyArray<Bitmap>;
+  /** How long its threads waited, where the guest's own process has counted it, once `end` has returned; null: it has not. Absent: nobody but who hears of touches can tell. */
+  readonly blocktime?: () => Blocktime | null;
   /** All pages are there: what was not placed is zeros, and no touch is waited for any more. */
   readonly end: Effect.Effect<void, GodwitError>;
   /** The missing pages will never come: the guest has failed, and goes no further. */

@@ -131,6 +131,22 @@ export const orInto = (target: Bitmap, source: Bitmap): void => {
   for (let word = 0; word < target.words.length; word++) target.words[word]! |= source.words[word]!;
 };
 
+/** Clears in `target` every bit that is not set in `source`. Throws RangeError when they are not of one length. */
+export const andInto = (target: Bitmap, source: Bitmap): void => {
+  if (target.pageCount !== source.pageCount) {
+    throw new RangeError(`bitmaps of ${target.pageCount} and ${source.pageCount} pages`);
+  }
+  for (let word = 0; word < target.words.length; word++) target.words[word]! &= source.words[word]!;
+};
+
+/** A new bitmap with every bit that is clear in this one. */
+export const inverse = (bitmap: Bitmap): Bitmap => {
+  const all = make(bitmap.pageCount);
+  setAll(all);
+  for (let word = 0; word < all.words.length; word++) all.words[word]! &= ~bitmap.words[word]!;
+  return all;
+};
+
 /** A new bitmap with every bit that is set in one of the two. */
 export const union = (one: Bitmap, other: Bitmap): Bitmap => {
   const both = { words: one.words.slice(), pageCount: one.pageCount };

@@ -86,6 +86,9 @@ const command = {
   coordinator: Incarnation,
 };
 
+/** Parameters that were changed while the migration runs. */
+const tune = { ...command, epoch: Epoch, parameters: Parameters, "parameters-revision": ParametersRevision };
+
 export const SourceCommand = Schema.Union([
   Schema.TaggedStruct("Claim", {
     ...command,
@@ -107,13 +110,10 @@ export const SourceCommand = Schema.Union([
     round: Schema.Natural,
     verdict: Schema.Literals(["iterate", "switch-over", "start-postcopy"]),
   }),
+  /** Not at the next verdict, but now. */
+  Schema.TaggedStruct("StartPostcopy", { ...command, epoch: Epoch }),
   Schema.TaggedStruct("Continue", { ...command, epoch: Epoch }),
-  Schema.TaggedStruct("Tune", {
-    ...command,
-    epoch: Epoch,
-    parameters: Parameters,
-    "parameters-revision": ParametersRevision,
-  }),
+  Schema.TaggedStruct("Tune", tune),
   /** Of this attempt, or an earlier one: a word that is late must not end the next. */
   Schema.TaggedStruct("Abort", { ...command, attempt: Schema.Natural, failure: FailureSchema }),
   Schema.TaggedStruct("Inspect", { ...command }),
@@ -128,8 +128,10 @@ export const DestinationCommand = Schema.Union([
     guest: Name,
     offer: Offer,
     parameters: Parameters,
+    "parameters-revision": Schema.optionalKey(ParametersRevision),
     capabilities: CapabilitySet,
   }),
+  Schema.TaggedStruct("Tune", tune),
   Schema.TaggedStruct("Abandon", { ...command, epoch: Epoch, failure: FailureSchema }),
   /** Postcopy: ask for no further pages; and ask again. The operator's word with the higher number holds. */
   Schema.TaggedStruct("Pause", { ...command, epoch: Epoch, word: Schema.Natural }),
@@ -235,6 +237,7 @@ export const DestinationReport = Schema.Struct({
   postcopy: Schema.optionalKey(PostcopyInfo),
   /** The number of the operator's last word (Pause, Recover) that has arrived; absent: none. */
   word: Schema.optionalKey(Schema.Natural),
+  "parameters-revision": Schema.optionalKey(ParametersRevision),
   "max-payload": Schema.optionalKey(MaxPayload),
   /** What this side has measured of the switchover, from when it heard that the record says `switching`. */
   waterfall: Schema.optionalKey(Waterfall),

@@ -39,6 +39,7 @@ const worded = table.filter(([name]) => RANGES[name] === undefined);
 const LIVE: ReadonlyArray<ParameterName> = [
   "downtime-limit",
   "max-bandwidth",
+  "max-postcopy-bandwidth",
   "avail-switchover-bandwidth",
   "postcopy-after-rounds",
   "migration-deadline",

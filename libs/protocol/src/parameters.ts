@@ -79,7 +79,7 @@ export const PARAMETERS: Readonly<Record<ParameterName, Description>> = {
     default: 0,
     unit: "bytes/s",
     expects: "an integer in the range of 0 to 2^53-1 bytes/s",
-    live: false,
+    live: true,
     what: "bandwidth of pages that a running guest does not wait for; 0 is unlimited",
   },
   "postcopy-after-rounds": {

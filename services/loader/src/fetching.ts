@@ -34,8 +34,6 @@ import {
 } from "./decisions/index.ts";
 import { makePlacer } from "./placing.ts";
 
-/** Packets with pages that are waited for: as many as vCPUs, each a host page of 2 MiB, and more is asked for again. */
-const WAITING_URGENT_MAX = 1024;
 const WAITING_REFUSALS_MAX = 1024;
 /** How often the session is told how far it is, ms. */
 const TELL_MS = 100;
@@ -46,6 +44,8 @@ export interface Fetching {
   /** Packets of the multifd channels, opened, one at a turn of the event loop: a page that is waited for comes in between. */
   readonly take: (messages: ReadonlyArray<Message>) => Effect.Effect<void>;
   readonly say: (word: "Pause" | "Recover") => void;
+  /** Goes by the destination's parameters as they are now. */
+  readonly tune: () => void;
 }
 
 export const blocksOf = ({ offer }: Pick<Destination, "offer">): ReadonlyArray<PostcopyBlock> =>
@@ -56,6 +56,12 @@ export const blocksOf = ({ offer }: Pick<Destination, "offer">): ReadonlyArray<P
 
 /** Wall-clock time as fine as a fault needs it, ms since 1970. */
 const nowMs = (): number => performance.timeOrigin + performance.now();
+
+/** The guest's own word on its waiting, where it has one: it knows which of its threads waited. */
+const withBlocktime = (info: PostcopyInfo, { blocktime }: MissingMemory): PostcopyInfo => {
+  const counted = blocktime?.() ?? null;
+  return counted === null ? info : { ...info, blocktime: counted.allMs, "vcpu-blocktime": counted.vcpusMs };
+};
 
 /** Works until the scope ends. `seen` is told how far it is, and at the end that all is there, once the guest waits for nothing any more. */
 export const startFetching = Effect.fnUntraced(function* (
@@ -163,7 +169,7 @@ export const startFetching = Effect.fnUntraced(function* (
 
   const conclude: Effect.Effect<void> = memory.end.pipe(
     Effect.matchEffect({
-      onSuccess: () => Effect.sync(() => seen(postcopyInfoOf(postcopy, nowMs()), true)),
+      onSuccess: () => Effect.sync(() => seen(withBlocktime(postcopyInfoOf(postcopy, nowMs()), memory), true)),
       // It waits for nothing, whatever it says; but its record is closed only once it knows.
       onFailure: (error) =>
         Effect.andThen(
@@ -190,14 +196,14 @@ export const startFetching = Effect.fnUntraced(function* (
     });
   };
 
-  const urgent = yield* Effect.orDie(fabric.subscribe(subjects.urgent(route), { capacity: WAITING_URGENT_MAX }));
   const takeUrgent = (arrived: ReadonlyArray<Message>, lane: Lane): void => {
     for (const message of work.open(arrived)) {
       if (destination.lanes !== null) countPacket(destination.lanes, "urgent", lane, message.subject);
       takeOne("urgent", message);
     }
   };
-  yield* Effect.forkScoped(Effect.forever(Effect.map(urgent.takeAll, (arrived) => takeUrgent(arrived, "nats"))));
+  // A turn of the event loop, or a fiber's, would be a part of what a vCPU waits.
+  yield* Effect.orDie(fabric.listen(subjects.urgent(route), (message) => takeUrgent([message], "nats")));
   if (parameters.lane !== "nats") {
     const landing = yield* work.direct.land(
       { route, epoch, purpose: "urgent", subjectOf: () => subjects.urgent(route) },
@@ -249,5 +255,6 @@ export const startFetching = Effect.fnUntraced(function* (
         { discard: true },
       ),
     say: (word) => dispatch({ _tag: word }),
+    tune: () => dispatch({ _tag: "Tune", bytesPerSecond: destination.parameters["max-postcopy-bandwidth"] }),
   };
 });

@@ -29,6 +29,7 @@ describe("the pages that are missing", () => {
     const left = reopenMissingFile(path, BLOCKS)!;
     expect(pagesIn(left.bitmaps[0]!)).toEqual([7, 9]);
     expect(pagesIn(left.bitmaps[1]!)).toEqual(Array.from({ length: 512 }, (_, n) => 512 + n));
+    expect(left.atFirst.map(pagesIn)).toEqual([[7, 8, 9], Array.from({ length: 1024 }, (_, n) => n)]);
     left.close();
   });
 

@@ -27,6 +27,8 @@ export interface PostcopySession {
   /** Brings the missing pages until all are there; harmless when said again. */
   readonly fetch: () => void;
   readonly say: (word: "Pause" | "Recover") => void;
+  /** The destination's parameters have changed. */
+  readonly tune: () => void;
   /** Packets of the multifd channels, opened; null while they are not this one's. */
   readonly take: (messages: ReadonlyArray<Message>) => Effect.Effect<void> | null;
   readonly giveUp: (reason: string) => Effect.Effect<void, GodwitError>;
@@ -134,7 +136,12 @@ export const makePostcopySession = Effect.fnUntraced(function* (
         return dispatch({ _tag: "Fetched", info: NOTHING_LEFT, isAllThere: true });
       memory ??= yield* memoryOf(guest, blocks);
       const known = missingFile.bitmaps;
-      memory.lacking?.forEach((bitmap, block) => void Bitmap.orInto(known[block]!, bitmap));
+      missingFile.atFirst.forEach((missing, block) => {
+        const notPlaced = memory?.notPlaced?.[block];
+        if (notPlaced === undefined) return;
+        known[block]!.words.set(missing.words);
+        Bitmap.andInto(known[block]!, notPlaced);
+      });
       fetching = yield* startFetching(destination, {
         settings,
         direct,
@@ -148,6 +155,7 @@ export const makePostcopySession = Effect.fnUntraced(function* (
         },
       });
       if (lastWord !== null) fetching.say(lastWord);
+      fetching.tune();
     }).pipe(Effect.provideService(Scope.Scope, fetchingScope), Effect.provideService(Fabric, fabric)),
   ).pipe(
     Effect.catch((error) =>
@@ -178,6 +186,7 @@ export const makePostcopySession = Effect.fnUntraced(function* (
       lastWord = word;
       fetching?.say(word);
     },
+    tune: () => fetching?.tune(),
     take: (messages) => fetching?.take(messages) ?? null,
     giveUp: (reason) =>
       withIncoming(({ guest, blocks }) =>

@@ -162,6 +162,8 @@ export const startSession = Effect.fnUntraced(function* (
         return postcopy.fetch();
       case "SayToFetching":
         return postcopy.say(effect.word);
+      case "TuneFetching":
+        return postcopy.tune();
       case "TellAgent":
         return fork(Effect.provideService(tellAgent(destination, tools.settings.node, effect.stage), Fabric, fabric));
       case "Report":

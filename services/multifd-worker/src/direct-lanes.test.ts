@@ -1,4 +1,5 @@
 /** A worker's connections, to a destination in this process; NATS between them is a function. */
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { Fabric } from "@godwit/fabric";
 import { type DestinationOptions, type Landing, makeDirectDestination } from "@godwit/fabric/direct";
 import { GodwitError, json, LaneOffer, PACKET_PAGES_MAX, PAGE_BYTES, subjects, type WorkItem } from "@godwit/protocol";
@@ -126,7 +127,8 @@ describe("there is none", () => {
   const staysOff = async (pair: Pair): Promise<void> => {
     for (let n = 0; n < 20; n++) {
       expect(send(pair, 0)).toBe(false);
-      await new Promise((resolve) => setTimeout(resolve, 10));
+      // The answer comes within turns; after a while it would be asked again.
+      await nextTurn();
     }
     expect(pair.asked()).toBe(1);
   };

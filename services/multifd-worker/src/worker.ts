@@ -14,6 +14,7 @@ import {
 } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
+import { makeAtOnce } from "./at-once.ts";
 import { type DirectLanes, makeDirectLanes } from "./direct-lanes.ts";
 import { makeFileCopier } from "./file-copier.ts";
 import { makePacker, type Packer } from "./packing.ts";
@@ -55,8 +56,8 @@ export const runWorker = Effect.fnUntraced(function* (
 });
 
 /**
- * Serves pages that a guest waits for (postcopy), on connections that never have bulk before them: an item of a page or a few, so that a
- * worker which has nothing else to do answers within a round trip.
+ * Serves pages that a guest waits for (postcopy), on connections that never have bulk before them: an item of a page or a few, and at
+ * once, so that a worker which has nothing else to do answers within a round trip.
  */
 const answerUrgently = Effect.fnUntraced(function* (
   settings: Settings,
@@ -65,6 +66,7 @@ const answerUrgently = Effect.fnUntraced(function* (
   direct: DirectLanes,
 ) {
   const fabric = yield* Fabric;
+  const run = Effect.runForkWith(yield* Effect.context<never>());
   const sending: Sending = {
     rooms: makeRooms(),
     packer: makeSealingPacker(packer, settings.runtimeDirectory),
@@ -75,8 +77,13 @@ const answerUrgently = Effect.fnUntraced(function* (
     purposeOf: () => "urgent",
     publish: (_item, route, { bytes, done }) => fabric.publishInPlace(subjects.urgent(route), bytes, "control", done),
   };
-  const work = yield* fabric.subscribe(subjects.urgentWork(settings.node, id, "*"), { capacity: WAITING_ITEMS_MAX });
-  yield* Effect.forkScoped(sendFor(work, sending));
+  const limits = { perTurn: PACKETS_PER_TURN, waitingMax: WAITING_ITEMS_MAX };
+  const atOnce = makeAtOnce<Message>(limits, (message) => {
+    const complaint = send(message, sending);
+    if (complaint !== null) run(Effect.logWarning(complaint));
+  });
+  yield* Effect.addFinalizer(() => Effect.sync(atOnce.stop));
+  yield* fabric.listen(subjects.urgentWork(settings.node, id, "*"), atOnce.take);
 });
 
 /** Serves the work of checkpoints beside it, an item in a turn: each moves 1 MiB at most. */
@@ -120,39 +127,34 @@ const sendFor = Effect.fnUntraced(function* (work: Subscription, sending: Sendin
   while (true) {
     const messages = yield* work.takeAll;
     for (let at = 0; at < messages.length; at += PACKETS_PER_TURN) {
-      const complaint = sendAll(messages.slice(at, at + PACKETS_PER_TURN), sending);
+      let complaint: string | null = null;
+      for (const message of messages.slice(at, at + PACKETS_PER_TURN)) complaint = send(message, sending) ?? complaint;
       if (complaint !== null) yield* Effect.logWarning(complaint);
       yield* nextTurn;
     }
   }
 });
 
-/** Sends a turn's packets; returns the last complaint, if any. */
-const sendAll = (
-  messages: ReadonlyArray<Message>,
+/** Sends what an item asks for; returns what to complain of, if anything. */
+const send = (
+  message: Message,
   { rooms, packer, fabric, direct, incarnation, node, purposeOf, publish }: Sending,
 ): string | null => {
-  let complaint: string | null = null;
-  for (const message of messages) {
-    const item = decodeWorkItem(message.data);
-    if (item.kind === "malformed") {
-      complaint = `a work item was dropped: ${item.reason}`;
-      continue;
-    }
-    // Asked for by a sender that has long given up waiting, or read by a worker that was asleep (R7).
-    if (Date.now() > item.deadline) continue;
-    const route: Route = { migration: item.migration, source: node, destination: destinationOf(message.subject) };
-    try {
-      const packet = rooms.pack((room) => packer.pack(item, route.destination, room));
-      if (item.lane === "direct" && direct.send(item, purposeOf(item), route, packet)) continue;
-      publish(item, route, packet);
-      if (item.lane === "direct") direct.want(item, purposeOf(item), route);
-    } catch (error) {
-      complaint = `item ${item.item} of round ${item.round} cannot be read: ${reasonOf(error)}`;
-      refuse(item, route, reasonOf(error), fabric, incarnation);
-    }
+  const item = decodeWorkItem(message.data);
+  if (item.kind === "malformed") return `a work item was dropped: ${item.reason}`;
+  // Asked for by a sender that has long given up waiting, or read by a worker that was asleep (R7).
+  if (Date.now() > item.deadline) return null;
+  const route: Route = { migration: item.migration, source: node, destination: destinationOf(message.subject) };
+  try {
+    const packet = rooms.pack((room) => packer.pack(item, route.destination, room));
+    if (item.lane === "direct" && direct.send(item, purposeOf(item), route, packet)) return null;
+    publish(item, route, packet);
+    if (item.lane === "direct") direct.want(item, purposeOf(item), route);
+    return null;
+  } catch (error) {
+    refuse(item, route, reasonOf(error), fabric, incarnation);
+    return `item ${item.item} of round ${item.round} cannot be read: ${reasonOf(error)}`;
   }
-  return complaint;
 };
 
 /** Who asks says it by the subject, and may only use the one that is allowed to it: a destination has pages sent to itself alone. */

@@ -103,6 +103,33 @@ export function messageConformance(world: CurrentWorld): void {
       }),
     ));
 
+  it("a listener gets each message as it arrives, may answer at once, and goes on after it has thrown", () =>
+    world().run(
+      Effect.gen(function* () {
+        const [alice, bob] = [yield* world().join("alice"), yield* world().join("bob")];
+        const answers = yield* alice.subscribe("heard.*", { capacity: 8 });
+        const scope = yield* Scope.make();
+        const listening = bob.listen("say.*", ({ subject, data }) => {
+          if (subject === "say.nonsense") throw new Error("nonsense");
+          bob.publish(`heard.${subject.slice("say.".length)}`, data);
+        });
+        yield* listening.pipe(Scope.provide(scope));
+        for (const subject of ["say.one", "say.nonsense", "say.two"]) alice.publish(subject, bytes(subject));
+        const heard = yield* take(answers, 2);
+        expect(heard.map(({ subject, data }) => `${subject} ${text(data)}`)).toEqual([
+          "heard.one say.one",
+          "heard.two say.two",
+        ]);
+        expect(bob.counters().callbackErrors).toBe(1);
+        yield* Scope.close(scope, Exit.void);
+        alice.publish("say.three", bytes("anyone?"));
+        alice.publish("heard.by-nobody-else", bytes(""));
+        expect((yield* take(answers, 1)).map(({ subject }) => subject)).toEqual(["heard.by-nobody-else"]);
+        const late = yield* answers.takeAll.pipe(Effect.timeoutOption("10 millis"));
+        expect(late._tag).toBe("None");
+      }),
+    ));
+
   it("a subscription ends with its scope", () =>
     world().run(
       Effect.gen(function* () {

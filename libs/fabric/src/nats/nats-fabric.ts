@@ -107,26 +107,34 @@ const make = Effect.fnUntraced(function* (options: NatsOptions) {
       ({ entry }) => Effect.sync(() => inboxes.delete(entry)),
     ).pipe(Effect.map(({ inbox }) => inbox));
 
+  /** Calls `receive` for each message until the scope ends. Complete when the server knows of it. */
+  const received = Effect.fnUntraced(function* (
+    plane: Plane,
+    subject: string,
+    receive: (error: Error | null, message: Msg) => void,
+  ) {
+    const { nc, connected } = linkOf(plane);
+    yield* Effect.acquireRelease(
+      Effect.try({
+        try: () => nc.subscribe(subject, { callback: guarded(receive, broken) }),
+        catch: (cause) => closedError(`subscribe ${subject}`, cause instanceof Error ? cause.message : String(cause)),
+      }),
+      (subscription) => Effect.sync(() => subscription.unsubscribe()),
+    );
+    // Without a link, or when it breaks now, there is nothing to wait for: reconnecting subscribes again.
+    if (connected()) {
+      yield* Effect.promise(() => nc.flush().catch(() => {})).pipe(Effect.timeoutOption(SUBSCRIBE_MS));
+    }
+  });
+
   const subscribe: Context.Service.Shape<typeof Fabric>["subscribe"] = Effect.fnUntraced(
     function* (subject, subscribeOptions) {
       const { capacity, plane = "control" } = subscribeOptions;
-      const { nc, connected } = linkOf(plane);
       const inbox = yield* trackedInbox<Message>(plane, capacity);
-      const receive = (error: Error | null, message: Msg) => {
+      yield* received(plane, subject, (error, message) => {
         if (error !== null) inbox.fail(deniedError(`subscribe ${subject}`, error.message));
         else if (!inbox.offer({ subject: message.subject, data: message.data })) counters.messagesDropped++;
-      };
-      yield* Effect.acquireRelease(
-        Effect.try({
-          try: () => nc.subscribe(subject, { callback: guarded(receive, broken) }),
-          catch: (cause) => closedError(`subscribe ${subject}`, cause instanceof Error ? cause.message : String(cause)),
-        }),
-        (subscription) => Effect.sync(() => subscription.unsubscribe()),
-      );
-      // Without a link, or when it breaks now, there is nothing to wait for: reconnecting subscribes again.
-      if (connected()) {
-        yield* Effect.promise(() => nc.flush().catch(() => {})).pipe(Effect.timeoutOption(SUBSCRIBE_MS));
-      }
+      });
       return { takeAll: inbox.takeAll, dropped: inbox.dropped };
     },
   );
@@ -165,6 +173,11 @@ const make = Effect.fnUntraced(function* (options: NatsOptions) {
     publish,
     publishInPlace,
     subscribe,
+    listen: (subject, receive) =>
+      received("control", subject, (error, message) => {
+        // Denied: the link's listener has been told.
+        if (error === null) receive({ subject: message.subject, data: message.data });
+      }),
     request: (subject, data, requestOptions) => request(control.nc, subject, data, requestOptions.timeoutMs),
     serve: (definition) =>
       serve(control.nc, options.name, definition, () => {

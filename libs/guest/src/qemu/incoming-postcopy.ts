@@ -20,7 +20,8 @@
  * connection costs nothing: QEMU is in `postcopy-paused` and takes another one; before, it fails or ends.
  */
 import { readFileSync } from "node:fs";
-import { PAGE_BYTES, type RamBlock } from "@godwit/memory";
+import type { RamBlock } from "@godwit/memory";
+import * as Bitmap from "@godwit/memory/bitmap";
 import type { GodwitError } from "@godwit/protocol";
 import type * as Duration from "effect/Duration";
 import * as Effect from "effect/Effect";
@@ -57,7 +58,11 @@ const LOAD_TIMEOUT: Duration.Input = "30 seconds";
 const LAST_WORD: Duration.Input = "2 seconds";
 
 const PING = { advised: 1, loaded: 2 } as const;
-const SETTINGS = { capabilities: new Set(["postcopy-ram", "events"]), parameters: {} };
+/** Those of the postcopy itself, which end with it. */
+const CAPABILITIES = ["postcopy-ram", "postcopy-blocktime"];
+const SETTINGS = { capabilities: new Set([...CAPABILITIES, "events"]), parameters: {} };
+/** The largest host pages whose guests are moved so, bytes: one is held and sent as a whole, several times over. */
+const HOST_PAGE_BYTES_MAX = 2 * 1024 ** 2;
 
 /** A QEMU whose stream is open. */
 export interface IncomingPostcopy {
@@ -87,7 +92,7 @@ export const openPostcopy = Effect.fnUntraced(function* (
       yield* beginIncoming(qmp, `unix:${socket}`);
       const connection = yield* connectStream(socket, heard).pipe(
         Effect.provideService(Scope.Scope, scope),
-        Effect.tap((opened) => advise(opened, description.machine)),
+        Effect.tap((opened) => advise(opened, description)),
         Effect.catch((error) => explained(reach, qmp, error)),
         // It takes no other stream.
         Effect.onError(() => Effect.ignore(quitQemu(qmp))),
@@ -98,8 +103,8 @@ export const openPostcopy = Effect.fnUntraced(function* (
 
   const expectPages: IncomingPostcopy["expectPages"] = (expected) =>
     Effect.gen(function* () {
-      const line = yield* makeLine(reach, connection, changeBack);
-      memory ??= yield* makeMissingMemory(yield* ownBlocks(description, expected), line);
+      const blocks = yield* ownBlocks(description, expected);
+      memory ??= yield* makeMissingMemory(blocks, yield* makeLine(reach, blocks, connection, changeBack));
       return memory;
     }).pipe(Effect.provideService(Scope.Scope, scope));
 
@@ -129,7 +134,8 @@ export const rejoinPostcopy = Effect.fnUntraced(function* (
       return { description, migration: (yield* readState(qmp)).migration };
     }),
   );
-  const line = yield* makeLine(reach, null, forgetCapability);
+  const blocks = yield* ownBlocks(description, expected);
+  const line = yield* makeLine(reach, blocks, null, forgetCapabilities);
   // That life has brought the last page, and was not there to hear of it.
   if (migration.status === "completed" && migration["total-time"] === undefined) return allThere(line);
   if (!isIncomingPostcopy(migration))
@@ -138,12 +144,11 @@ export const rejoinPostcopy = Effect.fnUntraced(function* (
       EXPECT,
       `guest ${reach.spec.name} is a QEMU that was not prepared for a postcopy before its pages came`,
     );
-  const memory = yield* makeMissingMemory(yield* ownBlocks(description, expected), line);
-  const connection = yield* line.rejoin(memory.hear);
-  // All that the former life had sent is in place by now, and what it had not sent is lost.
-  const lacking = memory.takeStock();
-  memory.listensOver(connection);
-  return { ...memory, lacking };
+  const memory = yield* makeMissingMemory(blocks, line);
+  const rejoined = yield* line.rejoin(memory.hear);
+  memory.goesOnOver(rejoined);
+  // What the former life had sent and QEMU has not received is lost.
+  return { ...memory, notPlaced: rejoined.received.map(Bitmap.inverse) };
 });
 
 const allThere = (line: Pick<MissingMemory, "vcpus" | "giveUp">): MissingMemory => ({
@@ -155,33 +160,34 @@ const allThere = (line: Pick<MissingMemory, "vcpus" | "giveUp">): MissingMemory 
 });
 
 /** What the other settings were before is not known any more. */
-const forgetCapability = (qmp: Qmp): Effect.Effect<void> =>
+const forgetCapabilities = (qmp: Qmp): Effect.Effect<void> =>
   qmp
     .execute("migrate-set-capabilities", Schema.Unknown, {
-      capabilities: [{ capability: "postcopy-ram", state: false }],
+      capabilities: CAPABILITIES.map((capability) => ({ capability, state: false })),
     })
     .pipe(
-      Effect.catch((error) => Effect.logWarning(`capability postcopy-ram stays on: ${error.message}`)),
+      Effect.catch((error) => Effect.logWarning(`${CAPABILITIES.join(" and ")} stay on: ${error.message}`)),
       Effect.asVoid,
     );
 
 const refusalOf = ({ blocks, runState }: QemuDescription): GodwitError | null => {
   if (runState !== "incoming")
     return failure("wrong-state", PREPARE, `it is ${runState}; start it with -incoming defer`);
-  const huge = blocks.find(({ hostPageBytes }) => hostPageBytes !== PAGE_BYTES);
+  const huge = blocks.find(({ hostPageBytes }) => hostPageBytes > HOST_PAGE_BYTES_MAX);
   if (huge === undefined) return null;
   const what = `its RAM "${huge.name}" has pages of ${huge.hostPageBytes} bytes`;
-  return failure("not-supported", PREPARE, `${what}, of which its file does not tell which are missing`);
+  return failure("not-supported", PREPARE, `${what}; those of a postcopy may have ${HOST_PAGE_BYTES_MAX} at most`);
 };
 
 /** QEMU looks at its host, and at its RAM, when the capability is switched on. */
 const unsupported = (error: QmpError): Effect.Effect<never, GodwitError | QmpError> =>
   Effect.fail(error.kind === "refused" ? failure("not-supported", PREPARE, `QEMU says: ${error.reason}`) : error);
 
-const advise = (connection: StreamConnection, machine: string): Effect.Effect<void, GodwitError> =>
+const advise = (connection: StreamConnection, { machine, blocks }: QemuDescription): Effect.Effect<void, GodwitError> =>
   Effect.suspend(() => {
     const advised = pongOf(connection, PING.advised, ADVISE_TIMEOUT);
-    connection.send(Buffer.concat([Words.head(machine), Words.openReturnPath, Words.advise, Words.ping(PING.advised)]));
+    const words = [Words.head(machine), Words.openReturnPath, Words.advise(blocks), Words.ping(PING.advised)];
+    connection.send(Buffer.concat(words));
     return advised;
   });
 
@@ -208,7 +214,11 @@ const ownBlocks = (
 
 const readSaved = (path: string, { blocks }: QemuDescription): Effect.Effect<SavedState, GodwitError> =>
   Effect.try({
-    try: () => readSavedState(readFileSync(path), new Set(blocks.map(({ ramBlock }) => ramBlock))),
+    try: () =>
+      readSavedState(
+        readFileSync(path),
+        new Map(blocks.map(({ ramBlock, hostPageBytes }) => [ramBlock, hostPageBytes])),
+      ),
     catch: (cause) =>
       failure("device-state-failed", LOAD, `${path}: ${cause instanceof Error ? cause.message : cause}`),
   });

@@ -19,7 +19,10 @@ describe("the words of a stream into a QEMU", () => {
   it("give each command its length", () => {
     assert.strictEqual(hex(Words.openReturnPath), "0800010000");
     assert.strictEqual(hex(Words.ping(7)), "080002000400000007");
-    assert.strictEqual(hex(Words.advise), "080003001000000000000010000000000000001000");
+    assert.strictEqual(hex(Words.advise([])), "080003001000000000000010000000000000001000");
+    const sizes = [{ hostPageBytes: 4096 }, { hostPageBytes: 2 ** 21 }, { hostPageBytes: 2 ** 21 }];
+    assert.strictEqual(hex(Words.advise(sizes)), "080003001000000000002010000000000000001000");
+    assert.strictEqual(hex(Words.askReceived("ram0")), "08000a00050472616d30");
     assert.strictEqual(hex(Words.listen), "0800040000");
     assert.strictEqual(hex(Words.run), "0800050000");
     assert.strictEqual(hex(Words.resume), "0800090000");
@@ -44,6 +47,9 @@ describe("the words of a stream into a QEMU", () => {
         FOOTER,
     );
     assert.strictEqual(hex(Words.ramEnd), `03ffff0001${EOS}${FOOTER}`);
+    // Of large host pages their size, too.
+    const huge = Words.ramStart([{ name: "ram0", lengthBytes: 0x20_0000, hostPageBytes: 0x20_0000 }]);
+    assert.include(hex(huge), `0472616d30${"0000000000200000"}${"0000000000200000"}${EOS}`);
   });
 
   it("name the block of pages once, and give zero pages no content", () => {

@@ -44,6 +44,7 @@ const COMMAND = {
   postcopyRamDiscard: 6,
   packaged: 7,
   postcopyResume: 9,
+  receivedBitmap: 10,
 } as const;
 
 /** All targets whose page this is say so where it is not their least one (Arm), and the others read it as well. */
@@ -73,8 +74,14 @@ export const head = (machine: string): Buffer => {
 export const openReturnPath = command(COMMAND.openReturnPath);
 /** QEMU says the number again once it has done all that was said before. */
 export const ping = (number: number): Buffer => command(COMMAND.ping, u32(number));
-/** A postcopy may come. Trap: QEMU throws away what its RAM holds, and expects all of it. */
-export const advise = command(COMMAND.postcopyAdvise, Buffer.concat([u64(PAGE_BYTES), u64(PAGE_BYTES)]));
+/**
+ * A postcopy may come; QEMU compares the host pages of its RAMBlocks, whose sizes are or-ed together: those of the blocks that it has of
+ * its own are usual ones. Trap: QEMU throws away what its RAM holds, and expects all of it.
+ */
+export const advise = (blocks: ReadonlyArray<{ readonly hostPageBytes: number }>): Buffer => {
+  const sizes = blocks.reduce((all, { hostPageBytes }) => all | BigInt(hostPageBytes), BigInt(PAGE_BYTES));
+  return command(COMMAND.postcopyAdvise, Buffer.concat([u64(Number(sizes)), u64(PAGE_BYTES)]));
+};
 /**
  * Throws pages away. Trap: QEMU 10.0 refuses to run after a postcopy in which nothing was thrown away, since it then takes the first
  * step of that at `listen`, and forgets that it listens.
@@ -90,6 +97,8 @@ export const listen = command(COMMAND.postcopyListen);
 export const run = command(COMMAND.postcopyRun);
 /** Another connection takes the place of one that broke; QEMU asks again for what it still waits for. */
 export const resume = command(COMMAND.postcopyResume);
+/** On such a connection, before that: QEMU tells which pages of a block it has put in place. */
+export const askReceived = (block: string): Buffer => command(COMMAND.receivedBitmap, shortText(block));
 
 /** Read as a whole before the first of it is done, so that the stream is free for pages while devices load. */
 export const packaged = (stream: Uint8Array): Buffer =>
@@ -101,9 +110,11 @@ const endOfRecords = u64(RAM_FLAG.eos);
 export interface StreamBlock {
   readonly name: string;
   readonly lengthBytes: number;
+  /** Absent: usual ones. */
+  readonly hostPageBytes?: number;
 }
 
-/** Names all RAMBlocks, also those whose pages travel elsewhere. */
+/** Names all RAMBlocks, also those whose pages travel elsewhere. After `advise` QEMU wants to know of large host pages. */
 export const ramStart = (blocks: ReadonlyArray<StreamBlock>): Buffer => {
   const total = blocks.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
   return Buffer.concat([
@@ -113,7 +124,11 @@ export const ramStart = (blocks: ReadonlyArray<StreamBlock>): Buffer => {
     u32(RAM_SECTION.instance),
     u32(RAM_SECTION.version),
     u64(total + RAM_FLAG.memSize),
-    ...blocks.flatMap((block) => [shortText(block.name), u64(block.lengthBytes)]),
+    ...blocks.flatMap(({ name, lengthBytes, hostPageBytes = PAGE_BYTES }) => [
+      shortText(name),
+      u64(lengthBytes),
+      ...(hostPageBytes === PAGE_BYTES ? [] : [u64(hostPageBytes)]),
+    ]),
     endOfRecords,
     footer,
   ]);

@@ -1,9 +1,6 @@
-import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { assert, describe, it } from "@effect/vitest";
-import { createRamFile } from "@godwit/host";
 import { PAGE_BYTES } from "@godwit/memory";
+import * as Bitmap from "@godwit/memory/bitmap";
 import * as Deferred from "effect/Deferred";
 import * as Effect from "effect/Effect";
 import * as Fiber from "effect/Fiber";
@@ -39,26 +36,14 @@ const LINE: Line = {
   vcpus: Effect.succeed(1),
   giveUp: () => Effect.void,
   rejoin: () => Effect.fail(failure("no-such-guest", "rejoin", "it is gone")),
-  settle: Effect.void,
+  settle: Effect.succeed({ allMs: 3, vcpusMs: [4, 5] }),
 };
 
-const makeMemory = (line: Partial<Line> = {}) =>
-  Effect.gen(function* () {
-    const directory = yield* Effect.acquireRelease(
-      Effect.sync(() => mkdtempSync(join(tmpdir(), "godwit-missing-"))),
-      (path) => Effect.sync(() => rmSync(path, { recursive: true })),
-    );
-    const path = join(directory, "ram");
-    closeSync(createRamFile(path, PAGES * PAGE_BYTES));
-    const block = {
-      name: "ram0",
-      ramBlock: "/objects/ram0",
-      lengthBytes: PAGES * PAGE_BYTES,
-      hostPageBytes: PAGE_BYTES,
-    };
-    const memory = yield* makeMissingMemory([{ ...block, path, fileOffset: 0 }], { ...LINE, ...line });
-    return { memory, path };
-  });
+const makeMemory = (line: Partial<Line> = {}, hostPages = 1) => {
+  const lengthBytes = PAGES * PAGE_BYTES;
+  const block = { name: "ram0", ramBlock: "/objects/ram0", path: "", fileOffset: 0, lengthBytes };
+  return makeMissingMemory([{ ...block, hostPageBytes: hostPages * PAGE_BYTES }], { ...LINE, ...line });
+};
 
 const page = (value: number): Uint8Array => new Uint8Array(PAGE_BYTES).fill(value);
 const word = (first: number, content: Uint8Array | null, number: number): Buffer =>
@@ -69,7 +54,7 @@ const request = (pageIndex: number, block = "/objects/ram0") =>
 describe("the missing memory of a QEMU", () => {
   it.live("keeps what is placed before QEMU listens, and what is touched before anybody asks", () =>
     Effect.gen(function* () {
-      const { memory } = yield* makeMemory();
+      const memory = yield* makeMemory();
       const { connection, said } = yield* makeConnection;
       memory.copy(0, 3, page(3));
       memory.hear(request(5));
@@ -90,22 +75,37 @@ describe("the missing memory of a QEMU", () => {
     }),
   );
 
+  it.live("tells of a large host page once, and fills it with zeros as a whole", () =>
+    Effect.gen(function* () {
+      const memory = yield* makeMemory({}, 16);
+      const { connection, said } = yield* makeConnection;
+      memory.listensOver(connection);
+      const touched: Touch[] = [];
+      yield* Effect.forkScoped(memory.touches((touch) => touched.push(touch)));
+      yield* Effect.yieldNow;
+      memory.hear({ ...request(16), length: 16 * PAGE_BYTES });
+      assert.deepStrictEqual(touched, [{ block: 0, page: 16, thread: 0 }]);
+      memory.zero(0, 17, 1);
+      assert.deepStrictEqual(said, [Buffer.concat([pagesPart("/objects/ram0", 16, 16, null), ping(FIRST_PING)])]);
+    }),
+  );
+
   it.live("says over another connection what its memory has not got", () =>
     Effect.gen(function* () {
       const one = yield* makeConnection;
       const other = yield* makeConnection;
-      const { memory, path } = yield* makeMemory({ rejoin: () => Effect.succeed(other.connection) });
+      const received = [Bitmap.make(PAGES)];
+      const memory = yield* makeMemory({ rejoin: () => Effect.succeed({ connection: other.connection, received }) });
       memory.listensOver(one.connection);
       yield* Effect.forkScoped(memory.touches(() => {}));
       for (const n of [1, 2, 3]) memory.copy(0, n, page(n));
       memory.hear({ kind: "pong", ping: FIRST_PING });
-      // It had arrived when the connection broke.
-      const fd = openSync(path, "r+");
-      writeSync(fd, page(2), 0, PAGE_BYTES, 2 * PAGE_BYTES);
-      closeSync(fd);
+      // It had arrived when the connection broke; another one in a former life.
+      for (const n of [1, 2, 9]) Bitmap.setRange(received[0]!, n, 1);
       yield* one.breaks;
       memory.copy(0, 4, page(4));
       while (other.said.length < 2) yield* Effect.sleep(5);
+      memory.copy(0, 9, page(9));
       assert.deepStrictEqual(other.said, [word(3, page(3), FIRST_PING + 4), word(4, page(4), FIRST_PING + 5)]);
       assert.lengthOf(one.said, 3);
     }),
@@ -113,7 +113,7 @@ describe("the missing memory of a QEMU", () => {
 
   it.live("ends once QEMU has all that was sent", () =>
     Effect.gen(function* () {
-      const { memory } = yield* makeMemory();
+      const memory = yield* makeMemory();
       const { connection, said } = yield* makeConnection;
       memory.listensOver(connection);
       memory.copy(0, 1, page(1));
@@ -123,19 +123,20 @@ describe("the missing memory of a QEMU", () => {
       memory.hear({ kind: "pong", ping: FIRST_PING });
       yield* Fiber.join(ending);
       assert.deepStrictEqual(said[1], Buffer.concat([ramEnd, endOfStream]));
+      assert.deepStrictEqual(memory.blocktime?.(), { allMs: 3, vcpusMs: [4, 5] });
     }),
   );
 
   it.live("takes only so much as may wait for QEMU", () =>
     Effect.gen(function* () {
-      const { memory } = yield* makeMemory();
+      const memory = yield* makeMemory();
       assert.throws(() => memory.copy(0, 0, new Uint8Array(65 * 1024 ** 2)), /ENOBUFS/);
     }),
   );
 
   it.live("tells once QEMU is gone", () =>
     Effect.gen(function* () {
-      const { memory } = yield* makeMemory();
+      const memory = yield* makeMemory();
       const { connection, breaks } = yield* makeConnection;
       memory.listensOver(connection);
       yield* breaks;

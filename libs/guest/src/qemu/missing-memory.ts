@@ -1,15 +1,15 @@
 /**
  * Missing pages of a QEMU: it registers its memory for faults itself, asks for pages on its return path, and puts in place what comes as
- * RAM records (docs/devel/migration/postcopy.rst). While the connection is broken its threads wait; what is placed meanwhile waits here.
+ * RAM records (docs/devel/migration/postcopy.rst), host pages once they are whole. While the connection is broken its threads wait; what is placed meanwhile waits here.
  */
 import { HostError } from "@godwit/host";
-import { openRamReader, PAGE_BYTES, type RamBlock } from "@godwit/memory";
+import { PAGE_BYTES, type RamBlock } from "@godwit/memory";
 import * as Bitmap from "@godwit/memory/bitmap";
 import type { GodwitError } from "@godwit/protocol";
 import type * as Duration from "effect/Duration";
 import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
-import type { MissingMemory, Touch } from "../missing-memory.ts";
+import type { Blocktime, MissingMemory, Touch } from "../missing-memory.ts";
 import { endOfStream, ramEnd } from "./incoming-stream.ts";
 import * as Placements from "./placements.ts";
 import type { ReturnMessage } from "./return-path.ts";
@@ -26,20 +26,27 @@ const LOOK_AGAIN: Duration.Input = "5 millis";
 /** Between two tries to take the place of a broken connection. */
 const REJOIN_AGAIN: Duration.Input = "500 millis";
 
+/** A connection that has taken the place of one that broke. */
+export interface Rejoined {
+  readonly connection: StreamConnection;
+  /** The pages of each block that QEMU has put in place. */
+  readonly received: ReadonlyArray<Bitmap.Bitmap>;
+}
+
 /** What the memory needs of the conversation that it is a part of. */
 export interface Line extends Pick<MissingMemory, "vcpus" | "giveUp"> {
   /** Takes the place of a connection that broke: QEMU asks again for what it waits for. Fails with `no-such-guest` once QEMU is gone. */
-  readonly rejoin: (heard: (message: ReturnMessage) => void) => Effect.Effect<StreamConnection, GodwitError>;
-  /** Returns once QEMU itself says that nothing is missing, and puts its settings back. */
-  readonly settle: Effect.Effect<void, GodwitError>;
+  readonly rejoin: (heard: (message: ReturnMessage) => void) => Effect.Effect<Rejoined, GodwitError>;
+  /** Returns once QEMU itself says that nothing is missing, with how long it waited for pages, and puts its settings back. */
+  readonly settle: Effect.Effect<Blocktime | null, GodwitError>;
 }
 
 export interface QemuMissingMemory extends MissingMemory {
   readonly hear: (message: ReturnMessage) => void;
-  /** What somebody else has placed is in place: it is not sent again. Returns the rest. */
-  readonly takeStock: () => ReadonlyArray<Bitmap.Bitmap>;
   /** QEMU waits for missing pages from now on, and is told of them over `connection`. */
   readonly listensOver: (connection: StreamConnection) => void;
+  /** The same where somebody else has placed pages before: those that QEMU has received are not sent again. */
+  readonly goesOnOver: (rejoined: Rejoined) => void;
 }
 
 /** `blocks` with QEMU's own names for them. */
@@ -48,18 +55,18 @@ export const makeMissingMemory = Effect.fnUntraced(function* (
   line: Line,
 ): Effect.fn.Return<QemuMissingMemory, never, Scope.Scope> {
   const placements = Placements.make(
-    blocks.map(({ ramBlock, lengthBytes }) => ({ name: ramBlock, pages: lengthBytes / PAGE_BYTES })),
+    blocks.map(({ ramBlock, lengthBytes, hostPageBytes }) => ({
+      name: ramBlock,
+      pages: lengthBytes / PAGE_BYTES,
+      hostPages: hostPageBytes / PAGE_BYTES,
+    })),
   );
-  const readers = yield* Effect.acquireRelease(
-    Effect.sync(() => blocks.map(openRamReader)),
-    (opened) => Effect.sync(() => opened.forEach((reader) => void reader.close())),
-  );
-  const isHole = (block: number, page: number): boolean => readers[block]?.nextDataRun(page)?.first !== page;
   let connection: StreamConnection | null = null;
   let told: ((touch: Touch) => void) | null = null;
   let untold: Touch[] = [];
   /** QEMU was told that nothing follows, and ends the connection itself. */
   let isEnding = false;
+  let blocktime: Blocktime | null = null;
 
   const touched = (message: Extract<ReturnMessage, { kind: "request" }>): void => {
     const block = blocks.findIndex(({ ramBlock }) => ramBlock === message.block);
@@ -67,7 +74,7 @@ export const makeMissingMemory = Effect.fnUntraced(function* (
     const end = Math.ceil((message.offset + message.length) / PAGE_BYTES);
     // Nothing else lacks pages: QEMU was sent all of its other blocks.
     if (block === -1 || end > placements.blocks[block]!.pages) return;
-    for (let page = first; page < end; page++) {
+    for (let page = first; page < end; page += placements.blocks[block]!.hostPages) {
       const touch: Touch = { block, page, thread: 0 };
       if (told !== null) told(touch);
       else if (untold.length < UNTOLD_MAX) untold.push(touch);
@@ -83,20 +90,19 @@ export const makeMissingMemory = Effect.fnUntraced(function* (
   };
   const listensOver: QemuMissingMemory["listensOver"] = (next) => {
     connection = next;
-    say(Placements.goOn(placements, isHole));
+    // Before the first connection nothing was received.
+    say(
+      Placements.goOn(
+        placements,
+        placements.blocks.map(({ pages }) => Bitmap.make(pages)),
+      ),
+    );
   };
-  const takeStock: QemuMissingMemory["takeStock"] = () =>
-    placements.sent.map((sent, block) => {
-      const lacking = Bitmap.make(sent.pageCount);
-      Bitmap.setAll(lacking);
-      const reader = readers[block]!;
-      for (let run = reader.nextDataRun(0); run !== null; run = reader.nextDataRun(run.first + run.count)) {
-        Bitmap.clearRange(lacking, run.first, run.count);
-        Bitmap.setRange(sent, run.first, run.count);
-        if (run.first + run.count === sent.pageCount) break;
-      }
-      return lacking;
-    });
+  const goesOnOver: QemuMissingMemory["goesOnOver"] = (rejoined) => {
+    connection = rejoined.connection;
+    placements.sent.forEach((sent, block) => void Bitmap.orInto(sent, rejoined.received[block]!));
+    say(Placements.goOn(placements, rejoined.received));
+  };
   const put = (block: number, firstPage: number, pages: number, content: Uint8Array | null): void => {
     if (placements.bytesOnTheirWay + (content?.length ?? 0) > ON_THEIR_WAY_BYTES_MAX)
       throw new HostError("write", "ENOBUFS", { detail: `more than ${ON_THEIR_WAY_BYTES_MAX} bytes wait for QEMU` });
@@ -117,10 +123,10 @@ export const makeMissingMemory = Effect.fnUntraced(function* (
         yield* connection.ended;
         if (isEnding) continue;
         yield* Effect.logWarning("the connection to QEMU broke, whose threads wait for pages; it is taken up again");
-        listensOver(yield* rejoined);
+        goesOnOver(yield* rejoined);
       }
     });
-  const rejoined: Effect.Effect<StreamConnection, GodwitError> = Effect.suspend(() => line.rejoin(hear)).pipe(
+  const rejoined: Effect.Effect<Rejoined, GodwitError> = Effect.suspend(() => line.rejoin(hear)).pipe(
     Effect.catch((error) =>
       error.code === "no-such-guest"
         ? Effect.fail(error)
@@ -147,7 +153,7 @@ export const makeMissingMemory = Effect.fnUntraced(function* (
     ready.send(Buffer.concat([ramEnd, endOfStream]));
     // QEMU's state decides, whatever became of its last word.
     yield* Effect.ignore(shut);
-    yield* line.settle.pipe(
+    blocktime = yield* line.settle.pipe(
       Effect.onError(() =>
         Effect.sync(() => {
           isEnding = false;
@@ -160,10 +166,16 @@ export const makeMissingMemory = Effect.fnUntraced(function* (
     giveUp: line.giveUp,
     touches,
     copy: (block, firstPage, bytes) => put(block, firstPage, bytes.length / PAGE_BYTES, bytes),
-    zero: (block, firstPage, pages) => put(block, firstPage, pages, null),
+    zero: (block, firstPage, pages) => {
+      // Nothing of a touched host page was ever written, so it is of zeros as a whole.
+      const { hostPages } = placements.blocks[block]!;
+      const first = firstPage - (firstPage % hostPages);
+      put(block, first, Math.ceil((firstPage + pages) / hostPages) * hostPages - first, null);
+    },
     end,
+    blocktime: () => blocktime,
     hear,
-    takeStock,
     listensOver,
+    goesOnOver,
   };
 });

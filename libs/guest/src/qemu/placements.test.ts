@@ -1,11 +1,12 @@
 import { PAGE_BYTES } from "@godwit/memory";
+import * as Bitmap from "@godwit/memory/bitmap";
 import { assert, describe, it } from "vitest";
 import { pagesPart, ping } from "./incoming-stream.ts";
 import * as Placements from "./placements.ts";
 
 const BLOCKS = [
-  { name: "ram0", pages: 1000 },
-  { name: "ram1", pages: 4 },
+  { name: "ram0", pages: 1000, hostPages: 1 },
+  { name: "ram1", pages: 4, hostPages: 1 },
 ];
 const content = (pages: number, value: number): Uint8Array => new Uint8Array(pages * PAGE_BYTES).fill(value);
 const FIRST = 0x1_0001;
@@ -34,6 +35,22 @@ describe("pages on their way into a QEMU", () => {
     assert.lengthOf(Placements.place(placements, 0, 0, 600, null), 3);
   });
 
+  it("of large host pages go as a whole, with one ping behind all of them, and never in parts", () => {
+    const placements = Placements.make([{ name: "ram0", pages: 2048, hostPages: 512 }]);
+    const bytes = content(512, 5);
+    assert.deepStrictEqual(Placements.place(placements, 0, 512, 512, bytes), [part(512, 512, bytes, FIRST)]);
+    const rest = Placements.place(placements, 0, 0, 2048, null);
+    assert.deepStrictEqual(
+      rest,
+      [0, 1024, 1536].map((first, n) => part(first, 512, null, FIRST + 1 + n)),
+    );
+    for (const [first, pages] of [
+      [1, 512],
+      [0, 511],
+    ] as const)
+      assert.throws(() => Placements.place(placements, 0, first, pages, null), RangeError);
+  });
+
   it("count until QEMU has them", () => {
     const placements = Placements.make(BLOCKS);
     for (const page of [1, 2, 3]) Placements.place(placements, 0, page, 1, content(1, page));
@@ -54,12 +71,15 @@ describe("pages on their way into a QEMU", () => {
     Placements.place(placements, 0, 5, 3, content(3, 5));
     Placements.place(placements, 0, 9, 1, null);
     Placements.answered(placements, FIRST);
-    assert.deepStrictEqual(
-      Placements.goOn(placements, (_, page) => page >= 6),
-      [part(6, 2, content(2, 5), FIRST + 3), part(9, 1, null, FIRST + 4)],
-    );
+    const received = BLOCKS.map(({ pages }) => Bitmap.make(pages));
+    Bitmap.setRange(received[0]!, 0, 6);
+    assert.deepStrictEqual(Placements.goOn(placements, received), [
+      part(6, 2, content(2, 5), FIRST + 3),
+      part(9, 1, null, FIRST + 4),
+    ]);
     assert.strictEqual(placements.bytesOnTheirWay, 2 * PAGE_BYTES);
-    assert.isEmpty(Placements.goOn(placements, () => false));
+    received.forEach(Bitmap.setAll);
+    assert.isEmpty(Placements.goOn(placements, received));
     assert.isEmpty(Placements.place(placements, 0, 5, 3, content(3, 5)));
   });
 });

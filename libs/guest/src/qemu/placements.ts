@@ -3,9 +3,10 @@
  *
  *     not sent --(place)--> on its way, a ping behind it --(its pong)--> in memory
  *        ^                        |
- *        +---(goOn: the connection broke, and memory has a hole there; sent again at once)
+ *        +---(goOn: the connection broke, and QEMU has not received it; sent again at once)
  *
- * QEMU gives up a connection on which a page comes that it has already, so each is sent once. Pure.
+ * QEMU gives up a connection on which a page comes that it has already, so each is sent once. Pages of one host page are in place with
+ * the last of them: they are sent together, with one ping behind them. Pure.
  */
 import { PAGE_BYTES } from "@godwit/memory";
 import * as Bitmap from "@godwit/memory/bitmap";
@@ -24,6 +25,8 @@ export interface PlacedBlock {
   /** QEMU's name for the RAMBlock. */
   readonly name: string;
   readonly pages: number;
+  /** Pages of one host page: 1, or 512 for 2 MiB. */
+  readonly hostPages: number;
 }
 
 export interface Placements {
@@ -50,7 +53,7 @@ export const make = (blocks: ReadonlyArray<PlacedBlock>): Placements => ({
 
 /**
  * What is to be said to put those of the pages in place that were not sent; `content`: of all pages, null for zeros. Throws RangeError for
- * pages beyond the block.
+ * pages beyond the block, and for parts of host pages.
  */
 export const place = (
   placements: Placements,
@@ -60,8 +63,11 @@ export const place = (
   content: Uint8Array | null,
 ): ReadonlyArray<Buffer> => {
   const sent = placements.sent[block];
-  if (sent === undefined || first < 0 || first + pages > sent.pageCount)
+  const { hostPages = 1 } = placements.blocks[block] ?? {};
+  const isWhole = first % hostPages === 0 && pages % hostPages === 0;
+  if (sent === undefined || first < 0 || first + pages > sent.pageCount || !isWhole)
     throw new RangeError(`page ${first} of block ${block}`);
+  const sectionPagesMax = Math.max(SECTION_PAGES_MAX, hostPages);
   const words: Buffer[] = [];
   for (let page = first; page < first + pages; ) {
     if (Bitmap.test(sent, page)) {
@@ -69,7 +75,7 @@ export const place = (
       continue;
     }
     let count = 1;
-    while (count < SECTION_PAGES_MAX && page + count < first + pages && !Bitmap.test(sent, page + count)) count++;
+    while (count < sectionPagesMax && page + count < first + pages && !Bitmap.test(sent, page + count)) count++;
     const from = (page - first) * PAGE_BYTES;
     words.push(send(placements, block, page, count, content?.slice(from, from + count * PAGE_BYTES) ?? null));
     page += count;
@@ -98,15 +104,12 @@ export const answered = (placements: Placements, pong: number): void => {
   for (const { content } of onTheirWay.splice(0, last + 1)) placements.bytesOnTheirWay -= content?.length ?? 0;
 };
 
-/** What is to be said on a connection that takes the place of a broken one. `isHole`: memory has nothing for a page. */
-export const goOn = (
-  placements: Placements,
-  isHole: (block: number, page: number) => boolean,
-): ReadonlyArray<Buffer> => {
+/** What is to be said on a connection that takes the place of a broken one. `received`: which pages of each block QEMU has. */
+export const goOn = (placements: Placements, received: ReadonlyArray<Bitmap.Bitmap>): ReadonlyArray<Buffer> => {
   const lost = placements.onTheirWay.splice(0);
   placements.bytesOnTheirWay = 0;
   for (const { block, first, pages } of lost)
     for (let page = first; page < first + pages; page++)
-      if (isHole(block, page)) Bitmap.clearRange(placements.sent[block]!, page, 1);
+      if (!Bitmap.test(received[block]!, page)) Bitmap.clearRange(placements.sent[block]!, page, 1);
   return lost.flatMap(({ block, first, pages, content }) => place(placements, block, first, pages, content));
 };

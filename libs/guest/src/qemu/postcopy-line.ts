@@ -3,26 +3,29 @@
  *
  *     godwit                                    QEMU, in `postcopy-paused` since its connection broke
  *       | --- QMP migrate-recover ----------------> |   listens once more
+ *       | --- RECV_BITMAP, for each block --------> |
+ *       | <-- RECV_BITMAP: what it has put in place  |   without what was written into its RAM file past it
  *       | --- POSTCOPY_RESUME --------------------> |
  *       | <-------------------------- RESUME_ACK --- |
  *       | <-- REQ_PAGES, all that are waited for --- |
- *
- * QEMU could be asked for a bitmap of what it has received (RECV_BITMAP), and knows nothing of pages that were written into its RAM
- * file past it; the holes of that file say both.
  */
+import { PAGE_BYTES, type RamBlock } from "@godwit/memory";
+import * as Bitmap from "@godwit/memory/bitmap";
 import type { GodwitError } from "@godwit/protocol";
 import type * as Duration from "effect/Duration";
 import * as Effect from "effect/Effect";
 import * as Schedule from "effect/Schedule";
 import * as Schema from "effect/Schema";
 import * as Scope from "effect/Scope";
+import type { Blocktime } from "../missing-memory.ts";
 import { asFailure, failure, localFailure, qmpFailure } from "./failure.ts";
-import { resume } from "./incoming-stream.ts";
+import { askReceived, resume } from "./incoming-stream.ts";
 import type { QemuSpec } from "./launch.ts";
 import type { Line } from "./missing-memory.ts";
 import { isQmpAbsent, type Qmp } from "./qmp.ts";
 import type { QmpError } from "./qmp-error.ts";
 import { rendezvousPath } from "./rendezvous.ts";
+import type { ReturnMessage } from "./return-path.ts";
 import { sayQuit } from "./run-control.ts";
 import { MigrationInfo } from "./run-state.ts";
 import { connectStream, type StreamConnection } from "./stream-connection.ts";
@@ -51,9 +54,10 @@ export const withMonitor = <A>(
   work: (qmp: Qmp) => Effect.Effect<A, GodwitError | QmpError, Scope.Scope>,
 ): Effect.Effect<A, GodwitError> => Effect.scoped(Effect.flatMap(monitor, work)).pipe(Effect.mapError(asFailure(step)));
 
-/** `settings` puts QEMU's back once nothing is missing. New connections are closed with the scope. */
+/** `blocks` as in the memory, with QEMU's own names. `settings` puts QEMU's back once nothing is missing. New connections are closed with the scope. */
 export const makeLine = Effect.fnUntraced(function* (
   reach: QemuReach,
+  blocks: ReadonlyArray<ReceivingBlock>,
   first: StreamConnection | null,
   settings: (qmp: Qmp) => Effect.Effect<void>,
 ): Effect.fn.Return<Line, never, Scope.Scope> {
@@ -67,11 +71,12 @@ export const makeLine = Effect.fnUntraced(function* (
         const socket = yield* rendezvousPath(qmp).pipe(Effect.mapError(localFailure(REJOIN)));
         yield* qmp.execute("migrate-recover", Schema.Unknown, { uri: `unix:${socket}` });
         const opened = yield* connectStream(socket, heard).pipe(Effect.provideService(Scope.Scope, scope));
+        const received = yield* Effect.forEach(blocks, (block) => receivedOf(opened, block));
         const resumed = opened.awaiting("the answer to a recovery", ({ kind }) => kind === "resumed", RESUME_TIMEOUT);
         opened.send(resume);
         yield* resumed;
         connection = opened;
-        return opened;
+        return { connection: opened, received };
       }),
     );
 
@@ -81,7 +86,9 @@ export const makeLine = Effect.fnUntraced(function* (
       Effect.map(qmp.execute("query-cpus-fast", Schema.Array(Schema.Unknown)), (vcpus) => vcpus.length),
     ),
     settle: withMonitor(reach, END, (qmp) =>
-      Effect.andThen(untilStatus(qmp, END, "completed", COMPLETED_TIMEOUT), settings(qmp)),
+      Effect.map(untilStatus(qmp, END, "completed", COMPLETED_TIMEOUT), blocktimeOf).pipe(
+        Effect.tap(() => settings(qmp)),
+      ),
     ),
     giveUp: (reason) =>
       Effect.gen(function* () {
@@ -97,12 +104,37 @@ export const makeLine = Effect.fnUntraced(function* (
   };
 });
 
+type ReceivingBlock = Pick<RamBlock, "lengthBytes"> & { readonly ramBlock: string };
+
+/** The pages of a block that QEMU has put in place. */
+const receivedOf = (
+  connection: StreamConnection,
+  { ramBlock, lengthBytes }: ReceivingBlock,
+): Effect.Effect<Bitmap.Bitmap, GodwitError> =>
+  Effect.suspend(() => {
+    const isThis = (message: ReturnMessage) => message.kind === "received" && message.block === ramBlock;
+    const answer = connection.awaiting(`what QEMU has received of ${ramBlock}`, isThis, RESUME_TIMEOUT);
+    connection.send(askReceived(ramBlock));
+    return answer;
+  }).pipe(
+    Effect.flatMap((message) => {
+      const bitmap = message.kind === "received" ? Bitmap.fromBytes(message.bits, lengthBytes / PAGE_BYTES) : null;
+      const reason = `what QEMU says that it has received of ${ramBlock} is not of its ${lengthBytes} bytes`;
+      return bitmap === null ? Effect.fail(failure("device-state-failed", REJOIN, reason)) : Effect.succeed(bitmap);
+    }),
+  );
+
+const blocktimeOf = (info: MigrationInfo): Blocktime | null => {
+  const { "postcopy-blocktime": allMs, "postcopy-vcpu-blocktime": vcpusMs } = info;
+  return allMs === undefined || vcpusMs === undefined ? null : { allMs, vcpusMs };
+};
+
 const untilStatus = (
   qmp: Qmp,
   step: string,
   wanted: string,
   timeout: Duration.Input,
-): Effect.Effect<void, GodwitError> =>
+): Effect.Effect<MigrationInfo, GodwitError> =>
   qmp.execute("query-migrate", MigrationInfo).pipe(
     Effect.mapError(qmpFailure(step)),
     Effect.repeat({ until: ({ status }) => status === wanted, schedule: Schedule.spaced(LOOK_AGAIN) }),
@@ -110,7 +142,6 @@ const untilStatus = (
       duration: timeout,
       orElse: () => Effect.fail(failure("device-state-failed", step, `QEMU was not ${wanted} within ${timeout}`)),
     }),
-    Effect.asVoid,
   );
 
 const kill = (pid: number): Effect.Effect<void> =>

@@ -22,12 +22,21 @@ const range = (offset: number, length: number): Buffer => {
 const requestOfBlock = (block: string, offset: number): Buffer =>
   message(3, Buffer.concat([range(offset, 4096), Buffer.from([block.length]), Buffer.from(block)]));
 
+const bitmap = (block: string, bits: Uint8Array, end = 0x0123_4567_89ab_cdefn): Buffer => {
+  const [size, mark] = [Buffer.alloc(8), Buffer.alloc(8)];
+  size.writeBigUInt64BE(BigInt(bits.length));
+  mark.writeBigUInt64BE(end);
+  return Buffer.concat([message(5, Buffer.from([block.length, ...Buffer.from(block)])), size, bits, mark]);
+};
+const BITS = Buffer.from("ff00000000000080", "hex");
+
 /** Bytes that a QEMU 10.0 has sent, and what they say. */
 const SPOKEN = Buffer.concat([
   message(2, u32(7)),
   requestOfBlock("ram0", 0x7c0000),
   message(4, range(0x7c1000, 4096)),
   message(7, Buffer.alloc(0)),
+  bitmap("ram1", BITS),
   message(6, u32(1)),
   requestOfBlock("ram1", 0),
   message(4, range(4096, 4096)),
@@ -38,6 +47,7 @@ const SAID: ReadonlyArray<ReturnMessage> = [
   { kind: "request", block: "ram0", offset: 0x7c0000, length: 4096 },
   { kind: "request", block: "ram0", offset: 0x7c1000, length: 4096 },
   { kind: "switchover-ack" },
+  { kind: "received", block: "ram1", bits: BITS },
   { kind: "resumed" },
   { kind: "request", block: "ram1", offset: 0, length: 4096 },
   { kind: "request", block: "ram1", offset: 4096, length: 4096 },
@@ -86,7 +96,10 @@ describe("a reader of the return path", () => {
     ["a request without a block", message(4, range(0, 4096)), "a request for pages"],
     ["a block without a name", message(3, Buffer.concat([range(0, 4096), Buffer.from([0])])), "pages of a block"],
     ["a request beyond all memory", requestOfBlock("ram0", 2 ** 60), "beyond all blocks"],
-    ["a bitmap", message(5, Buffer.from([4, 114, 97, 109, 48])), "not asked for"],
+    ["a message of another kind", message(8, Buffer.alloc(0)), "not asked for"],
+    ["a bitmap of no block", Buffer.concat([message(5, Buffer.from([0])), Buffer.alloc(8)]), "a bitmap: type 5"],
+    ["a bitmap of 16 EiB", bitmap("ram0", BITS).fill(0xff, 9, 17), "too long"],
+    ["a bitmap with more behind it", bitmap("ram0", BITS, 7n), "without its end"],
     ["a message of 600 bytes", message(2, Buffer.alloc(600)), "too long"],
     ["a short pong", message(2, Buffer.alloc(3)), "answer to a ping"],
     ["another answer to a recovery", message(6, u32(0)), "recovery"],

@@ -7,6 +7,7 @@
  *     2 PONG               u32 the number of the ping
  *     3 REQ_PAGES_ID       u64 offset   u32 length   u8 n, name of the RAMBlock
  *     4 REQ_PAGES          u64 offset   u32 length               of the RAMBlock of the request before
+ *     5 RECV_BITMAP        u8 n, name of the RAMBlock; behind the message: u64 size   size bytes   u64 end mark
  *     6 RESUME_ACK         u32 1
  *     7 SWITCHOVER_ACK
  */
@@ -17,6 +18,8 @@ export type ReturnMessage =
   | { readonly kind: "pong"; readonly ping: number }
   /** Bytes of a block that somebody waits for, or several do. */
   | { readonly kind: "request"; readonly block: string; readonly offset: number; readonly length: number }
+  /** A bit for each page of a block that QEMU has put in place; the first page is the lowest bit of the first byte. */
+  | { readonly kind: "received"; readonly block: string; readonly bits: Uint8Array }
   /** The connection has taken the place of one that broke. */
   | { readonly kind: "resumed" }
   | { readonly kind: "switchover-ack" };
@@ -29,11 +32,16 @@ export interface ReturnPathReader {
   };
 }
 
-const TYPE = { shut: 1, pong: 2, requestOfBlock: 3, request: 4, resumeAck: 6, switchoverAck: 7 } as const;
+const TYPE = { shut: 1, pong: 2, requestOfBlock: 3, request: 4, bitmap: 5, resumeAck: 6, switchoverAck: 7 } as const;
 const HEAD_BYTES = 4;
 /** No message is longer, bytes; QEMU reads them so, too. */
 const MESSAGE_BYTES_MAX = 512;
 const REQUEST_BYTES = 12;
+/** A bitmap of a block of 4 TiB, bytes: more than any guest has that can be moved in a day. */
+const BITMAP_BYTES_MAX = 128 * 1024 ** 2;
+const BITMAP_SIZE_BYTES = 8;
+const BITMAP_END = 0x0123_4567_89ab_cdefn;
+const BITMAP_END_BYTES = 8;
 const RESUME_ACK_VALUE = 1;
 
 export const makeReturnPathReader = (): ReturnPathReader => {
@@ -41,8 +49,11 @@ export const makeReturnPathReader = (): ReturnPathReader => {
   let rest: Buffer = Buffer.alloc(0);
   let lastBlock: string | null = null;
   let malformed: string | null = null;
+  /** A bitmap that is on its way, with its end mark. */
+  let bitmap: { readonly block: string; readonly bytes: Buffer; filled: number } | null = null;
 
-  const read = (type: number, body: Buffer): ReturnMessage | string => {
+  /** Null: the rest of it follows. */
+  const read = (type: number, body: Buffer): ReturnMessage | string | null => {
     switch (type) {
       case TYPE.shut:
         return body.length === 4 ? { kind: "shut", error: body.readUInt32BE(0) } : "its end";
@@ -62,6 +73,15 @@ export const makeReturnPathReader = (): ReturnPathReader => {
           : "the answer to a recovery";
       case TYPE.switchoverAck:
         return body.length === 0 ? { kind: "switchover-ack" } : "a switchover acknowledgement";
+      case TYPE.bitmap: {
+        const nameBytes = body.length > 0 ? body[0]! : 0;
+        if (nameBytes === 0 || body.length < 1 + nameBytes + BITMAP_SIZE_BYTES) return "a bitmap";
+        const size = body.readBigUInt64BE(1 + nameBytes);
+        if (size > BITMAP_BYTES_MAX) return "a bitmap that is too long";
+        const bytes = Buffer.alloc(Number(size) + BITMAP_END_BYTES);
+        bitmap = { block: body.toString("utf8", 1, 1 + nameBytes), bytes, filled: 0 };
+        return null;
+      }
       default:
         return "a message of a kind that was not asked for";
     }
@@ -77,22 +97,37 @@ export const makeReturnPathReader = (): ReturnPathReader => {
     if (malformed !== null) return { messages, malformed };
     const bytes = rest.length === 0 ? Buffer.from(chunk) : Buffer.concat([rest, chunk]);
     let at = 0;
-    while (bytes.length - at >= HEAD_BYTES) {
+    while (malformed === null) {
+      if (bitmap !== null) {
+        at += fill(bitmap, bytes.subarray(at));
+        if (bitmap.filled < bitmap.bytes.length) break;
+        const bits = bitmap.bytes.subarray(0, -BITMAP_END_BYTES);
+        if (bitmap.bytes.readBigUInt64BE(bits.length) === BITMAP_END)
+          messages.push({ kind: "received", block: bitmap.block, bits });
+        else malformed = "a bitmap without its end";
+        bitmap = null;
+        continue;
+      }
+      if (bytes.length - at < HEAD_BYTES) break;
       const type = bytes.readUInt16BE(at);
       const length = bytes.readUInt16BE(at + 2);
-      const end = at + HEAD_BYTES + length;
+      const end = at + HEAD_BYTES + length + (type === TYPE.bitmap ? BITMAP_SIZE_BYTES : 0);
       if (length <= MESSAGE_BYTES_MAX && end > bytes.length) break;
       const message =
         length > MESSAGE_BYTES_MAX ? "a message that is too long" : read(type, bytes.subarray(at + HEAD_BYTES, end));
-      if (typeof message === "string") {
-        malformed = `${message}: type ${type}, ${length} bytes`;
-        return { messages, malformed };
-      }
-      messages.push(message);
+      if (typeof message === "string") malformed = `${message}: type ${type}, ${length} bytes`;
+      else if (message !== null) messages.push(message);
       at = end;
     }
     rest = bytes.subarray(at);
     return { messages, malformed };
   };
   return { push };
+};
+
+/** Takes what of a bitmap is there; returns how many bytes that were. */
+const fill = (bitmap: { readonly bytes: Buffer; filled: number }, bytes: Buffer): number => {
+  const count = bytes.copy(bitmap.bytes, bitmap.filled);
+  bitmap.filled += count;
+  return count;
 };

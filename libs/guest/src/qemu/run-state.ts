@@ -14,6 +14,9 @@ export const MigrationInfo = Schema.Struct({
   "blocked-reasons": Schema.optionalKey(Schema.Array(Schema.String)),
   /** Counted on the sending side only: with it, a migration that is over was one from here. */
   "total-time": Schema.optionalKey(Schema.Number),
+  /** Of a postcopy that has come here, once it is over, ms; with the capability of that name. */
+  "postcopy-blocktime": Schema.optionalKey(Schema.Number),
+  "postcopy-vcpu-blocktime": Schema.optionalKey(Schema.Array(Schema.Number)),
 });
 export type MigrationInfo = typeof MigrationInfo.Type;
 

@@ -26,9 +26,11 @@ const saved = (end: Uint8Array): Buffer =>
     ...[u8(8), Buffer.from([0, 11, 0, 0]), u8(3), u32(1), EOS, SECTIONS, end],
   ]);
 
+const SHARED = new Map([["ram0", PAGE_BYTES]]);
+
 describe("a saved device state", () => {
   it("is said again with every page of the blocks that lie in no file, and none of the others", () => {
-    const state = readSavedState(saved(END), new Set(["ram0"]));
+    const state = readSavedState(saved(END), SHARED);
     assert.deepStrictEqual(
       Buffer.from(state.start),
       ramStart([
@@ -46,8 +48,28 @@ describe("a saved device state", () => {
     assert.deepStrictEqual(Buffer.from(state.tail), Buffer.concat([SECTIONS, END]));
   });
 
+  it("names the host pages of the blocks that lie in shared files", () => {
+    const { start } = readSavedState(saved(END), new Map([["ram0", 0x4000]]));
+    const blocks = [
+      { name: "ram0", lengthBytes: 0x4000, hostPageBytes: 0x4000 },
+      { name: "bios", lengthBytes: 0x4000 },
+    ];
+    assert.deepStrictEqual(Buffer.from(start), ramStart(blocks));
+  });
+
+  it("may go on in a section with the block of the one before", () => {
+    const bytes = saved(END);
+    const within = Buffer.concat([u64(0x0000 | 0x22), u8(0)]);
+    const at = bytes.indexOf(within);
+    const cut = Buffer.concat([bytes.subarray(0, at), EOS, u8(2), u32(1), bytes.subarray(at)]);
+    assert.deepStrictEqual(readSavedState(cut, SHARED), readSavedState(bytes, SHARED));
+    const first = bytes.indexOf(Buffer.concat([u64(0x2000 | 8), name("bios")]));
+    const unnamed = Buffer.concat([bytes.subarray(0, first), within, bytes.subarray(first)]);
+    assert.throws(() => readSavedState(unnamed, SHARED), "a page of no RAMBlock");
+  });
+
   it("may lack the description of its devices, but no end", () => {
-    assert.deepStrictEqual(Buffer.from(readSavedState(saved(u8(0)), new Set(["ram0"])).sections), SECTIONS);
-    assert.throws(() => readSavedState(saved(u8(9)), new Set(["ram0"])), MalformedCheckpoint);
+    assert.deepStrictEqual(Buffer.from(readSavedState(saved(u8(0)), SHARED).sections), SECTIONS);
+    assert.throws(() => readSavedState(saved(u8(9)), SHARED), MalformedCheckpoint);
   });
 });

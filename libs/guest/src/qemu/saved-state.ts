@@ -17,13 +17,15 @@ export interface SavedState {
   readonly tail: Uint8Array;
 }
 
-/** `shared`: QEMU's names of the blocks whose pages travel elsewhere. Throws MalformedCheckpoint. */
-export const readSavedState = (stream: Uint8Array, shared: ReadonlySet<string>): SavedState => {
-  const { blocks, own, tail } = takeApart(stream, shared);
+/** `shared`: the blocks whose pages travel elsewhere, by QEMU's names for them, with the size of their host pages. Throws MalformedCheckpoint. */
+export const readSavedState = (stream: Uint8Array, shared: ReadonlyMap<string, number>): SavedState => {
+  const { blocks, own, tail } = takeApart(stream, new Set(shared.keys()));
   const sections = deviceSections(tail);
   if (sections === null) throw new MalformedCheckpoint(stream.length, "the stream has no end");
   return {
-    start: ramStart(blocks),
+    start: ramStart(
+      blocks.map(({ name, lengthBytes }) => ({ name, lengthBytes, hostPageBytes: shared.get(name) ?? PAGE_BYTES })),
+    ),
     ownBlocks: own.map(({ name }) => name),
     ownPages: own.flatMap(partsOf),
     sections,

@@ -79,10 +79,10 @@ describe("a successor", () => {
       effects.flatMap((effect) => (effect._tag === "ToDestination" ? [effect.command._tag] : []));
     expect(toDestination(tick(migration))).toEqual(["Inspect"]);
     reports(migration, { phase: "precopy" });
-    const heard = (term: number): string[] =>
-      toDestination(
-        step(migration, { _tag: "DestinationReported", report: destinationReport(migration, { term }) }, START),
-      );
+    const heard = (term: number): string[] => {
+      const report = destinationReport(migration, { term, "parameters-revision": migration.parametersRevision });
+      return toDestination(step(migration, { _tag: "DestinationReported", report }, START));
+    };
     expect(heard(migration.term - 1)).toEqual(["Inspect"]);
     expect(heard(migration.term)).toEqual([]);
   });
@@ -175,7 +175,8 @@ describe("parameters that are changed", () => {
   it("are told until the source's report shows them: the first word may be lost", () => {
     const watch = until(new Watch(), "Active");
     report(watch);
-    expect(commandsIn(watch.happen({ _tag: "Tune", parameters: tuned }))).toEqual(["Tune"]);
+    // The destination as well.
+    expect(commandsIn(watch.happen({ _tag: "Tune", parameters: tuned }))).toEqual(["Tune", "Tune"]);
     expect(commandsIn(report(watch))).toContain("Tune");
     expect(commandsIn(report(watch, 0))).toContain("Tune");
     expect(commandsIn(report(watch, watch.migration.parametersRevision))).not.toContain("Tune");

@@ -1,5 +1,5 @@
 /** What a coordinator says to the two sides: each command again and again until the other side shows that it has arrived. */
-import type { Epoch, Incarnation, SourceReport } from "@godwit/protocol";
+import type { DestinationReport, Epoch, Incarnation, SourceReport } from "@godwit/protocol";
 import type { Migration } from "./migration-state.ts";
 import { type Emit, failure, header } from "./moves.ts";
 import { reckonAgain } from "./reckoning.ts";
@@ -35,6 +35,7 @@ export const sayCommand = (migration: Migration, emit: Emit): void => {
           guest: migration.guest,
           offer,
           parameters: migration.parameters,
+          "parameters-revision": migration.parametersRevision,
           capabilities: migration.capabilities,
         },
       });
@@ -79,6 +80,13 @@ export const sayContinue = (migration: Migration, emit: Emit): void => {
   emit({ _tag: "ToSource", command: { _tag: "Continue", ...header(migration), epoch: migration.epoch as Epoch } });
 };
 
+/** Until the source's report shows another phase. Where it waits for a verdict, that is the word. */
+export const sayStartPostcopy = (migration: Migration, { phase, verdict, epoch }: SourceReport, emit: Emit): void => {
+  if (!migration.postcopyWanted || phase !== "precopy" || verdict !== undefined) return;
+  if (migration.phase._tag !== "Active" && migration.phase._tag !== "Switching") return;
+  emit({ _tag: "ToSource", command: { _tag: "StartPostcopy", ...header(migration), epoch: epoch as Epoch } });
+};
+
 /** The operator's last word; the destination's report shows whether it has arrived. */
 export const sayToFetching = (migration: Migration, emit: Emit): void => {
   if (migration.word === null) return;
@@ -105,3 +113,22 @@ export const sayParameters = (migration: Migration, report: SourceReport, emit: 
 
 /** A claim brings the parameters itself, and an attempt that is being undone needs none. */
 const TUNABLE: ReadonlySet<Migration["phase"]["_tag"]> = new Set(["Preparing", "Starting", "Active", "Switching"]);
+
+/** The same for the destination, which fetches pages in a postcopy. */
+export const sayParametersToDestination = (migration: Migration, report: DestinationReport, emit: Emit): void => {
+  const shown = report["parameters-revision"] ?? 0;
+  if (report.epoch !== migration.epoch || shown === migration.parametersRevision) return;
+  if (!LOADING.has(migration.phase._tag)) return;
+  emit({
+    _tag: "ToDestination",
+    command: {
+      _tag: "Tune",
+      ...header(migration),
+      epoch: migration.epoch as Epoch,
+      parameters: migration.parameters,
+      "parameters-revision": migration.parametersRevision,
+    },
+  });
+};
+
+const LOADING: ReadonlySet<Migration["phase"]["_tag"]> = new Set(["Starting", "Active", "Switching", "Postcopy"]);

@@ -101,7 +101,7 @@ export interface Migration {
   fencedAfter: number;
   /** The attempt that the operator let go on from pre-switchover; null: none yet. It is said again until the source has heard it. */
   continuedAttempt: number | null;
-  /** Postcopy shall be started at the next pass: by the operator, or because precopy does not get there. */
+  /** Postcopy shall be started now: by the operator, or because precopy does not get there. */
   postcopyWanted: boolean;
   /** The operator's words to a postcopy (pause, recover): the last one, and its number. */
   word: { readonly number: number; readonly word: "Pause" | "Recover" } | null;

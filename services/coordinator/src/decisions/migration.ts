@@ -1,6 +1,13 @@
 /** A migration's state machine: one event in, its effects out. No clock, no randomness, no I/O. */
 import type { Capabilities, DestinationReport, Failure, Parameters } from "@godwit/protocol";
-import { sayCommand, sayContinue, sayParameters, sayToFetching } from "./commands.ts";
+import {
+  sayCommand,
+  sayContinue,
+  sayParameters,
+  sayParametersToDestination,
+  sayStartPostcopy,
+  sayToFetching,
+} from "./commands.ts";
 import { answerDestination, answerSource, sayConclusion } from "./conclusion.ts";
 import { statusOf } from "./info.ts";
 import type { Migration, MigrationEffect, MigrationEventIn, Phase } from "./migration-state.ts";
@@ -131,13 +138,15 @@ const handle = (
       if (migration.phase._tag !== "Postcopy" || event.report.phase !== "unknown") migration.sourceHeardAt = now;
       if (migration.phase._tag === "Ended") return answerSource(migration, event.report, now, emit);
       sourceReported(migration, event.report, now, emit);
+      sayStartPostcopy(migration, event.report, emit);
       return sayParameters(migration, event.report, emit);
     case "DestinationReported":
       migration.destinationHeardAt = now;
       if (migration.phase._tag === "Ended") return answerDestination(migration, event.report, now, emit);
       // It must know of this coordinator before a word of the predecessor comes late, which may be to abandon the guest.
       if (event.report.term < migration.term) inspectDestination(migration, now, emit);
-      return destinationReported(migration, event.report, now, emit);
+      destinationReported(migration, event.report, now, emit);
+      return sayParametersToDestination(migration, event.report, emit);
     case "CommandRefused":
       // Later on both sides have agreed, and one that was started anew in another version is told of by its silence.
       if (BEFORE_IT_MOVES.has(migration.phase._tag)) abort(migration, event.failure, "failed");
@@ -157,7 +166,9 @@ const handle = (
     case "StartPostcopy":
       if (isOver(migration) || migration.phase._tag === "Postcopy") return;
       migration.postcopyWanted = true;
-      return wantSave(migration);
+      wantSave(migration);
+      if (migration.sourceReport !== null) sayStartPostcopy(migration, migration.sourceReport, emit);
+      return;
     case "SayToFetching":
       if (migration.phase._tag !== "Postcopy") return;
       migration.word = { number: (migration.word?.number ?? 0) + 1, word: event.word };
@@ -169,6 +180,8 @@ const handle = (
       migration.parametersRevision++;
       wantSave(migration);
       if (migration.sourceReport !== null) sayParameters(migration, migration.sourceReport, emit);
+      if (migration.destinationReport !== null)
+        sayParametersToDestination(migration, migration.destinationReport, emit);
       return;
     case "Tick":
       return tick(migration, now, emit);

@@ -10,7 +10,7 @@ import { describe, expect, it } from "vitest";
 import { adopt } from "./adoption.ts";
 import { infoOf, savedOf, statusOf } from "./info.ts";
 import { makeMigration, step } from "./migration.ts";
-import type { Migration, MigrationEffect } from "./migration-state.ts";
+import type { Migration, MigrationEffect, MigrationEventIn } from "./migration-state.ts";
 
 const EPOCH = 3;
 const make = (capabilities: Record<string, boolean>, parameters = {}): Migration => {
@@ -53,11 +53,20 @@ const judged = (migration: Migration, round: number, now = 10): string[] =>
   verdicts(step(migration, { _tag: "SourceReported", report: source("precopy", { verdict: pass(round) }) }, now));
 
 describe("postcopy begins", () => {
-  it("at the next pass after the operator has asked for it", () => {
+  it("as soon as the operator has asked for it: the source is told until it shows that it has heard", () => {
     const migration = make(POSTCOPY);
     expect(judged(migration, 1)).toEqual(["iterate"]);
-    step(migration, { _tag: "StartPostcopy" }, 20);
+    step(migration, { _tag: "SourceReported", report: source("precopy") }, 15);
+    const told = (event: MigrationEventIn, now: number): boolean =>
+      step(migration, event, now).some(
+        (effect) => effect._tag === "ToSource" && effect.command._tag === "StartPostcopy",
+      );
+    expect(told({ _tag: "StartPostcopy" }, 20)).toBe(true);
+    expect(told({ _tag: "SourceReported", report: source("precopy") }, 25)).toBe(true);
+    // One that waits for a verdict has its answer by that.
     expect(judged(migration, 2, 30)).toEqual(["start-postcopy"]);
+    expect(told({ _tag: "SourceReported", report: source("precopy", { verdict: pass(2) }) }, 35)).toBe(false);
+    expect(told({ _tag: "SourceReported", report: source("stopping") }, 40)).toBe(false);
   });
   it("after so many rounds as the parameter says, and by itself never with 0", () => {
     const migration = make(POSTCOPY, { "postcopy-after-rounds": 2 });
@@ -156,6 +165,23 @@ describe("a migration in postcopy", () => {
     const heard = destination("postcopy", { postcopy: info(), word: 1 });
     expect(words(step(migration, { _tag: "DestinationReported", report: heard }, 50))).toEqual([]);
     expect(words(step(migration, { _tag: "SayToFetching", word: "Recover" }, 60))).toEqual(["Recover"]);
+  });
+  it("tells the destination of changed parameters until its report shows them", () => {
+    const migration = inPostcopy();
+    const tuned = (effects: ReadonlyArray<MigrationEffect>): number[] =>
+      effects.flatMap((effect) =>
+        effect._tag === "ToDestination" && effect.command._tag === "Tune"
+          ? [effect.command.parameters["max-postcopy-bandwidth"]]
+          : [],
+      );
+    const parameters = { ...PARAMETER_DEFAULTS, "max-postcopy-bandwidth": 5 };
+    expect(tuned(step(migration, { _tag: "Tune", parameters }, 30))).toEqual([5]);
+    const report = destination("postcopy", { postcopy: info() });
+    expect(tuned(step(migration, { _tag: "DestinationReported", report }, 40))).toEqual([5]);
+    // A restarted loader has those of the beginning.
+    const heard = { ...report, "parameters-revision": 1 };
+    expect(tuned(step(migration, { _tag: "DestinationReported", report: heard }, 50))).toEqual([]);
+    expect(tuned(step(migration, { _tag: "DestinationReported", report: { ...report, life: 1 } }, 60))).toEqual([5]);
   });
   it("is taken over as what it is, with the operator's last word", () => {
     const migration = inPostcopy();

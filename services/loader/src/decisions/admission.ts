@@ -1,4 +1,4 @@
-/** Which packets a destination lets in. */
+/** Which packets may still touch the memory of an incoming guest. */
 import type { Address, Packet } from "@godwit/protocol";
 import type { Destination } from "./destination-state.ts";
 import * as Fence from "./fence.ts";

@@ -75,7 +75,9 @@ export interface Destination {
   readonly life: number;
   readonly epoch: number;
   readonly offer: Offer;
-  readonly parameters: Parameters;
+  parameters: Parameters;
+  /** The coordinator's number for them; reports show it. A session that goes on has them from before, as number 0. */
+  parametersRevision: number;
   readonly capabilities: Readonly<Record<string, boolean>>;
   readonly authority: Authority;
   phase: Phase;
@@ -146,6 +148,7 @@ export type DestinationEvent =
   | { readonly _tag: "Fetched"; readonly info: PostcopyInfo; readonly isAllThere: boolean }
   | { readonly _tag: "PauseFetching"; readonly word: number }
   | { readonly _tag: "RecoverFetching"; readonly word: number }
+  | { readonly _tag: "Tune"; readonly parameters: Parameters; readonly revision: number }
   | { readonly _tag: "DeviceStateLoaded" }
   | { readonly _tag: "Resumed" }
   | { readonly _tag: "Discarded" }
@@ -174,6 +177,8 @@ export type DestinationEffect =
   /** Bring the missing pages, until all are there; harmless when said again. */
   | { readonly _tag: "Fetch" }
   | { readonly _tag: "SayToFetching"; readonly word: "Pause" | "Recover" }
+  /** Parameters of the fetching have changed. */
+  | { readonly _tag: "TuneFetching" }
   | { readonly _tag: "TellAgent"; readonly stage: LoadStage }
   | { readonly _tag: "Report" }
   | { readonly _tag: "WakeAt"; readonly at: number };
@@ -192,6 +197,7 @@ export const makeDestination = (options: {
   readonly offer: Offer;
   /** Default: all at their defaults. */
   readonly parameters?: Parameters;
+  readonly parametersRevision?: number;
   /** Default: none. */
   readonly capabilities?: Readonly<Record<string, boolean>>;
   /** Above 0 for a session that a restarted loader goes on with. */
@@ -209,6 +215,7 @@ export const makeDestination = (options: {
   epoch: options.epoch,
   offer: options.offer,
   parameters: options.parameters ?? PARAMETER_DEFAULTS,
+  parametersRevision: options.parametersRevision ?? 0,
   capabilities: options.capabilities ?? {},
   authority: options.authority,
   phase: { _tag: "Preparing" },

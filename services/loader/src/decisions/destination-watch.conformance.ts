@@ -5,6 +5,7 @@ import {
   type Offer,
   type OwnershipEntry,
   type OwnershipRecord,
+  PARAMETER_DEFAULTS,
   type PostcopyInfo,
 } from "@godwit/protocol";
 import { expect } from "vitest";
@@ -244,6 +245,7 @@ export class Watch {
       { _tag: "PagesExpected" },
       { _tag: "PauseFetching", word: 1 },
       { _tag: "RecoverFetching", word: 2 },
+      { _tag: "Tune", parameters: PARAMETER_DEFAULTS, revision: 1 },
       { _tag: "Concluded", failure: { ...FAILURE, code: "postcopy-source-lost" } },
       { _tag: "DeviceStateLoaded" },
       { _tag: "Resumed" },

@@ -211,6 +211,19 @@ describe("a destination", () => {
     expect(reportOf(running.destination).phase).toBe("running");
   });
 
+  it("goes by the newest parameters, and shows which it has", () => {
+    const watch = until(new Watch(), "Ready");
+    expect(reportOf(watch.destination)["parameters-revision"]).toBe(0);
+    const tuned = (bandwidth: number, revision: number) => {
+      const parameters = { ...watch.destination.parameters, "max-postcopy-bandwidth": bandwidth };
+      return step(watch.destination, { _tag: "Tune", parameters, revision }, watch.now);
+    };
+    expect(tuned(7, 2)).toContainEqual({ _tag: "TuneFetching" });
+    expect(tuned(5, 1)).not.toContainEqual({ _tag: "TuneFetching" });
+    expect(watch.destination.parameters["max-postcopy-bandwidth"]).toBe(7);
+    expect(reportOf(watch.destination)["parameters-revision"]).toBe(2);
+  });
+
   it("leaves alone what it could not prepare: it may be somebody's running guest", () => {
     const watch = new Watch();
     watch.happen({ _tag: "LocalFailed", step: "prepare", failure: FAILURE });

@@ -21,7 +21,15 @@ import {
 import * as Devices from "./devices.ts";
 import * as Fence from "./fence.ts";
 import * as Laps from "./laps.ts";
-import { ASK_AGAIN_MS, beginPostcopy, isOurs, lookedAtWhilePaging, missingKnown } from "./missing.ts";
+import {
+  ASK_AGAIN_MS,
+  beginPostcopy,
+  isOurs,
+  lookedAtWhilePaging,
+  missingKnown,
+  toldToFetching,
+  tuned,
+} from "./missing.ts";
 
 /** Between two tries of a write whose outcome is unknown, ms. */
 const SETTLE_PAUSE_MS = 50;
@@ -95,10 +103,9 @@ const handle = (destination: Destination, event: DestinationEvent, now: number, 
       return;
     case "PauseFetching":
     case "RecoverFetching":
-      // An older word that comes late.
-      if (destination.postcopy === null || event.word <= destination.postcopy.word) return;
-      destination.postcopy.word = event.word;
-      return emit({ _tag: "SayToFetching", word: event._tag === "PauseFetching" ? "Pause" : "Recover" });
+      return toldToFetching(destination, event, emit);
+    case "Tune":
+      return tuned(destination, event, emit);
     case "DeviceStateLoaded":
       if (phase._tag !== "Loading") return;
       if (destination.failure !== null) return giveUp(destination, emit);

@@ -16,10 +16,10 @@ export {
   type PostcopyBlock,
   type PostcopyEffect,
   type PostcopyEvent,
-  postcopyInfoOf,
   stepPostcopy,
   type Way,
   wayOf,
 } from "./postcopy.ts";
+export { postcopyInfoOf } from "./postcopy-info.ts";
 export { type Recovery, recover } from "./recovery.ts";
 export { mayRestore } from "./restore-claim.ts";

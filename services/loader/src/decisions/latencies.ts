@@ -1,6 +1,6 @@
 /** How long many things took: counted in classes that grow with the time, so that room does not grow with their number. Pure; ms. */
 
-/** Classes for each doubling: a percentile is at most a ninth too high. */
+/** Classes for each doubling: a percentile is at most a tenth too high or too low. */
 const CLASSES_PER_DOUBLING = 8;
 /** The shortest time that is told from 0, ms; and doublings from there: half an hour. */
 const SHORTEST_MS = 0.001;
@@ -34,7 +34,7 @@ export const addLatency = (latencies: Latencies, ms: number): void => {
   latencies.maxMs = Math.max(latencies.maxMs, ms);
 };
 
-/** Percentiles are the upper ends of their classes, and never above the greatest. */
+/** Percentiles are taken as if what is in a class were spread evenly over it, and are never above the greatest. */
 export const summaryOf = (latencies: Latencies): LatencySummary => ({
   count: latencies.count,
   p50: percentile(latencies, 0.5),
@@ -46,9 +46,12 @@ export const summaryOf = (latencies: Latencies): LatencySummary => ({
 const percentile = ({ counts, count, maxMs }: Latencies, part: number): number => {
   if (count === 0) return 0;
   let below = 0;
-  for (let index = 0; index < counts.length; index++) {
-    below += counts[index]!;
-    if (below >= count * part) return Math.min(maxMs, SHORTEST_MS * 2 ** (index / CLASSES_PER_DOUBLING));
+  for (let index = 0; index < counts.length; below += counts[index]!, index++) {
+    if (below + counts[index]! < count * part) continue;
+    const from = index === 0 ? 0 : endOfClass(index - 1);
+    return Math.min(maxMs, from + (endOfClass(index) - from) * ((count * part - below) / counts[index]!));
   }
   return maxMs;
 };
+
+const endOfClass = (index: number): number => SHORTEST_MS * 2 ** (index / CLASSES_PER_DOUBLING);

@@ -112,6 +112,7 @@ export const reportOf = (destination: Destination): DestinationReport => ({
   life: destination.life,
   round: Fence.roundOf(destination.fence),
   "dropped-packets": destination.fence.dropped,
+  "parameters-revision": destination.parametersRevision,
   ...refusedOf(destination),
   ...lanesOf(destination),
   ...devicesOf(destination),
@@ -191,6 +192,11 @@ export const route = (loader: Loader, command: DestinationCommand, now: number):
       const tag = command._tag === "Pause" ? "PauseFetching" : "RecoverFetching";
       return { _tag: "Step", destination, event: { _tag: tag, word: command.word } };
     }
+    case "Tune": {
+      if (command.epoch !== destination.epoch) return { _tag: "Ignore" };
+      const { parameters, "parameters-revision": revision } = command;
+      return { _tag: "Step", destination, event: { _tag: "Tune", parameters, revision } };
+    }
     case "Conclude":
       return { _tag: "Step", destination, event: { _tag: "Concluded", failure: failureOf(command.info) } };
   }
@@ -269,6 +275,7 @@ const beginOf = (
     authority: { term: command.term, coordinator: command.coordinator },
     offer: command.offer,
     parameters: command.parameters,
+    parametersRevision: command["parameters-revision"] ?? 0,
     capabilities: command.capabilities,
     now,
   });

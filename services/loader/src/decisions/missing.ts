@@ -1,6 +1,6 @@
 /** Postcopy at the destination, as far as its migration is concerned: which pages are missing, and that they may never come. */
 import type { OwnershipEntry, OwnershipRecord } from "@godwit/protocol";
-import type { Destination, DestinationEffect, DestinationPostcopy } from "./destination-state.ts";
+import type { Destination, DestinationEffect, DestinationEvent, DestinationPostcopy } from "./destination-state.ts";
 
 /** Whoever shall name the missing pages is asked again, ms: a sender that was restarted does not know them, and its record is taken back. */
 export const ASK_AGAIN_MS = 100;
@@ -48,4 +48,27 @@ export const missingKnown = (destination: Destination, digest: number, now: numb
   if (promise?.manifest.postcopy?.digest === digest) postcopy.isKnown = true;
   // A stranger's answer, or one that was put together while the sender was restarted.
   else postcopy.nextAskAt = now + ASK_AGAIN_MS;
+};
+
+export const toldToFetching = (
+  { postcopy }: Destination,
+  event: Extract<DestinationEvent, { _tag: "PauseFetching" | "RecoverFetching" }>,
+  emit: (effect: DestinationEffect) => void,
+): void => {
+  // An older word that comes late.
+  if (postcopy === null || event.word <= postcopy.word) return;
+  postcopy.word = event.word;
+  emit({ _tag: "SayToFetching", word: event._tag === "PauseFetching" ? "Pause" : "Recover" });
+};
+
+export const tuned = (
+  destination: Destination,
+  { parameters, revision }: Extract<DestinationEvent, { _tag: "Tune" }>,
+  emit: (effect: DestinationEffect) => void,
+): void => {
+  // Said before what is known already.
+  if (revision < destination.parametersRevision) return;
+  destination.parametersRevision = revision;
+  destination.parameters = parameters;
+  emit({ _tag: "TuneFetching" });
 };

@@ -110,7 +110,7 @@ describe("a pager", () => {
 });
 
 describe("latencies", () => {
-  it("are told with percentiles that are at most a ninth too high, and the exact greatest", () => {
+  it("are told with percentiles that are at most a tenth too high or too low, and the exact greatest", () => {
     fc.assert(
       fc.property(fc.array(fc.double({ min: 0.001, max: 100_000, noNaN: true }), { minLength: 1 }), (all) => {
         const latencies = makeLatencies();
@@ -123,7 +123,7 @@ describe("latencies", () => {
           [p50, 0.5],
           [p99, 0.99],
         ] as const) {
-          expect(told).toBeGreaterThanOrEqual(exact(part) * (1 - 1e-9));
+          expect(told).toBeGreaterThanOrEqual(exact(part) / 1.1);
           expect(told).toBeLessThanOrEqual(exact(part) * 1.1);
         }
       }),

@@ -9,11 +9,11 @@ import {
   type PostcopyBlock,
   type PostcopyEffect,
   type PostcopyEvent,
-  postcopyInfoOf,
   stepPostcopy,
   type Way,
   wayOf,
 } from "./postcopy.ts";
+import { postcopyInfoOf } from "./postcopy-info.ts";
 
 const MIB = 256;
 const GIB = 1024 * MIB;
@@ -374,6 +374,27 @@ describe("the time that vCPUs are blocked", () => {
 });
 
 describe("the background", () => {
+  it("goes by max-postcopy-bandwidth as it is now: slower, faster, without limit", () => {
+    const scene = new Scene({ blocks: [{ pages: 16 * MIB, hostPages: 1 }] }).workers(2);
+    const asked = (ms: number): number => {
+      const before = scene.order.length;
+      for (const end = scene.now + ms; scene.now < end; scene.now += 20) {
+        for (const ask of [...scene.asked.values()]) scene.answer(ask);
+        scene.happen({ _tag: "Tick" });
+      }
+      return (scene.order.length - before) * 64 * PAGE_BYTES;
+    };
+    scene.happen({ _tag: "Tune", bytesPerSecond: 1024 ** 2 });
+    asked(1000);
+    const slow = asked(1000);
+    expect(slow).toBeGreaterThan(0.5 * 1024 ** 2);
+    expect(slow).toBeLessThan(1.5 * 1024 ** 2);
+    scene.happen({ _tag: "Tune", bytesPerSecond: 8 * 1024 ** 2 });
+    expect(asked(500)).toBeGreaterThan(3 * 1024 ** 2);
+    scene.happen({ _tag: "Tune", bytesPerSecond: 0 });
+    asked(200);
+    expect(scene.allThere).toBe(1);
+  });
   it("asks again for what was lost, also while vCPUs wait all the time for other pages", () => {
     const scene = new Scene({ blocks: [{ pages: 64 * MIB, hostPages: 1 }] }).workers(3);
     const lost = [...scene.asked.values()].filter(({ way }) => way === "background");

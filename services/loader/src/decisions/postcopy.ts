@@ -12,8 +12,8 @@
  */
 import * as Bitmap from "@godwit/memory/bitmap";
 import { Channels, Handing, Ledger, Pace } from "@godwit/multifd";
-import { PAGE_BYTES, type PostcopyInfo, URGENT_ITEM_FIRST } from "@godwit/protocol";
-import { addLatency, type Latencies, makeLatencies, summaryOf } from "./latencies.ts";
+import { URGENT_ITEM_FIRST } from "@godwit/protocol";
+import { addLatency, type Latencies, makeLatencies } from "./latencies.ts";
 
 /**
  * Unacknowledged bytes of a background channel while the guest waits on another one: two packets. What is on its way already is not
@@ -97,6 +97,8 @@ export type PostcopyEvent =
   | { readonly _tag: "Vcpus"; readonly count: number }
   | { readonly _tag: "Pause" }
   | { readonly _tag: "Recover" }
+  /** `max-postcopy-bandwidth`; 0 is unlimited. */
+  | { readonly _tag: "Tune"; readonly bytesPerSecond: number }
   | { readonly _tag: "Tick" };
 
 export type Way = "urgent" | "background";
@@ -220,6 +222,9 @@ const handle = (postcopy: Postcopy, event: PostcopyEvent, now: number, emit: Emi
       return;
     case "Recover":
       return recover(postcopy, now);
+    case "Tune":
+      postcopy.pace.bytesPerSecond = event.bytesPerSecond;
+      return;
     case "Tick":
       return tick(postcopy, now);
   }
@@ -396,7 +401,7 @@ const tick = (postcopy: Postcopy, now: number): void => {
 };
 
 /** Nothing is asked for: by the operator's word, or since the source is out of reach and nobody shall go on by himself. */
-const isHeld = ({ isPaused, isLost, autoRecover }: Postcopy): boolean => isPaused || (isLost && !autoRecover);
+export const isHeld = ({ isPaused, isLost, autoRecover }: Postcopy): boolean => isPaused || (isLost && !autoRecover);
 
 const pump = (postcopy: Postcopy, now: number, emit: Emit): void => {
   if (!postcopy.isBegun || isHeld(postcopy)) return;
@@ -462,36 +467,3 @@ export const isExpected = (
 
 /** The way that an item of this number takes. */
 export const wayOf = (item: number): Way => (item >= URGENT_ITEM_FIRST ? "urgent" : "background");
-
-const stateOf = (postcopy: Postcopy): PostcopyInfo["state"] => {
-  if (isHeld(postcopy)) return "paused";
-  if (postcopy.isLost) return postcopy.workers.size === 0 ? "paused" : "recover";
-  return postcopy.isRecovering ? "recover" : "active";
-};
-
-const reasonOf = (postcopy: Postcopy, now: number): string | null => {
-  if (postcopy.isPaused) return "paused by request";
-  if (!postcopy.isLost) return null;
-  const seconds = Math.round((now - postcopy.lastArrivalAt) / 1000);
-  const who = postcopy.workers.size === 0 ? "no multifd worker of the source is there" : "the source does not answer";
-  return `${who}; the last page came ${seconds} s ago, and the guest waits for what it touches`;
-};
-
-const round = (ms: number): number => Math.round(ms * 1000) / 1000;
-
-export const postcopyInfoOf = (postcopy: Postcopy, now: number): PostcopyInfo => {
-  const { count, p50, p90, p99, max } = summaryOf(postcopy.latencies);
-  const reason = reasonOf(postcopy, now);
-  const since = postcopy.allBlockedSince;
-  const vcpus = [...postcopy.blockedMs].sort(([a], [b]) => a - b).map(([, ms]) => round(ms));
-  return {
-    state: stateOf(postcopy),
-    remaining: postcopy.missingPages * PAGE_BYTES,
-    transferred: postcopy.transferredBytes,
-    requests: count,
-    latency: { p50: round(p50), p90: round(p90), p99: round(p99), max: round(max) },
-    blocktime: round(postcopy.allBlockedMs + (since === null ? 0 : Math.max(0, now - since))),
-    "vcpu-blocktime": vcpus,
-    ...(reason === null ? {} : { reason }),
-  };
-};

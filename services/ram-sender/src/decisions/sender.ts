@@ -75,6 +75,8 @@ export const route = (sender: Sender, command: SourceCommand, now: number): Rout
         source,
         event: { _tag: "Verdict", epoch: command.epoch, round: command.round, verdict: command.verdict },
       };
+    case "StartPostcopy":
+      return { _tag: "Step", source, event: { _tag: "StartPostcopy", epoch: command.epoch } };
     case "Continue":
       // Said to an earlier attempt: this one has stopped the guest anew.
       if (command.epoch !== source.epoch) return { _tag: "Ignore" };

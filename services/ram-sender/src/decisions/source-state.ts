@@ -217,6 +217,8 @@ export type SourceEvent =
       readonly round: number;
       readonly verdict: "iterate" | "switch-over" | "start-postcopy";
     }
+  /** Whatever is under way: the guest shall run at the destination now. */
+  | { readonly _tag: "StartPostcopy"; readonly epoch: number }
   | { readonly _tag: "Continue" }
   | { readonly _tag: "Tune"; readonly parameters: Parameters; readonly revision: number }
   | { readonly _tag: "Abort"; readonly failure: Failure }

@@ -313,6 +313,8 @@ export class Watch {
       { _tag: "LinkRestored" },
       { _tag: "Abort", failure: FAILURE },
       { _tag: "Continue" },
+      { _tag: "StartPostcopy", epoch },
+      { _tag: "StartPostcopy", epoch: epoch - 1 },
       { _tag: "Tune", parameters: { ...source.parameters, "max-bandwidth": 1_000_000 }, revision: 1 },
       { _tag: "Paused" },
       { _tag: "Resumed" },

@@ -4,7 +4,16 @@ import { describe, expect, it } from "vitest";
 import { reportOf } from "./report.ts";
 import { step } from "./source.ts";
 import type { LocalStep, Source, SourceEffect, SourceEvent } from "./source-state.ts";
-import { FAILURE, GUEST_ENDED, until as letUntil, make, offer, recordOf, Watch } from "./source-watch.conformance.ts";
+import {
+  DESTINATION,
+  FAILURE,
+  GUEST_ENDED,
+  until as letUntil,
+  make,
+  offer,
+  recordOf,
+  Watch,
+} from "./source-watch.conformance.ts";
 
 /** Of ten events how many are helpful; which come next, and how many ms later. */
 const fate = fc.record({
@@ -316,6 +325,64 @@ describe("a source", () => {
       refuse(watch, item);
       expect(watch.source.phase._tag).toBe("Releasing");
       expect(watch.source.failure).toMatchObject({ code: "memory-unreadable", reason: /8 times.*no such file/ });
+    });
+  });
+
+  describe("that is told to start postcopy", () => {
+    const WANTED = { "postcopy-ram": true };
+    const start = ({ source }: Watch): SourceEvent => ({ _tag: "StartPostcopy", epoch: source.epoch });
+    /** In the middle of a round: ten pages are on their way, and the rest has not been sent. */
+    const midRound = (): Watch => {
+      const watch = until(new Watch(make(WANTED)), "Precopy");
+      watch.happen({ _tag: "WorkerUp", worker: "w0" });
+      const { round } = watch.source.ledger;
+      watch.happen({ _tag: "Found", round, block: 0, runs: [0, 300] });
+      watch.happen({ _tag: "Synced", round, dirtyPages: 300, syncMs: 1 });
+      watch.happen({ _tag: "Verdict", epoch: watch.source.epoch, round, verdict: "iterate" });
+      return watch;
+    };
+    const stopped = (watch: Watch): Watch => {
+      watch.happen({ _tag: "Paused" });
+      watch.happen({ _tag: "DeviceStateSaved", bytes: 10, digest: 7 });
+      watch.happen({ _tag: "Synced", round: watch.source.ledger.round, dirtyPages: 0, syncMs: 1 });
+      return watch;
+    };
+
+    it("stops the guest in the middle of a round, and all that the round has not got across is missing", () => {
+      const watch = midRound();
+      const [first] = [...watch.source.ledger.outstanding.values()];
+      const { epoch } = watch.source;
+      const { round } = watch.source.ledger;
+      const applied = { epoch, round, incarnation: DESTINATION, items: Uint32Array.of(first!.item) };
+      watch.happen({ _tag: "Applied", ...applied, normalPages: 1, wireBytes: 100 });
+      expect(stepsIn(effectsOf(watch, start(watch)))).toEqual(["pause"]);
+      stopped(watch);
+      expect(watch.source.manifest?.postcopy?.pages).toBe(300 - first!.bytes / 4096);
+    });
+
+    it("lets a sync that is under way end first: what it finds is noted nowhere else", () => {
+      const watch = until(new Watch(make(WANTED)), "Precopy");
+      const { round } = watch.source.ledger;
+      expect(stepsIn(effectsOf(watch, start(watch)))).toEqual([]);
+      expect(watch.source.phase).toMatchObject({ _tag: "Precopy", scanning: true });
+      watch.happen({ _tag: "Found", round, block: 0, runs: [5, 1] });
+      watch.happen({ _tag: "Synced", round, dirtyPages: 1, syncMs: 1 });
+      expect([...watch.unanswered.keys()]).toEqual(["pause"]);
+      expect(reportOf(watch.source, watch.now).verdict).toBeUndefined();
+      stopped(watch);
+      expect(watch.source.manifest?.postcopy?.pages).toBe(1);
+    });
+
+    it("does not without the capability, nor by a word to another attempt, nor once it has stopped", () => {
+      const without = until(new Watch(make()), "Precopy");
+      without.happen(start(without));
+      expect(without.source.postcopy).toBe(false);
+      const other = midRound();
+      other.happen({ _tag: "StartPostcopy", epoch: other.source.epoch - 1 });
+      expect(other.source.phase._tag).toBe("Precopy");
+      const late = until(new Watch(make(WANTED)), "Stopping");
+      late.happen(start(late));
+      expect(late.source.postcopy).toBe(false);
     });
   });
 

@@ -26,6 +26,7 @@ import * as Precopy from "./precopy.ts";
 import * as Serving from "./serving.ts";
 import type { LocalStep, Source, SourceEffect, SourceEvent } from "./source-state.ts";
 import * as Switchover from "./switchover.ts";
+import * as Verdict from "./verdict.ts";
 import * as Waterfall from "./waterfall.ts";
 import { beginFirstRound, devicesReported, guestGone, maybeEnded } from "./with-devices.ts";
 
@@ -174,7 +175,7 @@ const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): vo
       return;
     case "Synced":
       if (event.round !== source.ledger.round) return;
-      if (isScanning(source)) return Precopy.synced(source, event.dirtyPages, event.syncMs, now, emit);
+      if (isScanning(source)) return Verdict.synced(source, event, now, emit);
       if (phase._tag === "FinalSync") return Switchover.finallySynced(source, emit);
       return;
     case "Applied":
@@ -202,15 +203,9 @@ const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): vo
     case "LinkRestored":
       return Precopy.linkRestored(source);
     case "Verdict":
-      if (phase._tag !== "Precopy" || phase.scanning || phase.verdict !== "asked") return;
-      if (event.epoch !== source.epoch || event.round !== source.ledger.round) return;
-      if (event.verdict !== "iterate") {
-        source.postcopy = event.verdict === "start-postcopy";
-        return Switchover.stop(source, emit);
-      }
-      source.verdictWanted = null;
-      source.phase = { ...phase, verdict: "iterate" };
-      return;
+      return Verdict.judged(source, event, emit);
+    case "StartPostcopy":
+      return Verdict.startPostcopy(source, event.epoch, emit);
     case "Continue":
       if (phase._tag === "PreSwitchover") Switchover.saveDeviceState(source, now, emit);
       return;
