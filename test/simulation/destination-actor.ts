@@ -58,6 +58,7 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
         const op = `${incarnation}-recovery-${network.now()}`;
         const recovery = Loader.recover(entry, NODE_B, op, {
           arriving: false,
+          epoch: 0,
           running: guest.destinationRuns,
           pagesMissing: guest.listening,
         });

@@ -69,7 +69,7 @@ describe("a checkpoint", () => {
           const found = read(start);
           assert.strictEqual(found.machine, "pc-i440fx-10.0");
           assert.deepStrictEqual(builtinState(found.tail, found.devicesOffset), state);
-          found.blocks.forEach((block, index) => {
+          for (const [index, block] of found.blocks.entries()) {
             const { pages, stored } = blocks[index]!;
             assert.strictEqual(block.pages, pages);
             assert.strictEqual(block.pagesOffset % 1024 ** 2, 0);
@@ -77,10 +77,11 @@ describe("a checkpoint", () => {
               assert.strictEqual(Bitmap.test(block.present, page), stored.includes(page));
             for (const page of stored) {
               const bytes = new Uint8Array(PAGE_BYTES);
-              withFile((fd) => readStoredPages(fd, block, page, bytes));
+              const fd = openSync(path, "r");
+              await readStoredPages(fd, block, page, bytes).finally(() => closeSync(fd));
               assert.deepStrictEqual(bytes, contentOf(index, page));
             }
-          });
+          }
         },
       ),
       { numRuns: 30 },

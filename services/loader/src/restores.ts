@@ -107,8 +107,17 @@ export const makeRestores = Effect.fnUntraced(function* (
   for (const facts of leftPagings(settings.runtimeDirectory)) {
     const entry = knownOf(facts.asked, facts.startedAt, "postcopy-active");
     known.set(facts.asked.id, entry);
-    yield* goOnRestoring(facts, tools, entry.progress).pipe(
+    const { guest } = facts.asked;
+    loader.restoring.add(guest);
+    let isSettled = false;
+    const settled = (): void => {
+      // Another restore of that guest may have begun since.
+      if (!isSettled) loader.restoring.delete(guest);
+      isSettled = true;
+    };
+    yield* goOnRestoring(facts, tools, entry.progress, settled).pipe(
       Effect.scoped,
+      Effect.ensuring(Effect.sync(settled)),
       Effect.tapError((error) => Effect.logError(error.message)),
       Effect.onExit((exit) => Effect.sync(() => ended(entry, exit))),
       Effect.exit,

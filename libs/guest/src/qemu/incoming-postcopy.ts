@@ -151,6 +151,7 @@ const allThere = (line: Pick<MissingMemory, "vcpus" | "giveUp">): MissingMemory 
   touches: () => Effect.never,
   copy: () => {},
   zero: () => {},
+  placed: () => Effect.void,
   end: Effect.void,
 });
 

@@ -60,6 +60,15 @@ export const makeMissingMemory = Effect.fnUntraced(function* (
   let untold: Touch[] = [];
   /** QEMU was told that nothing follows, and ends the connection itself. */
   let isEnding = false;
+  /** Those who wait until less is on its way. */
+  const patient = new Set<{ readonly leftBytesMax: number; readonly goOn: () => void }>();
+  const letGoOn = (): void => {
+    for (const waiter of patient) {
+      if (placements.bytesOnTheirWay > waiter.leftBytesMax) continue;
+      patient.delete(waiter);
+      waiter.goOn();
+    }
+  };
 
   const touched = (message: Extract<ReturnMessage, { kind: "request" }>): void => {
     const block = blocks.findIndex(({ ramBlock }) => ramBlock === message.block);
@@ -74,7 +83,10 @@ export const makeMissingMemory = Effect.fnUntraced(function* (
     }
   };
   const hear: QemuMissingMemory["hear"] = (message) => {
-    if (message.kind === "pong") Placements.answered(placements, message.ping);
+    if (message.kind === "pong") {
+      Placements.answered(placements, message.ping);
+      letGoOn();
+    }
     if (message.kind === "request") touched(message);
   };
   const say = (words: ReadonlyArray<Buffer>): void => {
@@ -84,7 +96,15 @@ export const makeMissingMemory = Effect.fnUntraced(function* (
   const listensOver: QemuMissingMemory["listensOver"] = (next) => {
     connection = next;
     say(Placements.goOn(placements, isHole));
+    letGoOn();
   };
+  const placed: MissingMemory["placed"] = (leftBytesMax) =>
+    Effect.callback((resume) => {
+      const waiter = { leftBytesMax, goOn: () => resume(Effect.void) };
+      patient.add(waiter);
+      letGoOn();
+      return Effect.sync(() => patient.delete(waiter));
+    });
   const takeStock: QemuMissingMemory["takeStock"] = () =>
     placements.sent.map((sent, block) => {
       const lacking = Bitmap.make(sent.pageCount);
@@ -161,6 +181,7 @@ export const makeMissingMemory = Effect.fnUntraced(function* (
     touches,
     copy: (block, firstPage, bytes) => put(block, firstPage, bytes.length / PAGE_BYTES, bytes),
     zero: (block, firstPage, pages) => put(block, firstPage, pages, null),
+    placed,
     end,
     hear,
     takeStock,
