@@ -130,6 +130,8 @@ const readBlocks = (cursor: Cursor): ReadonlyArray<StoredBlock> => {
   if ((record & (PAGE_BYTES - 1)) !== RAM_FLAG.memSize)
     throw new MalformedCheckpoint(cursor.offset() - 8, `record ${record} where the size of RAM stands`);
   let left = record - RAM_FLAG.memSize;
+  // A sparse file may be as long as it likes, and each block's bitmap is read as a whole.
+  if (left > BLOCK_BYTES_MAX) throw new MalformedCheckpoint(cursor.offset() - 8, `${left} bytes of RAM`);
   const blocks: StoredBlock[] = [];
   while (left > 0) {
     if (blocks.length === BLOCKS_MAX)

@@ -74,7 +74,7 @@ export const CheckpointInfo = Schema.Struct({
   "first-instruction": Schema.optionalKey(Schema.Finite),
   /** Pages that a guest which ran already has waited for. */
   "postcopy-requests": Schema.optionalKey(Schema.Natural),
-  /** How long it waited for one: at most so long. */
+  /** From when the loader heard of one until it was placed, ms; of a QEMU: until it was sent to it. */
   "postcopy-latency": Schema.optionalKey(Schema.Struct({ p50: Schema.Finite, p99: Schema.Finite, max: Schema.Finite })),
   /** Of one that is not over: what keeps it from going on; it goes on by itself once that is gone. */
   error: Schema.optionalKey(FailureSchema),
