@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { queryMigrate } from "../../services/cli/src/client.ts";
 import { type Arena, type NodeName, openArena, otherNode } from "./arena.ts";
-import type { Fault, Schedule } from "./fault.ts";
+import { type Fault, isOfCheckpoint, type Schedule } from "./fault.ts";
 import { incarnationsOf, judge, type Trial } from "./judge.ts";
 import { type Outcome, runSchedule } from "./run.ts";
 
@@ -27,9 +27,17 @@ const UNDISTURBED: Schedule = {
 const fault = (of: Pick<Fault, "actor" | "kind" | "phase" | "durationMs">, sign = 1): Schedule => {
   const phase = of.phase === "cancelling" ? "first pass" : of.phase;
   const at = { phase, sign };
-  const shape = phase === "postcopy" ? "postcopy" : phase === "first pass" || phase === "later pass" ? "held" : "swift";
+  const shape = isOfCheckpoint(phase)
+    ? "checkpoint"
+    : phase === "postcopy"
+      ? "postcopy"
+      : phase === "first pass" || phase === "later pass"
+        ? "held"
+        : "swift";
   return { ...UNDISTURBED, shape, moment: at, faults: [{ ...of, at, delayMs: 0, worker: 0 }] };
 };
+
+const KILLED_SAVING = fault({ actor: "RAM sender", kind: "kill", phase: "saving", durationMs: 0 }, 9);
 
 /** Each kind once, at those who have most to lose by it. `npm run chaos` tries them all. */
 const SCHEDULES: ReadonlyArray<readonly [string, Schedule]> = [
@@ -48,16 +56,26 @@ const SCHEDULES: ReadonlyArray<readonly [string, Schedule]> = [
     "a multifd worker is paused in postcopy",
     fault({ actor: "multifd worker", kind: "pause", phase: "postcopy", durationMs: 700 }, 2),
   ],
+  [
+    "the RAM sender is killed, which saves it, and the loader, which restores it",
+    {
+      ...KILLED_SAVING,
+      faults: [
+        ...KILLED_SAVING.faults,
+        ...fault({ actor: "loader", kind: "kill", phase: "restoring", durationMs: 0 }, 3).faults,
+      ],
+    },
+  ],
   ["NATS is killed", fault({ actor: "NATS", kind: "kill", phase: "stopping", durationMs: 100 })],
 ];
 
 const telling = ({ violations, log }: Outcome): string => [...violations, ...log].join("\n");
 
-describe("a guest that is moved", () => {
+describe("a guest that is moved, or saved and restored", () => {
   it.each(SCHEDULES)("while %s: runs once, and nothing is broken", async (_, schedule) => {
     const outcome = await runSchedule(arena, schedule, former);
     expect(outcome.violations, telling(outcome)).toEqual([]);
-    expect(outcome.struck, telling(outcome)).toEqual([true]);
+    expect(outcome.struck, telling(outcome)).toEqual(schedule.faults.map(() => true));
     expect(outcome.outcome, telling(outcome)).toBe("completed");
   });
 });

@@ -21,7 +21,7 @@ export const KINDS = ["kill", "pause", "cut", "blackhole"] as const;
 export type Kind = (typeof KINDS)[number];
 
 /** How far the migration is when the fault comes, in the order in which it gets there; `cancelling` can come at any time before `switching`. */
-export const PHASES = [
+const MIGRATION_PHASES = [
   "setup",
   "first pass",
   "later pass",
@@ -34,7 +34,15 @@ export const PHASES = [
   "running",
   "cancelling",
 ] as const;
-export type Phase = (typeof PHASES)[number];
+/**
+ * The same of a guest that is saved, ends with its host, and is restored on the other one: `paging` of a lazy restore, whose guest runs
+ * already, `restoring` of any other.
+ */
+export const CHECKPOINT_PHASES = ["saving", "restoring", "paging"] as const;
+export type CheckpointPhase = (typeof CHECKPOINT_PHASES)[number];
+export type Phase = (typeof MIGRATION_PHASES)[number] | CheckpointPhase;
+export const isOfCheckpoint = (phase: Phase): phase is CheckpointPhase =>
+  (CHECKPOINT_PHASES as ReadonlyArray<Phase>).includes(phase);
 
 export interface Combination {
   readonly actor: Actor;
@@ -42,16 +50,25 @@ export interface Combination {
   readonly phase: Phase;
 }
 
+/** Who has a part in it; a multifd worker is one of the node at which pages are copied. */
+const CHECKPOINT_ACTORS: Record<CheckpointPhase, ReadonlyArray<Actor>> = {
+  saving: ["RAM sender", "multifd worker", "NATS"],
+  restoring: ["loader", "multifd worker", "NATS"],
+  paging: ["loader", "NATS"],
+};
+
 /** The server is not cut off from itself: cuts of all its clients are what its death and its pause are. */
 export const COMBINATIONS: ReadonlyArray<Combination> = ACTORS.flatMap((actor) =>
   KINDS.filter((kind) => actor !== "NATS" || kind === "kill" || kind === "pause").flatMap((kind) =>
-    PHASES.map((phase) => ({ actor, kind, phase })),
+    [...MIGRATION_PHASES, ...CHECKPOINT_PHASES.filter((phase) => CHECKPOINT_ACTORS[phase].includes(actor))].map(
+      (phase) => ({ actor, kind, phase }),
+    ),
   ),
 );
 
 export const nameOf = ({ actor, kind, phase }: Combination): string => `${actor}, ${kind}, ${phase}`;
 
-/** When something is done to a migration: at the nth sign of a phase, 1 being the first; in a pass a sign is a work item, else a report. */
+/** When something is done to a migration: at the nth sign of a phase, 1 being the first; in a pass, a save or a fill a sign is a work item, else a report. */
 export interface Moment {
   readonly phase: Exclude<Phase, "cancelling">;
   readonly sign: number;
@@ -71,7 +88,9 @@ export interface Fault extends Combination {
  * How the migration is driven. `held` goes on in precopy until it is let go, `swift` is not held back, `pausing` stops in
  * pre-switchover until it is told to go on. `postcopy` is of a guest without VFIO devices, which is told to start it at once.
  */
-export type Shape = "held" | "swift" | "pausing" | "postcopy";
+export type MigrationShape = "held" | "swift" | "pausing" | "postcopy";
+/** `checkpoint`: that guest is no more moved, but saved, and restored on the other node once its own has lost it. */
+export type Shape = MigrationShape | "checkpoint";
 
 export interface Schedule {
   readonly seed: number;

@@ -39,7 +39,17 @@ export interface Trial {
 export const incarnationsOf = ({ world }: Arena): ReadonlyMap<string, string> =>
   new Map([...world.cluster.children].map(([actor, { member }]) => [actor, member.incarnation]));
 
-type Check = (arena: Arena, trial: Trial) => Promise<ReadonlyArray<string>>;
+/** Whoever has had the guest in hand, and where it must be now. */
+export interface Scene extends Pick<Trial, "before" | "killed"> {
+  /** Null: that does not matter. */
+  readonly at: NodeName | null;
+  /** Why it must be there, as a clause. */
+  readonly because: string;
+  /** Migrations, saves and restores of which nothing may be left. */
+  readonly ids: ReadonlyArray<string>;
+}
+
+type Check = (arena: Arena, scene: Scene) => Promise<ReadonlyArray<string>>;
 
 /** Looks again and again until nothing is wrong or it has been long enough; what was wrong at the last look. */
 const settled = async (
@@ -60,12 +70,20 @@ const belongsAt = ({ end, source, destination }: Trial): NodeName | null => {
   return end.status === "completed" ? destination : source;
 };
 
+const sceneOf = (trial: Trial): Scene => ({
+  at: belongsAt(trial),
+  because: `the migration ended as ${trial.end?.status}`,
+  ids: [trial.migration],
+  before: trial.before,
+  killed: trial.killed,
+});
+
 const onlyProcess = ({ world, guest }: Arena): { readonly node: string; readonly spec: BuiltinSpec } | null => {
   const [only, ...others] = world.processesOf(guest);
   return only === undefined || others.length > 0 ? null : only;
 };
 
-const runsOnce: Check = async (arena, trial) => {
+const runsOnce: Check = async (arena, { at, because }) => {
   const twice = await runsTwice(arena);
   if (twice !== null) return [twice];
   const only = onlyProcess(arena);
@@ -78,10 +96,7 @@ const runsOnce: Check = async (arena, trial) => {
   }
   const state = await runStateOf(arena.world, only.spec);
   if (state !== "running") return [`the guest's only process, at node ${only.node}, is ${state}`];
-  const node = belongsAt(trial);
-  if (node !== null && node !== only.node)
-    return [`the migration ended as ${trial.end?.status}, and the guest runs at node ${only.node}`];
-  return [];
+  return at !== null && at !== only.node ? [`${because}, and the guest runs at node ${only.node}`] : [];
 };
 
 /** Every page, whichever way it came here; the guest stands still meanwhile and goes on. */
@@ -151,18 +166,15 @@ const devicesAreRight: Check = async (arena) => {
   return wrong;
 };
 
-const recordIsClosed: Check = async ({ world, guest }, trial) => {
+const recordIsClosed: Check = async ({ world, guest }, { at }) => {
   const record = await world.record(guest);
-  const node = belongsAt(trial);
   if (record === null) return [];
   const shown = `${record.state} at ${record.node}, epoch ${record.epoch}${record.open ? ", open" : ""}`;
   if (record.open || record.state === "switching") return [`the ownership record is not closed: ${shown}`];
-  return node !== null && record.node !== node
-    ? [`the ownership record says ${shown}; the guest belongs at ${node}`]
-    : [];
+  return at !== null && record.node !== at ? [`the ownership record says ${shown}; the guest belongs at ${at}`] : [];
 };
 
-const endedPlainly: Check = async (_, { end, cancelled }) => {
+const endedPlainly = async ({ end, cancelled }: Trial): Promise<ReadonlyArray<string>> => {
   if (end === null) return ["stuck: the migration has not ended"];
   if (!isEnded(end.status)) return [`the migration is said to have ended as ${end.status}`];
   if (end.status === "completed")
@@ -183,7 +195,7 @@ const shown = (info: MigrationInfo): string =>
   JSON.stringify([info.status, info.attempts, info.error, info.downtime, info.ram?.normal, info.ram?.transferred]);
 
 /** All who were there show one ending (R10): both sides, and whichever coordinator answers. */
-const sameEnding: Check = async (arena, trial) => {
+const sameEnding = async (arena: Arena, trial: Trial): Promise<ReadonlyArray<string>> => {
   const { end, source, destination } = trial;
   if (end === null) return [];
   const { world } = arena;
@@ -223,16 +235,20 @@ const nobodyDied: Check = async (arena, { before, killed }) => {
 const entriesOf = (directory: string): ReadonlyArray<string> => (existsSync(directory) ? readdirSync(directory) : []);
 
 /** No file and no note of the migration is left at either node; the guest's own are where it runs, and only there. */
-const nothingIsLeft: Check = async (arena, trial) => {
-  const { migration } = trial;
-  const at = belongsAt(trial) ?? onlyProcess(arena)?.node;
+const nothingIsLeft: Check = async (arena, scene) => {
+  const at = scene.at ?? onlyProcess(arena)?.node;
+  const isOurs = (file: string): boolean => scene.ids.some((id) => file.startsWith(id) || file === `restore-${id}`);
   return NODES.flatMap((node) => {
-    const { runtimeDirectory, guestDirectory } = arena.world.cluster.settingsOf(node);
-    const left = ["incoming", "ram", "sealing", "vfio"].flatMap((part) =>
-      entriesOf(join(runtimeDirectory, part))
-        .filter((file) => file.startsWith(migration))
-        .map((file) => `${part}/${file}`),
-    );
+    const { runtimeDirectory, guestDirectory, checkpointDirectory } = arena.world.cluster.settingsOf(node);
+    const left = [
+      ...["incoming", "ram", "fill", "sealing", "vfio", "."].flatMap((part) =>
+        entriesOf(join(runtimeDirectory, part))
+          .filter(isOurs)
+          .map((file) => `${part}/${file}`),
+      ),
+      ...entriesOf(join(runtimeDirectory, "paging")).map((file) => `paging/${file}`),
+      ...entriesOf(checkpointDirectory).filter((file) => file.endsWith(".partial")),
+    ];
     const own = entriesOf(guestDirectory).filter((file) => !file.startsWith(`${arena.otherGuest}.`));
     const files = own.filter((file) =>
       node === at ? file.includes("shadow") : !file.endsWith(".log") && !file.endsWith(".vfio"),
@@ -254,28 +270,48 @@ const nothingIsLeft: Check = async (arena, trial) => {
 
 /** Those that come true by and by, since actors come up again and tidy; in an order in which the first breach says most. */
 const CHECKS: ReadonlyArray<readonly [name: string, check: Check, withinMs: number]> = [
-  ["ending", endedPlainly, 0],
   ["runs once", runsOnce, SETTLE_MS],
   ["record", recordIsClosed, SETTLE_MS],
   ["devices", devicesAreRight, SETTLE_MS],
   ["memory", memoryIsRight, 0],
   ["progress", makesProgress, 0],
-  ["same ending", sameEnding, SETTLE_MS],
   ["deaths", nobodyDied, 0],
   ["leftovers", nothingIsLeft, TIDY_MS],
 ];
 
-/** Once every fault is over and every actor is up. Empty: nothing is wrong. `isKnown` tells a breach that is not to be told again. */
-export const judge = async (
-  arena: Arena,
-  trial: Trial,
-  { settleMs = SETTLE_MS, isKnown = (_: string): boolean => false } = {},
-): Promise<ReadonlyArray<string>> => {
+type Look = readonly [name: string, look: () => Promise<ReadonlyArray<string>>, withinMs: number];
+
+interface Patience {
+  readonly settleMs?: number;
+  /** A breach that is not to be told again. */
+  readonly isKnown?: (violation: string) => boolean;
+}
+
+const lookAll = async (looks: ReadonlyArray<Look>, patience: Patience): Promise<ReadonlyArray<string>> => {
+  const { settleMs = SETTLE_MS, isKnown = () => false } = patience;
   const wrong: string[] = [];
-  for (const [name, check, withinMs] of CHECKS) {
-    const look = async (): Promise<ReadonlyArray<string>> =>
-      (await check(arena, trial)).map((line) => `${name}: ${line}`).filter((line) => !isKnown(line));
-    wrong.push(...(await settled(look, Math.min(withinMs, settleMs))));
+  for (const [name, look, withinMs] of looks) {
+    const told = async (): Promise<ReadonlyArray<string>> =>
+      (await look()).map((line) => `${name}: ${line}`).filter((line) => !isKnown(line));
+    wrong.push(...(await settled(told, Math.min(withinMs, settleMs))));
   }
   return wrong;
 };
+
+const looksAt = (arena: Arena, scene: Scene): ReadonlyArray<Look> =>
+  CHECKS.map(([name, check, withinMs]) => [name, () => check(arena, scene), withinMs]);
+
+/** Of a guest that was not moved: once every fault is over and every actor is up. Empty: nothing is wrong. */
+export const judgeGuest = (arena: Arena, scene: Scene, patience: Patience = {}): Promise<ReadonlyArray<string>> =>
+  lookAll(looksAt(arena, scene), patience);
+
+/** Of one that was moved. */
+export const judge = (arena: Arena, trial: Trial, patience: Patience = {}): Promise<ReadonlyArray<string>> =>
+  lookAll(
+    [
+      ["ending", () => endedPlainly(trial), 0],
+      ...looksAt(arena, sceneOf(trial)),
+      ["same ending", () => sameEnding(arena, trial), SETTLE_MS],
+    ],
+    patience,
+  );

@@ -67,7 +67,11 @@ const lineOf = ({
 }: Outcome): string =>
   [
     `seed ${schedule.seed}: ${faultsOf(schedule)}: ${outcome}`,
-    outcome === "completed" ? `downtime ${downtimeMs} ms` : `${status}, ${error}`,
+    schedule.shape === "checkpoint"
+      ? `save ${status}`
+      : outcome === "completed"
+        ? `downtime ${downtimeMs} ms`
+        : `${status}, ${error}`,
     `attempts ${attempts}`,
     `${freeMs} ms`,
     ...(struck.every(Boolean) ? [] : ["a moment did not come"]),

@@ -141,7 +141,7 @@ export const matrixPage = ({ outcomes, command, machine }: MatrixSource): string
     `    ${command}`,
     "",
     `on ${machine}. Real processes and a real NATS server on one machine; the guest of 24 MiB goes to and fro between two nodes and writes`,
-    "2 MiB/s; it has two VFIO devices, simulated, one of 3 MiB that is moved while it works, and one of 1 MiB that gives nothing before it is stopped. A second guest, without devices, is moved by postcopy, begun at its first pass. `kill` is SIGKILL (a supervisor starts actors again, NATS comes back on its store within 2 s), `pause` is SIGSTOP for 0.1 to 20 s,",
+    "2 MiB/s; it has two VFIO devices, simulated, one of 3 MiB that is moved while it works, and one of 1 MiB that gives nothing before it is stopped. A second guest, without devices, is moved by postcopy, begun at its first pass, or saved over a checkpoint of its own, killed, and restored on the other node, lazily or not. `kill` is SIGKILL (a supervisor starts actors again, NATS comes back on its store within 2 s), `pause` is SIGSTOP for 0.1 to 20 s,",
     "`cut` resets an actor's connections and refuses new ones, `blackhole` leaves them open and lets every byte vanish, both for 0.1 to 30 s.",
     "A fault comes within the turn in which the report or work item of its phase was heard, or up to 30 ms later.",
     "",

@@ -24,9 +24,24 @@ const SHOWS: Record<Moment["phase"], (sign: Sign, progress: Progress) => boolean
   committing: (sign) => sign._tag === "Destination" && sign.report.phase === "committing",
   postcopy: (sign) => sign._tag === "Destination" && sign.report.phase === "postcopy",
   running: (sign) => sign._tag === "Destination" && sign.report.phase === "running",
+  saving: (sign) => sign._tag === "File" && sign.kind === "store",
+  restoring: (sign) => sign._tag === "File" && sign.kind === "fill",
+  paging: (sign) => sign._tag === "Paging",
 };
 
-const migrationOf = (sign: Sign): string => (sign._tag === "Work" ? sign.migration : sign.report.migration);
+/** The migration, save or restore that it is of. */
+export const ownerOf = (sign: Sign): string => {
+  switch (sign._tag) {
+    case "Source":
+    case "Destination":
+      return sign.report.migration;
+    case "Work":
+      return sign.migration;
+    case "File":
+    case "Paging":
+      return sign.id;
+  }
+};
 
 const note = (progress: Progress, sign: Sign): void => {
   if (sign._tag === "Source" && (sign.report.phase === "stopping" || sign.report.phase === "switching"))
@@ -46,7 +61,7 @@ export const atSign = (
   const progress: Progress = { stopped: false };
   let count = 0;
   const giveUp = witness.onSign((sign) => {
-    if (!isOurs(migrationOf(sign))) return;
+    if (!isOurs(ownerOf(sign))) return;
     note(progress, sign);
     if (!SHOWS[phase](sign, progress)) return;
     count++;

@@ -15,7 +15,7 @@ import {
 import { HELD } from "../integration/held.ts";
 import { MIB } from "../integration/world.ts";
 import type { Arena, NodeName } from "./arena.ts";
-import type { Schedule, Shape } from "./fault.ts";
+import type { MigrationShape, Schedule } from "./fault.ts";
 import type { RunLog } from "./run-log.ts";
 
 /** A request that was refused or found nobody is made again, ms. */
@@ -37,7 +37,7 @@ export interface Operator {
 /** What a busy machine can do within the default limit is not what is asked here: a device that gives nothing before it is stopped must fit. */
 const PATIENT = { "downtime-limit": 3000, "max-bandwidth": 0 };
 
-const START: Record<Shape, { readonly parameters: object; readonly capabilities: Record<string, boolean> }> = {
+const START: Record<MigrationShape, { readonly parameters: object; readonly capabilities: Record<string, boolean> }> = {
   // Passes of a guest that writes little take milliseconds.
   held: { parameters: { ...HELD, "max-passes": 0 }, capabilities: {} },
   swift: { parameters: PATIENT, capabilities: {} },
@@ -67,10 +67,14 @@ const stateOf = ({ status, attempts, ram, channels, ...info }: MigrationInfo): s
     ...(info["error-desc"] === undefined ? [] : [info["error-desc"]]),
   ].join(", ");
 
+export interface How extends Pick<Schedule, "lane"> {
+  readonly shape: MigrationShape;
+}
+
 /** The answer to the request may be lost, and the migration be under way all the same. */
 const beginMigration = async (
   { world, guest }: Arena,
-  { shape, lane }: Pick<Schedule, "shape" | "lane">,
+  { shape, lane }: How,
   destination: NodeName,
   isOurs: (migration: string) => boolean,
   { note }: RunLog,
@@ -93,7 +97,7 @@ const beginMigration = async (
 
 export const startOperator = async (
   arena: Arena,
-  how: Pick<Schedule, "shape" | "lane">,
+  how: How,
   destination: NodeName,
   isOurs: (migration: string) => boolean,
   log: RunLog,

@@ -1,5 +1,5 @@
 /** What an operator may expect of each fault. Safety (the guest runs once, memory right, one plain ending) is promised for all of them, always. */
-import type { Actor, Combination } from "./fault.ts";
+import { type Actor, type CheckpointPhase, type Combination, isOfCheckpoint } from "./fault.ts";
 
 export interface Promised {
   readonly text: string;
@@ -75,7 +75,18 @@ const inPostcopy = ({ actor }: Combination): Promised =>
         : "the guest waits for what it touches, and goes on by itself; nothing can be undone, and nothing is lost",
   );
 
+const ofCheckpoint = ({ actor, kind }: Combination, phase: CheckpointPhase): Promised => {
+  if (actor === "multifd worker") return completes("unnoticed: its items go to other workers");
+  if (phase === "paging") return completes("the guest waits for what it touches, and goes on by itself");
+  if (phase === "saving" && actor === "RAM sender" && kind === "kill")
+    return completes("the save ends, the guest runs on, the old checkpoint stays");
+  if (phase === "saving") return completes("the save goes on, or ends with a reason; the guest runs on");
+  if (actor === "loader" && kind === "kill") return completes("the restore ends, and works when it is asked for again");
+  return completes("goes on when it is back, or ends with a reason and works when it is asked for again");
+};
+
 export const promiseOf = (combination: Combination): Promised => {
+  if (isOfCheckpoint(combination.phase)) return ofCheckpoint(combination, combination.phase);
   if (combination.phase === "cancelling")
     return either("cancelled, the guest runs on at the source; or completed, where the hand-over was first");
   return combination.phase === "postcopy" ? inPostcopy(combination) : PROMISES[combination.actor](combination);

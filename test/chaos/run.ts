@@ -2,6 +2,7 @@
 import { setTimeout as after } from "node:timers/promises";
 import { lengthOf, type MigrationId, type MigrationInfo } from "@godwit/protocol";
 import { type Arena, forPostcopy, type NodeName, otherNode } from "./arena.ts";
+import { runCheckpoint } from "./checkpoint-run.ts";
 import type { Schedule } from "./fault.ts";
 import { incarnationsOf, judge } from "./judge.ts";
 import { atSign } from "./moment.ts";
@@ -58,6 +59,8 @@ export const runSchedule = async (
   former: Set<string>,
   isKnown: (violation: string) => boolean = () => false,
 ): Promise<Outcome> => {
+  const { shape, lane } = schedule;
+  if (shape === "checkpoint") return runCheckpoint(world, schedule, isKnown);
   const arena: Arena = schedule.shape === "postcopy" ? forPostcopy(world) : world;
   const source = arena.world.processesOf(arena.guest)[0]?.node as NodeName | undefined;
   if (source === undefined) throw new Error(`guest ${arena.guest} is gone`);
@@ -93,7 +96,7 @@ export const runSchedule = async (
   const tooLate = setTimeout(momentCame, MOMENT_MS);
   const strikes = armStrikes(arena, schedule.faults, source, isOurs, log);
   try {
-    const there = await startOperator(arena, schedule, destination, isOurs, log);
+    const there = await startOperator(arena, { shape, lane }, destination, isOurs, log);
     operator.resolve(there);
     const end = await endOf(there, strikes);
     there.leave();

@@ -4,6 +4,7 @@ import {
   COMBINATIONS,
   type Combination,
   type Fault,
+  isOfCheckpoint,
   type Moment,
   type Phase,
   type Schedule,
@@ -30,6 +31,9 @@ const SIGN_MAX: Partial<Record<Phase, number>> = {
   "first pass": 40,
   "later pass": 12,
   switching: 2,
+  saving: 20,
+  restoring: 8,
+  paging: 4,
 };
 const GO_ON_MS_MAX = 600;
 /** How long a killed server stays away, ms. */
@@ -47,6 +51,9 @@ const SHAPES: Record<Phase, ReadonlyArray<Shape>> = {
   postcopy: ["postcopy"],
   running: ["swift"],
   cancelling: ["held", "pausing"],
+  saving: ["checkpoint"],
+  restoring: ["checkpoint"],
+  paging: ["checkpoint"],
 };
 
 /** Whether a run may have this fault: `--only`. */
@@ -65,6 +72,7 @@ const CANCELLED_IN: Record<Shape, ReadonlyArray<Moment["phase"]>> = {
   swift: ["setup"],
   postcopy: ["setup"],
   pausing: ["pre-switchover"],
+  checkpoint: ["saving"],
 };
 
 const drawFault = (dice: Dice, combination: Combination, shape: Shape): Fault => {
@@ -92,8 +100,11 @@ export const scheduleOf = (seed: number, filter: Filter = () => true): Schedule 
   const isOfDevices = combination.actor.startsWith("VFIO") && combination.phase !== "postcopy";
   const shape = isOfDevices && drawn === "postcopy" ? "swift" : drawn;
   const first = drawFault(dice, combination, shape);
-  const others = allowed.filter(
-    ({ phase }) => phase !== "cancelling" && (shape === "postcopy" || phase !== "postcopy"),
+  const others = allowed.filter(({ phase }) =>
+    shape === "checkpoint"
+      ? // Pages come from the file in one way or the other.
+        isOfCheckpoint(phase) && (phase === "saving" || combination.phase === "saving" || phase === combination.phase)
+      : !isOfCheckpoint(phase) && phase !== "cancelling" && (shape === "postcopy" || phase !== "postcopy"),
   );
   const second = others.length > 0 && dice.chance(SECOND_FAULT) ? drawFault(dice, dice.pick(others), shape) : null;
   const isUndisturbed = seed % UNDISTURBED_EVERY === 0;

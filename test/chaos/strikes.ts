@@ -5,7 +5,7 @@ import { type ActorName, agentOf, coordinatorOf, loaderOf, senderOf, workerOf } 
 import { type Arena, COORDINATORS, type NodeName, otherNode } from "./arena.ts";
 import type { Fault } from "./fault.ts";
 import { injure } from "./injury.ts";
-import { atSign } from "./moment.ts";
+import { atSign, ownerOf } from "./moment.ts";
 import type { RunLog } from "./run-log.ts";
 
 export interface Strikes {
@@ -28,7 +28,7 @@ interface Cast {
 }
 
 /** Which process a fault means; null is the server. */
-const victimOf = ({ actor, worker }: Fault, { source, owner, busyWorkers }: Cast): ActorName | null => {
+const victimOf = ({ actor, phase, worker }: Fault, { source, owner, busyWorkers }: Cast): ActorName | null => {
   switch (actor) {
     case "coordinator (owner)":
       return owner;
@@ -39,6 +39,8 @@ const victimOf = ({ actor, worker }: Fault, { source, owner, busyWorkers }: Cast
     case "loader":
       return loaderOf(otherNode(source));
     case "multifd worker":
+      // Pages come out of a file at the node that restores.
+      if (phase === "restoring") return workerOf(otherNode(source), worker);
       return workerOf(source, Number(busyWorkers[worker % busyWorkers.length] ?? worker));
     case "VFIO agent (source)":
       return agentOf(source);
@@ -72,7 +74,7 @@ export const armStrikes = (
   // Asked at the first sign: a coordinator that is hit later, or dead, could not be found any more.
   const ownerKnown = new Promise<void>((resolve) => {
     const heard = arena.witness.onSign((sign) => {
-      const migration = sign._tag === "Work" ? sign.migration : sign.report.migration;
+      const migration = ownerOf(sign);
       if (!isOurs(migration)) return;
       heard();
       const found = arena.ownerOf(migration).then((known) => {

@@ -1,13 +1,25 @@
 /** Hears what the actors say to each other, as it comes: by this a run knows how far its migration is, and what was sent twice. */
 
-import { DestinationReport, decodePacket, decodeWorkItem, isMalformed, json, SourceReport } from "@godwit/protocol";
+import {
+  DestinationReport,
+  decodeFileItem,
+  decodePacket,
+  decodeWorkItem,
+  isMalformed,
+  json,
+  SourceReport,
+} from "@godwit/protocol";
 import { connect, type Msg } from "@nats-io/transport-node";
 
 /** What tells how far a migration is. */
 export type Sign =
   | { readonly _tag: "Source"; readonly report: SourceReport }
   | { readonly _tag: "Destination"; readonly report: DestinationReport }
-  | { readonly _tag: "Work"; readonly migration: string; readonly round: number };
+  | { readonly _tag: "Work"; readonly migration: string; readonly round: number }
+  /** A multifd worker is asked to copy pages into a checkpoint, or out of it. */
+  | { readonly _tag: "File"; readonly id: string; readonly kind: "store" | "fill" }
+  /** A guest runs while its pages come from a checkpoint: nobody says that on NATS, so whoever asks how it stands tells it on. */
+  | { readonly _tag: "Paging"; readonly id: string };
 
 export interface Resent {
   readonly packets: number;
@@ -17,6 +29,7 @@ export interface Resent {
 export interface Witness {
   /** Calls back within the turn in which the sign came, until the returned function is called. */
   readonly onSign: (listener: (sign: Sign) => void) => () => void;
+  readonly tell: (sign: Sign) => void;
   /** Packets of the migration whose work item had been sent before in the same round, whole packets counted. */
   readonly resentOf: (migration: string) => Resent;
   readonly close: () => Promise<void>;
@@ -29,6 +42,10 @@ const signOf = (message: Msg): Sign | null => {
   if (/\.work\.[^.]+$/.test(message.subject)) {
     const item = decodeWorkItem(message.data);
     return item.kind === "malformed" ? null : { _tag: "Work", migration: item.migration, round: item.round };
+  }
+  if (message.subject.endsWith(".file")) {
+    const item = decodeFileItem(message.data);
+    return item.kind === "malformed" ? null : { _tag: "File", id: item.id, kind: item.kind };
   }
   if (message.subject.endsWith(".report.source")) {
     const report = sourceReports.decode(message.data);
@@ -46,9 +63,12 @@ export const openWitness = async (url: string): Promise<Witness> => {
   const hear = (error: Error | null, message: Msg): void => {
     if (error !== null) return;
     const sign = signOf(message);
-    if (sign !== null) for (const listener of listeners) listener(sign);
+    if (sign !== null) tell(sign);
   };
-  for (const subject of ["godwit.m.*.*.*.report.*", "godwit.node.*.worker.*.work.*"])
+  const tell = (sign: Sign): void => {
+    for (const listener of listeners) listener(sign);
+  };
+  for (const subject of ["godwit.m.*.*.*.report.*", "godwit.node.*.worker.*.work.*", "godwit.node.*.worker.*.file"])
     nc.subscribe(subject, { callback: hear });
 
   const sent = new Map<string, { readonly items: Set<string>; packets: number; bytes: number }>();
@@ -76,6 +96,7 @@ export const openWitness = async (url: string): Promise<Witness> => {
       listeners.add(listener);
       return () => void listeners.delete(listener);
     },
+    tell,
     resentOf: (migration) => {
       const { packets, bytes } = sent.get(migration) ?? { packets: 0, bytes: 0 };
       sent.delete(migration);

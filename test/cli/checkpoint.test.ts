@@ -44,6 +44,31 @@ describe("a checkpoint on the command line", () => {
     assert.include(text.stdout, "a whole checkpoint of a builtin guest");
   });
 
+  it("is shown by `godwit status` while it is written, with its phase, bytes and rate", async () => {
+    const saving = start([
+      "save",
+      "vm1",
+      "file:slow",
+      "--set",
+      "max-bandwidth=1048576",
+      "--set",
+      "downtime-limit=1",
+      ...nats,
+    ]);
+    await saving.printed("save ");
+    const id = /save ([0-9a-f]{16})/.exec(saving.stdout())![1]!;
+    const { code, document } = await runJson(["status", ...nats]);
+    assert.strictEqual(code, 0);
+    const [shown] = document.checkpoints;
+    assert.deepInclude(shown, { id, what: "save", guest: "vm1", node: "a", uri: "file:slow", status: "active" });
+    assert.isAbove(shown.remaining, 0);
+    assert.isAtLeast(shown.mbps, 0);
+    const text = await run(["status", id, ...nats]);
+    assert.match(text.stdout, new RegExp(`${id} +save +vm1 +a +active .*/s`));
+    saving.kill("SIGINT");
+    await saving.finished;
+  });
+
   it("is not restored while its guest runs", async () => {
     const { code, document } = await runJson(["restore", "vm1", "file:first", "--on", "b", ...nats]);
     assert.strictEqual(code, 1);

@@ -57,7 +57,7 @@ const OF_MIGRATIONS: Readonly<Record<RouteFamily, Line>> = {
 };
 
 const CHANGES = ["migrate", "cancel", "continue", "start-postcopy", "pause", "recover", "set-parameters"];
-const QUESTIONS = ["query-migrate", "list"];
+const QUESTIONS = ["query-migrate", "list", "checkpoints"];
 const SAVES = ["save", "query-save", "cancel-save"];
 const RESTORES = ["restore", "query-restore", "cancel-restore"];
 
@@ -96,6 +96,8 @@ const ofNodes: ReadonlyArray<Subject> = NODES.flatMap((node) => {
     one(verb("info"), ["coordinator", "operator", "observer"], ["node@here"]),
     ...SAVES.map((name) => one(verb(name), ["operator"], ["ram-sender@here"])),
     ...RESTORES.map((name) => one(verb(name), ["operator"], ["loader@here"])),
+    one(verb("list-saves"), ["coordinator", "operator"], ["ram-sender@here"]),
+    one(verb("list-restores"), ["coordinator", "operator"], ["loader@here"]),
     ...["node", "ram-sender", "vfio-agent", "loader"].map((role) =>
       one(subjects.member(role, node, "0"), [...new Set([`${role}@here`, "node@here"])], WATCHERS),
     ),

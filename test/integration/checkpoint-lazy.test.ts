@@ -1,15 +1,5 @@
 /** A guest that runs while its memory is still in the file of its checkpoint. */
-import {
-  closeSync,
-  existsSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  readSync,
-  renameSync,
-  writeFileSync,
-  writeSync,
-} from "node:fs";
+import { closeSync, existsSync, mkdirSync, openSync, readSync, renameSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { readCheckpoint } from "@godwit/checkpoint";
 import { awaitVerified, type BuiltinSpec, openGuest, readStats, readVerification } from "@godwit/guest";
@@ -18,7 +8,6 @@ import { Bitmap, PAGE_BYTES } from "@godwit/memory";
 import { type CheckpointInfo, isCheckpointOver, type RestoreRequest } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { BUILTIN_SECTION } from "../../libs/checkpoint/src/format.ts";
 import { writeExample } from "../../libs/checkpoint/src/testing.ts";
 import { queryRestore } from "../../services/cli/src/client.ts";
 import { beginRestore, endGuest, saved } from "./checkpoint-journey.ts";
@@ -181,17 +170,5 @@ describe.skipIf(skipped)(title, () => {
     expect(info, world.log().slice(-3000)).toMatchObject({ status: "failed", error: { code: "bad-checkpoint" } });
     expect(info.error?.reason).toContain(`page ${run.first} of RAMBlock ram0`);
     expect(await runStateOf(world, theOnly("hurt", "b"))).toBe("failed");
-  });
-
-  it("is refused for a QEMU guest, and says why", async () => {
-    const path = join(folder, "foreign");
-    await writeExample({ path, blocks: [{ name: "pc.ram", pages: 16, stored: [1] }] });
-    // The same file with another hypervisor's device.
-    const { name } = BUILTIN_SECTION;
-    writeFileSync(path, readFileSync(path, "latin1").replaceAll(name, "q".repeat(name.length)), "latin1");
-    const { end } = await restoring("foreign", {});
-    const info = await end();
-    expect(info).toMatchObject({ status: "failed", error: { code: "not-supported" } });
-    expect(info.error?.reason).toContain("an unmodified QEMU");
   });
 });

@@ -56,12 +56,12 @@ describe("nats micro", () => {
 
   it("shows every endpoint with the subject it is asked on", async () => {
     const endpoints = (await askAll("INFO")).flatMap((info) => info.endpoints.map(({ subject }) => subject)).sort();
-    const verbs = ["migrate", "query-migrate", "list", "nodes", "cancel", "continue", "set-parameters"];
+    const verbs = ["migrate", "query-migrate", "list", "nodes", "checkpoints", "cancel", "continue", "set-parameters"];
     const ofPostcopy = ["start-postcopy", "pause", "recover"];
     const ofNode = (node: string) => [
       subjects.node(node, "info"),
       ...["save", "restore"].flatMap((what) =>
-        [what, `query-${what}`, `cancel-${what}`].map((verb) => subjects.node(node, verb)),
+        [what, `query-${what}`, `cancel-${what}`, `list-${what}s`].map((verb) => subjects.node(node, verb)),
       ),
       subjects.source(node),
       subjects.sourceQuery(node),

@@ -11,7 +11,8 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 // The monitor itself is not part of what the library offers: nobody but its driver speaks QMP.
 import { connectQmp } from "../../libs/guest/src/qemu/qmp.ts";
 import { queryRestore, querySave, restore, save } from "../../services/cli/src/client.ts";
-import { eventually, openWorld, type World } from "../integration/world.ts";
+import { beginRestore, saved } from "../integration/checkpoint-journey.ts";
+import { eventually, loaderOf, openWorld, type World } from "../integration/world.ts";
 import { MEMORY_BYTES } from "./qemu-pair.ts";
 import { startQemuAt } from "./qemu-world.ts";
 
@@ -72,6 +73,8 @@ const expectAlive = async (qemu: TestQemu, name: string): Promise<void> => {
 };
 
 const program = { burstPages: 800 };
+/** So slow that the guest, which reads all of its memory at once, is what brings its pages, bytes/s. */
+const SLOWLY = { "max-postcopy-bandwidth": 1024 ** 2 };
 const until = async (what: string, ask: () => Promise<CheckpointInfo>): Promise<CheckpointInfo> => {
   let info = await ask();
   await eventually(what, async () => {
@@ -151,5 +154,48 @@ suite(`a checkpoint of a QEMU guest${because}`, () => {
     expect(info, world.log().slice(-3000)).toMatchObject({ status: "completed" });
     await expectAlive(destination, name);
     expect(await world.record(name)).toMatchObject({ state: "destination", node: "b", open: false });
+  });
+
+  it.each([
+    ["that QEMU saved", "nobody dies"],
+    ["that godwit saved", "the loader is killed in the middle"],
+  ] as const)("%s runs in a QEMU before its memory is there; while %s", async (whose, fate) => {
+    const isOurs = whose === "that godwit saved";
+    const name = isOurs ? "lazy-ours" : "lazy-theirs";
+    const source = await startQemuAt(world, name, "source", { program });
+    await world.run(source.awaitSerial((text) => text.includes("B")));
+    if (isOurs) {
+      const saving = await saved(world, "a", name, `file:${name}`, { stop: true, checksums: true });
+      expect(saving, world.log().slice(-3000)).toMatchObject({ status: "completed" });
+    } else {
+      await atMonitor(source, ["stop"], capabilities(["mapped-ram"]), [
+        "migrate",
+        { uri: `file:${join(folder, name)}` },
+      ]);
+      await migrated(source);
+    }
+    await atMonitor(source, ["quit"]).catch(() => {});
+    const destination = await startQemuAt(world, name, "destination", { program });
+    const id = await beginRestore(world, "b", name, `file:${name}`, { parameters: SLOWLY, lazy: true });
+    const look = (): Promise<CheckpointInfo | null> =>
+      world.run(Effect.catch(queryRestore("b", { id }), () => Effect.succeed(null)));
+    let info: CheckpointInfo | null = null;
+    await eventually("the guest runs, and pages are missing", async () => {
+      info = await look();
+      return info !== null && (isCheckpointOver(info) || (info.status === "postcopy-active" && info.remaining > 0));
+    });
+    expect(info, world.log().slice(-3000)).toMatchObject({ status: "postcopy-active" });
+    const refused = await saved(world, "b", name, "file:never", { stop: true });
+    expect(refused).toMatchObject({ status: "failed", error: { code: "migration-in-progress" } });
+    if (fate !== "nobody dies") await world.kill(loaderOf("b"));
+    await eventually(`restore ${id} ends`, async () => {
+      info = await look();
+      return info !== null && isCheckpointOver(info);
+    });
+    expect(info, world.log().slice(-3000)).toMatchObject({ status: "completed", remaining: 0 });
+    expect(info!["postcopy-requests"]).toBeGreaterThan(0);
+    await expectAlive(destination, name);
+    expect(await world.record(name)).toMatchObject({ state: "destination", node: "b", open: false });
+    expect(world.log().includes(`going on where a former loader stopped: guest ${name}`)).toBe(fate !== "nobody dies");
   });
 });

@@ -70,6 +70,7 @@ const bootGuest = (scene: Scene, loader: Loader.Loader): ((command: DestinationC
         const op = `${incarnation}-recovery-${network.now()}`;
         const recovery = Loader.recover(entry, NODE_B, op, {
           arriving: false,
+          epoch: 0,
           running: guest.destinationRuns,
           pagesMissing: guest.listening,
         });

@@ -69,7 +69,7 @@ describe("a checkpoint", () => {
           const found = read(start);
           assert.strictEqual(found.machine, "pc-i440fx-10.0");
           assert.deepStrictEqual(builtinState(found.tail, found.devicesOffset), state);
-          found.blocks.forEach((block, index) => {
+          for (const [index, block] of found.blocks.entries()) {
             const { pages, stored } = blocks[index]!;
             assert.strictEqual(block.pages, pages);
             assert.strictEqual(block.pagesOffset % 1024 ** 2, 0);
@@ -77,10 +77,11 @@ describe("a checkpoint", () => {
               assert.strictEqual(Bitmap.test(block.present, page), stored.includes(page));
             for (const page of stored) {
               const bytes = new Uint8Array(PAGE_BYTES);
-              withFile((fd) => readStoredPages(fd, block, page, bytes));
+              const fd = openSync(path, "r");
+              await readStoredPages(fd, block, page, bytes).finally(() => closeSync(fd));
               assert.deepStrictEqual(bytes, contentOf(index, page));
             }
-          });
+          }
         },
       ),
       { numRuns: 30 },
@@ -194,6 +195,34 @@ const caught = (work: () => unknown): unknown => {
     return error;
   }
 };
+
+describe("what would be read for long", () => {
+  it("is refused: records without a page in such numbers as no save writes", async () => {
+    await writeExample({ path, blocks: [{ name: "ram0", pages: 1, stored: [] }] });
+    const [block] = read().blocks;
+    const whole = readFileSync(path);
+    const end = block!.pagesOffset + block!.lengthBytes;
+    const flush = Buffer.alloc(8);
+    flush.writeBigUInt64BE(0x200n);
+    const withFlushes = (count: number): void =>
+      writeFileSync(path, Buffer.concat([whole.subarray(0, end), Buffer.alloc(8 * count, flush), whole.subarray(end)]));
+    withFlushes(1000);
+    assert.lengthOf(read().devices, 1);
+    withFlushes(2 ** 19);
+    assert.throws(() => read(), MalformedCheckpoint, "records without a page");
+  });
+
+  it("is refused: more RAM than a guest can have, before a bitmap is read", async () => {
+    await writeExample({ path, blocks: [{ name: "ram0", pages: 1, stored: [] }] });
+    const at = read().blocks[0]!.headerOffset - 8;
+    const fd = openSync(path, "r+");
+    const total = Buffer.alloc(8);
+    total.writeBigUInt64BE(BigInt(8 * 1024 ** 4 + PAGE_BYTES) + 4n);
+    writeSync(fd, total, 0, 8, at);
+    closeSync(fd);
+    assert.throws(() => read(), MalformedCheckpoint, "bytes of RAM");
+  });
+});
 
 describe("whatever stands in a file", () => {
   it("names no page outside the file and none twice, or is refused", async () => {

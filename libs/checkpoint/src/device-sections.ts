@@ -13,8 +13,15 @@ export interface DeviceSection {
   readonly bytes: number | null;
 }
 
-/** QEMU's description of a plain PC has 100 KiB, bytes. */
-export const DESCRIPTION_BYTES_MAX = 16 * 1024 ** 2;
+/** QEMU's description of a plain PC has 100 KiB, bytes. It is parsed in one go, by an actor that has other work. */
+export const DESCRIPTION_BYTES_MAX = 2 * 1024 ** 2;
+/**
+ * What a description may be made of, since that, and not its length, is what parsing takes its time for: brackets nested a thousand deep, or a
+ * value in every third byte, cost ten times what QEMU's descriptions of that length do. Those have a value in about 20 bytes, and structures
+ * within structures a dozen deep.
+ */
+const DESCRIPTION_VALUES_MAX = DESCRIPTION_BYTES_MAX / 16;
+const DESCRIPTION_DEPTH_MAX = 64;
 /** All that may follow RAM, bytes. */
 export const TAIL_BYTES_MAX = DEVICE_STATE_BYTES_MAX + DESCRIPTION_BYTES_MAX;
 /** A description with more devices than a machine has slots and chips is none. */
@@ -74,17 +81,40 @@ export const builtinState = (tail: Uint8Array, at: number): Uint8Array | null =>
  */
 export const describedDevices = (tail: Uint8Array): ReadonlyArray<DeviceSection> | null => {
   const at = endOfSections(tail);
-  return at === null ? null : parseDescription(Buffer.from(tail.subarray(at + 6)).toString("utf8"));
+  if (at === null) return null;
+  const description = tail.subarray(at + DESCRIPTION_HEAD_BYTES);
+  return isParsedSoon(description) ? parseDescription(Buffer.from(description).toString("utf8")) : null;
 };
+
+/** EOF, the mark of a description, and its length. */
+const DESCRIPTION_HEAD_BYTES = 6;
 
 /** Where the sections of a tail end and EOF, its mark, and the description follow; null when they do not. */
 const endOfSections = (tail: Uint8Array): number | null => {
   const bytes = Buffer.from(tail.buffer, tail.byteOffset, tail.byteLength);
-  const mark = Buffer.from([SECTION.eof, SECTION.description]);
-  // From behind: device state may look like anything, the description itself holds no zero byte.
-  for (let at = bytes.lastIndexOf(mark); at >= 0; at = at === 0 ? -1 : bytes.lastIndexOf(mark, at - 1))
-    if (at + 6 <= bytes.length && bytes.readUInt32BE(at + 2) === bytes.length - at - 6) return at;
+  const last = bytes.length - DESCRIPTION_HEAD_BYTES;
+  // From behind, and no further than a description can be long: device state may look like anything.
+  for (let at = last; at >= Math.max(0, last - DESCRIPTION_BYTES_MAX); at--)
+    if (bytes[at] === SECTION.eof && bytes[at + 1] === SECTION.description && bytes.readUInt32BE(at + 2) === last - at)
+      return at;
   return null;
+};
+
+const CHARACTER = { comma: 0x2c, openBracket: 0x5b, closeBracket: 0x5d, openBrace: 0x7b, closeBrace: 0x7d } as const;
+
+/** Whether no parser takes long for it. What stands in strings counts as well: QEMU's names have none of these characters. */
+const isParsedSoon = (json: Uint8Array): boolean => {
+  let values = 1;
+  let depth = 0;
+  for (const byte of json) {
+    if (byte === CHARACTER.openBracket || byte === CHARACTER.openBrace) {
+      depth++;
+      values++;
+    } else if (byte === CHARACTER.closeBracket || byte === CHARACTER.closeBrace) depth--;
+    else if (byte === CHARACTER.comma) values++;
+    if (depth > DESCRIPTION_DEPTH_MAX || values > DESCRIPTION_VALUES_MAX) return false;
+  }
+  return true;
 };
 
 /** The sections of a tail alone, without the end of the stream; null for a tail that was not written to its end. */

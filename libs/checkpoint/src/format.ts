@@ -38,6 +38,11 @@ export const RAM_FLAG = {
 } as const;
 export const RAM_SECTION = { name: "ram", instance: 0, version: 4 } as const;
 
+/** A machine type's name, bytes: QEMU's longest has a third of it. */
+export const MACHINE_BYTES_MAX = 256;
+/** Capabilities in a header: QEMU writes those that are on and change the stream, of which there are two. */
+export const CAPABILITIES_MAX = 64;
+
 export const CAPABILITIES_SUBSECTION = "configuration/capabilities";
 export const MAPPED_RAM = "mapped-ram";
 export const IGNORE_SHARED = "x-ignore-shared";

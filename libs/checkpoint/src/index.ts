@@ -9,6 +9,7 @@ export type { BlockPlace, BlockSize } from "./layout.ts";
 export * from "./malformed.ts";
 export * from "./object-transfer.ts";
 export * from "./parts.ts";
+export * from "./qemu-device-state.ts";
 export * from "./qemu-state.ts";
 export * from "./reader.ts";
 export * from "./stored-pages.ts";

@@ -6,8 +6,10 @@ import * as Bitmap from "@godwit/memory/bitmap";
 import { BLOCKS_MAX, DEVICE_STATE_BYTES_MAX, PAGE_BYTES } from "@godwit/protocol";
 import { type Cursor, memoryCursor } from "./cursor.ts";
 import {
+  CAPABILITIES_MAX,
   CAPABILITIES_SUBSECTION,
   IGNORE_SHARED,
+  MACHINE_BYTES_MAX,
   RAM_FLAG,
   RAM_SECTION,
   SECTION,
@@ -89,12 +91,16 @@ const readHead = (cursor: Cursor): string => {
     throw new MalformedCheckpoint(0, "not a migration stream");
   if (cursor.u8("the configuration") !== SECTION.configuration)
     throw new MalformedCheckpoint(8, "no configuration section");
-  const machine = new TextDecoder().decode(cursor.bytes(cursor.u32("the machine type's length"), "the machine type"));
+  const length = cursor.u32("the machine type's length");
+  if (length > MACHINE_BYTES_MAX)
+    throw new MalformedCheckpoint(cursor.offset() - 4, `a machine type of ${length} bytes`);
+  const machine = new TextDecoder().decode(cursor.bytes(length, "the machine type"));
   const at = cursor.offset();
   if (cursor.u8("a section") !== SECTION.subsection || cursor.name("its name") !== CAPABILITIES_SUBSECTION)
     throw new MalformedCheckpoint(at, "no capabilities in the configuration");
   cursor.u32("its version");
   const count = cursor.u32("the number of capabilities");
+  if (count > CAPABILITIES_MAX) throw new MalformedCheckpoint(cursor.offset() - 4, `${count} capabilities`);
   let ignoresShared = false;
   for (let n = 0; n < count; n++) if (cursor.name("a capability") === IGNORE_SHARED) ignoresShared = true;
   if (!ignoresShared) throw new MalformedCheckpoint(at, `the stream was not saved with ${IGNORE_SHARED}`);

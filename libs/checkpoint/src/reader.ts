@@ -6,11 +6,13 @@ import { fstatSync } from "node:fs";
 import * as Bitmap from "@godwit/memory/bitmap";
 import { BLOCK_BYTES_MAX, BLOCKS_MAX, PAGE_BYTES } from "@godwit/protocol";
 import { type Cursor, fileCursor } from "./cursor.ts";
-import { type DeviceSection, describedDevices, TAIL_BYTES_MAX } from "./device-sections.ts";
+import { DESCRIPTION_BYTES_MAX, type DeviceSection, describedDevices, TAIL_BYTES_MAX } from "./device-sections.ts";
 import {
   bitmapBytes,
+  CAPABILITIES_MAX,
   CAPABILITIES_SUBSECTION,
   IGNORE_SHARED,
+  MACHINE_BYTES_MAX,
   MAPPED_HEADER_BYTES,
   MAPPED_RAM,
   MAPPED_VERSION,
@@ -42,10 +44,11 @@ export interface Checkpoint {
   readonly fileBytes: number;
 }
 
-/** A machine type's name, bytes: QEMU's longest has a third of it. */
-const MACHINE_BYTES_MAX = 256;
-/** Capabilities in a header: QEMU writes those that are on and change the stream, of which there are two. */
-const CAPABILITIES_MAX = 64;
+/**
+ * Records and sections without pages between RAM and the devices: QEMU writes two for each turn of a save in which the guest runs, at most
+ * some dozens a second, so a save of an hour has a third of it. Without a limit a file of nothing else would be read for minutes, in one go.
+ */
+const EMPTY_RECORDS_MAX = 2 ** 19;
 
 /** Throws MalformedCheckpoint; and what the file system throws. `start`: where the stream begins (`,offset=`). */
 export const readCheckpoint = (fd: number, start = 0): Checkpoint => {
@@ -54,8 +57,9 @@ export const readCheckpoint = (fd: number, start = 0): Checkpoint => {
   const machine = readHead(cursor);
   const ramSection = readRamStart(cursor);
   const blocks = readBlocks(cursor);
-  readRamEnd(cursor, ramSection);
-  skipToDevices(cursor, ramSection);
+  const emptyRecord = countEmptyRecords(cursor);
+  readRamEnd(cursor, ramSection, emptyRecord);
+  skipToDevices(cursor, ramSection, emptyRecord);
   const devicesOffset = cursor.offset();
   if (fileBytes - devicesOffset > TAIL_BYTES_MAX)
     throw new MalformedCheckpoint(devicesOffset, `${fileBytes - devicesOffset} bytes of device state`);
@@ -64,7 +68,7 @@ export const readCheckpoint = (fd: number, start = 0): Checkpoint => {
   if (devices === null)
     throw new MalformedCheckpoint(
       fileBytes,
-      "the file does not end with a description of its devices: it was not written to its end",
+      `the file does not end with a description of its devices, of at most ${DESCRIPTION_BYTES_MAX} bytes: it was not written to its end, or by no QEMU`,
     );
   return { machine, blocks, ramSection, devicesOffset, tail, devices, fileBytes };
 };
@@ -126,6 +130,8 @@ const readBlocks = (cursor: Cursor): ReadonlyArray<StoredBlock> => {
   if ((record & (PAGE_BYTES - 1)) !== RAM_FLAG.memSize)
     throw new MalformedCheckpoint(cursor.offset() - 8, `record ${record} where the size of RAM stands`);
   let left = record - RAM_FLAG.memSize;
+  // A sparse file may be as long as it likes, and each block's bitmap is read as a whole.
+  if (left > BLOCK_BYTES_MAX) throw new MalformedCheckpoint(cursor.offset() - 8, `${left} bytes of RAM`);
   const blocks: StoredBlock[] = [];
   while (left > 0) {
     if (blocks.length === BLOCKS_MAX)
@@ -187,9 +193,19 @@ const readBitmap = (cursor: Cursor, pages: number): Bitmap.Bitmap | null => {
   return Bitmap.fromBytes(bytes, pages);
 };
 
+/** To be called for each of them. */
+const countEmptyRecords = (cursor: Cursor): (() => void) => {
+  let count = 0;
+  return () => {
+    if (++count > EMPTY_RECORDS_MAX)
+      throw new MalformedCheckpoint(cursor.offset(), `more than ${EMPTY_RECORDS_MAX} records without a page`);
+  };
+};
+
 /** The rest of RAM's first section: nothing but its end. */
-const readRamEnd = (cursor: Cursor, ramSection: number): void => {
+const readRamEnd = (cursor: Cursor, ramSection: number, emptyRecord: () => void): void => {
   for (;;) {
+    emptyRecord();
     const at = cursor.offset();
     const record = cursor.u64("a RAM record");
     if (record === RAM_FLAG.multifdFlush) continue;
@@ -208,8 +224,9 @@ const readFooter = (cursor: Cursor, ramSection: number): void => {
 };
 
 /** RAM's later sections are empty, commands are for a destination that listens. Ends before the first device. */
-const skipToDevices = (cursor: Cursor, ramSection: number): void => {
+const skipToDevices = (cursor: Cursor, ramSection: number, emptyRecord: () => void): void => {
   for (;;) {
+    emptyRecord();
     const at = cursor.offset();
     if (at === cursor.end) throw new MalformedCheckpoint(at, "the file ends where the devices should begin");
     const type = cursor.peek("a section");
@@ -221,7 +238,7 @@ const skipToDevices = (cursor: Cursor, ramSection: number): void => {
     } else if (type === SECTION.part || type === SECTION.end) {
       const id = cursor.u32("the number of a section");
       if (id !== ramSection) throw new MalformedCheckpoint(at, `a part of section ${id}, which has not begun`);
-      readRamEnd(cursor, ramSection);
+      readRamEnd(cursor, ramSection, emptyRecord);
     } else {
       throw new MalformedCheckpoint(at, `section type ${type} where the devices should begin`);
     }

@@ -35,6 +35,11 @@ export interface MissingMemory {
   /** The same with zeros. */
   readonly zero: (block: number, firstPage: number, pages: number) => void;
   /**
+   * Where `copy` returns before a page is in place: returns once at most so many bytes are on their way there. A page that is waited for
+   * comes behind all of them.
+   */
+  readonly placed: (leftBytesMax: number) => Effect.Effect<void>;
+  /**
    * Where `copy` returns before a page is in place, and somebody else has placed pages before: those that were not placed since the guest
    * began to wait. Of what was missing then they are missing still, whatever that one has noted.
    */

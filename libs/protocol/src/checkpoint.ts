@@ -39,6 +39,9 @@ export type RestoreRequest = typeof RestoreRequest.Type;
 export const CheckpointQuery = Schema.Struct({ id: MigrationId });
 export type CheckpointQuery = typeof CheckpointQuery.Type;
 
+/** For all saves, or all restores, that are under way. */
+export const CheckpointListRequest = Schema.Struct({});
+
 /** How a save or a restore stands. Bytes and ms; pages that are zero count as moved. */
 export const CheckpointInfo = Schema.Struct({
   id: MigrationId,
@@ -57,6 +60,8 @@ export const CheckpointInfo = Schema.Struct({
   "dirty-sync-count": Schema.Natural,
   /** Written to, or read from, the file, however often. */
   transferred: Schema.Finite,
+  /** The same in megabits/s, over all the time so far. */
+  mbps: Schema.optionalKey(Schema.Finite),
   /** What of the file is in the object store; absent: it is not meant for one. */
   uploaded: Schema.optionalKey(Schema.Finite),
   /** Pages that are in the file, and those that are zero and are not. */
@@ -69,12 +74,21 @@ export const CheckpointInfo = Schema.Struct({
   "first-instruction": Schema.optionalKey(Schema.Finite),
   /** Pages that a guest which ran already has waited for. */
   "postcopy-requests": Schema.optionalKey(Schema.Natural),
-  /** How long it waited for one: at most so long. */
+  /** From when the loader heard of one until it was placed, ms; of a QEMU: until it was sent to it. */
   "postcopy-latency": Schema.optionalKey(Schema.Struct({ p50: Schema.Finite, p99: Schema.Finite, max: Schema.Finite })),
   /** Of one that is not over: what keeps it from going on; it goes on by itself once that is gone. */
   error: Schema.optionalKey(FailureSchema),
 });
 export type CheckpointInfo = typeof CheckpointInfo.Type;
+
+/** Saves and restores that one answer tells of: with so many, each of a path as long as paths can be, it fits a control message. */
+export const CHECKPOINTS_LISTED_MAX = 32;
+/** Those that are under way, oldest first. */
+export const CheckpointList = Schema.Array(CheckpointInfo);
+export type CheckpointList = typeof CheckpointList.Type;
+
+/** Megabits/s; 0 before any time has passed. */
+export const mbpsOf = (bytes: number, ms: number): number => (ms > 0 ? (bytes * 8) / (ms * 1000) : 0);
 
 export const isCheckpointOver = ({ status }: CheckpointInfo): boolean =>
   status === "completed" || status === "failed" || status === "cancelled";

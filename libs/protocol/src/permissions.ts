@@ -34,13 +34,15 @@ export interface PermissionOptions {
 }
 
 /** What endpoints of coordinators are called; those that only look are `QUESTIONS`. */
-export const COORDINATOR_QUESTIONS = ["query-migrate", "list", "nodes"] as const;
+export const COORDINATOR_QUESTIONS = ["query-migrate", "list", "nodes", "checkpoints"] as const;
 export const COORDINATOR_VERBS = [
   ...COORDINATOR_QUESTIONS,
   ...["migrate", "cancel", "continue", "start-postcopy", "pause", "recover", "set-parameters"],
 ] as const;
-export const SAVE_VERBS = ["save", "query-save", "cancel-save"] as const;
-export const RESTORE_VERBS = ["restore", "query-restore", "cancel-restore"] as const;
+export const SAVE_VERBS = ["save", "query-save", "cancel-save", "list-saves"] as const;
+export const RESTORE_VERBS = ["restore", "query-restore", "cancel-restore", "list-restores"] as const;
+/** What a coordinator asks the actors of a node that save and restore. */
+export const CHECKPOINT_LISTS = ["list-saves", "list-restores"] as const;
 
 /** A request has one answer. */
 const ANSWERS_MAX = 1;
@@ -184,6 +186,7 @@ const ofCentralRole = (role: CentralRole): Permissions => {
         publish: [
           ...[subjects.member("coordinator", "*", "*"), who],
           ...[subjects.source("*"), subjects.destination("*"), subjects.node("*", "info")],
+          ...allOf(CHECKPOINT_LISTS, (verb) => subjects.node("*", verb)),
           ...[subjects.owner("*"), subjects.event(ANY_ROUTE)],
           ...recordsOf(OWNERSHIP_BUCKET),
           ...recordsOf(MIGRATIONS_BUCKET),

@@ -58,7 +58,7 @@ export const followCheckpoint = (
     return latest;
   }).pipe(Effect.onInterrupt(() => Effect.ignore(cancel(begun.node, { id: begun.id }))));
 
-const documentOf = (info: CheckpointInfo): Readonly<Record<string, unknown>> => ({
+export const checkpointDocument = (info: CheckpointInfo): Readonly<Record<string, unknown>> => ({
   ...info,
   ...(info.error === undefined ? {} : { error: failureDocument(toError(info.error)) }),
 });
@@ -87,7 +87,7 @@ const summaryOf = (info: CheckpointInfo): string => {
 };
 
 export const outcomeOf = (info: CheckpointInfo): Outcome => {
-  if (info.status === "completed") return { document: documentOf(info), text: summaryOf(info) };
+  if (info.status === "completed") return { document: checkpointDocument(info), text: summaryOf(info) };
   const failure =
     info.error === undefined
       ? new GodwitError({
@@ -97,5 +97,5 @@ export const outcomeOf = (info: CheckpointInfo): Outcome => {
           reason: `the ${info.what} is ${info.status}, and no reason was given`,
         })
       : toError(info.error);
-  return { document: documentOf(info), text: "", failure };
+  return { document: checkpointDocument(info), text: "", failure };
 };

@@ -3,6 +3,8 @@ import { Fabric, type RequestError } from "@godwit/fabric";
 import {
   ANY_ROUTE,
   CheckpointInfo,
+  CheckpointList,
+  CheckpointListRequest,
   CheckpointQuery,
   GodwitError,
   isEnded,
@@ -83,6 +85,8 @@ export const pausePostcopy = ask("pause", migrationRequest, migrationInfo, AGAIN
 export const recoverPostcopy = ask("recover", migrationRequest, migrationInfo, AGAIN);
 export const setParameters = ask("set-parameters", tuneRequest, migrationInfo, AGAIN);
 export const nodes = ask("nodes", migrationRequest, nodeList, AGAIN);
+/** Saves and restores that are under way, oldest first. */
+export const listCheckpoints = ask("checkpoints", json(CheckpointListRequest), json(CheckpointList), AGAIN);
 
 /** The same for the actors of one node. */
 const askNode =

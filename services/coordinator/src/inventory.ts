@@ -1,12 +1,26 @@
 /** Which nodes there are, and which guests they have. */
 import { Fabric, type Member } from "@godwit/fabric";
-import { GodwitError, isMalformed, json, NodeInfo, parseVersion, subjects, versionRefusal } from "@godwit/protocol";
+import {
+  CHECKPOINT_LISTS,
+  type CheckpointInfo,
+  CheckpointList,
+  GodwitError,
+  isMalformed,
+  json,
+  NodeInfo,
+  parseVersion,
+  subjects,
+  versionRefusal,
+} from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
 
 /** A node that has not answered by then is left out, ms: it asks its guests' monitors. */
 const NODE_TIMEOUT_MS = 3000;
+/** Actors that save and restore know at once how far they are, ms. */
+const CHECKPOINTS_TIMEOUT_MS = 1000;
 const codec = json(NodeInfo);
+const lists = json(CheckpointList);
 const NOTHING = new TextEncoder().encode("{}");
 
 export interface Inventory {
@@ -16,6 +30,8 @@ export interface Inventory {
   readonly versionObstacle: (node: string) => string | null;
   /** What each of them has; one that does not answer is left out, one of another protocol version is there with nothing but that. */
   readonly ask: Effect.Effect<ReadonlyArray<NodeInfo>>;
+  /** The saves and restores that are under way at all of them, oldest first; an actor that does not answer has none that could be shown. */
+  readonly checkpoints: Effect.Effect<ReadonlyArray<CheckpointInfo>>;
   /** The node that has the guest as a source, and the guest's driver. Fails with `no-such-guest`, or with `version-mismatch` when it may be at one that cannot be asked. */
   readonly sourceOf: (guest: string) => Effect.Effect<{ readonly node: string; readonly driver: string }, GodwitError>;
 }
@@ -68,6 +84,21 @@ export const openInventory = Effect.gen(function* () {
       all.filter((info) => info !== null),
     ),
   );
+  const listOf = (node: string, verb: string): Effect.Effect<CheckpointList> =>
+    fabric.request(subjects.node(node, verb), NOTHING, { timeoutMs: CHECKPOINTS_TIMEOUT_MS }).pipe(
+      Effect.map((bytes) => {
+        const list = lists.decode(bytes);
+        return isMalformed(list) ? [] : list;
+      }),
+      Effect.catch((error) => Effect.as(Effect.logWarning(`node ${node}, ${verb}: ${error.message}`), [])),
+    );
+  const checkpoints = Effect.suspend(() => {
+    const asked = nodes().filter((node) => versionObstacle(node) === null);
+    const questions = asked.flatMap((node) => CHECKPOINT_LISTS.map((verb) => listOf(node, verb)));
+    return Effect.map(Effect.all(questions, { concurrency: "unbounded" }), (all) =>
+      all.flat().sort((a, b) => b["total-time"] - a["total-time"]),
+    );
+  });
   const sourceOf = Effect.fnUntraced(function* (guest: string) {
     const all = yield* ask;
     const found = all.flatMap((info) =>
@@ -84,6 +115,6 @@ export const openInventory = Effect.gen(function* () {
     const reason = `none of the nodes ${nodes().join(", ") || "(there are none)"} has a guest ${guest}`;
     return yield* new GodwitError({ code: "no-such-guest", actor: "coordinator", step: "find the guest", reason });
   });
-  const inventory: Inventory = { nodes, versionObstacle, ask, sourceOf };
+  const inventory: Inventory = { nodes, versionObstacle, ask, checkpoints, sourceOf };
   return inventory;
 }) satisfies Effect.Effect<Inventory, unknown, Fabric | Scope.Scope>;

@@ -9,6 +9,9 @@ import {
 } from "@godwit/actor";
 import { Fabric } from "@godwit/fabric";
 import {
+  CHECKPOINTS_LISTED_MAX,
+  CheckpointList,
+  CheckpointListRequest,
   type Failure,
   type GodwitError,
   isEnded,
@@ -50,6 +53,8 @@ const tuneRequest = json(TuneRequest);
 const migrationInfo = json(MigrationInfo);
 const migrationList = json(MigrationList);
 const nodeList = json(Schema.Array(NodeInfo));
+const checkpointListRequest = json(CheckpointListRequest);
+const checkpointList = json(CheckpointList);
 
 const isFailure = (value: object): value is Failure => "code" in value && "reason" in value;
 
@@ -179,6 +184,9 @@ export const runCoordinator = Effect.fnUntraced(function* (
       word("query-migrate", "Query"),
       endpoint("list", migrationRequest, migrationList, () => list),
       endpoint("nodes", migrationRequest, nodeList, () => inventory.ask),
+      endpoint("checkpoints", checkpointListRequest, checkpointList, () =>
+        Effect.map(inventory.checkpoints, (all) => all.slice(0, CHECKPOINTS_LISTED_MAX)),
+      ),
       word("cancel", "Cancel"),
       word("continue", "Continue"),
       word("start-postcopy", "StartPostcopy"),

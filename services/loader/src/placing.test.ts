@@ -22,6 +22,7 @@ const memory = () => {
     zero: (_, first, count) => {
       for (let n = 0; n < count; n++) pages.set(first + n, 0);
     },
+    placed: () => Effect.void,
     end: Effect.void,
     giveUp: () => Effect.void,
   };

@@ -34,7 +34,12 @@ export const recoverGuest = Effect.fnUntraced(function* (
     const entry = yield* register.read(spec.name);
     const op = `${settings.incarnation}-${randomId()}`;
     const paging = !isOver(state) && (yield* isPaging(spec));
-    const found = { arriving: spec.moving === "arriving", running: state === "running", pagesMissing: paging };
+    const found = {
+      arriving: spec.moving === "arriving",
+      epoch: spec.epoch ?? 0,
+      running: state === "running",
+      pagesMissing: paging,
+    };
     const recovery = entry === "Unknown" ? null : recover(entry, settings.node, op, found);
     // A guest that was handed over is not given up.
     if (entry !== "Unknown" && recovery?._tag !== "Start") looks++;
@@ -48,7 +53,7 @@ export const recoverGuest = Effect.fnUntraced(function* (
       loader.discarding.add(spec.name);
       const gone = yield* Effect.ensuring(
         Effect.flatMap(register.write(spec.name, recovery.record, recovery.revision), (outcome) =>
-          typeof outcome === "object" ? discard(spec, registry) : Effect.succeed(false),
+          typeof outcome === "object" ? discardArrived(spec, registry) : Effect.succeed(false),
         ),
         Effect.sync(() => loader.discarding.delete(spec.name)),
       );
@@ -91,7 +96,8 @@ const isOver = (state: GuestLook): boolean => state === "gone" || state === "shu
 const tellLost = (spec: GuestSpec): Effect.Effect<void> =>
   Effect.logError(`guest ${spec.name} was handed over and has ended since: it is lost, no other one is started`);
 
-const discard = (spec: GuestSpec, registry: Registry): Effect.Effect<boolean> =>
+/** Ends a guest that was on its way here and will not be handed over. True once it is gone. */
+export const discardArrived = (spec: GuestSpec, registry: Registry): Effect.Effect<boolean> =>
   Effect.scoped(Effect.flatMap(openGuest(spec), (guest) => guest.discard)).pipe(
     Effect.tap(() =>
       Effect.sync(() => (spec.driver === "builtin" ? registry.remove(spec.name) : registry.settle(spec.name))),

@@ -5,12 +5,16 @@ import { type Endpoint, Fabric } from "@godwit/fabric";
 import type { Registry } from "@godwit/guest";
 import { withdrawAllExports } from "@godwit/memory";
 import {
+  CHECKPOINTS_LISTED_MAX,
   CheckpointInfo,
+  CheckpointList,
+  CheckpointListRequest,
   CheckpointQuery,
   fromError,
   GodwitError,
   isCheckpointOver,
   json,
+  mbpsOf,
   type Parameters,
   proposeCheckpoint,
   RestoreRequest,
@@ -29,7 +33,9 @@ import { type Progress, restoreGuest } from "./restoring.ts";
 
 const request = json(RestoreRequest);
 const query = json(CheckpointQuery);
+const listRequest = json(CheckpointListRequest);
 const info = json(CheckpointInfo);
+const infos = json(CheckpointList);
 /** Restores that can be asked about, those that have ended included. */
 const KNOWN_MAX = 64;
 
@@ -107,8 +113,17 @@ export const makeRestores = Effect.fnUntraced(function* (
   for (const facts of leftPagings(settings.runtimeDirectory)) {
     const entry = knownOf(facts.asked, facts.startedAt, "postcopy-active");
     known.set(facts.asked.id, entry);
-    yield* goOnRestoring(facts, tools, entry.progress).pipe(
+    const { guest } = facts.asked;
+    loader.restoring.add(guest);
+    let isSettled = false;
+    const settled = (): void => {
+      // Another restore of that guest may have begun since.
+      if (!isSettled) loader.restoring.delete(guest);
+      isSettled = true;
+    };
+    yield* goOnRestoring(facts, tools, entry.progress, settled).pipe(
       Effect.scoped,
+      Effect.ensuring(Effect.sync(settled)),
       Effect.tapError((error) => Effect.logError(error.message)),
       Effect.onExit((exit) => Effect.sync(() => ended(entry, exit))),
       Effect.exit,
@@ -136,7 +151,14 @@ export const makeRestores = Effect.fnUntraced(function* (
     if (!known.has(asked.id)) yield* begin(asked);
     return yield* shown(asked.id);
   });
+  const list = Effect.fnUntraced(function* (data: Uint8Array) {
+    yield* listRequest.decodeEffect(data, "loader");
+    const now = Date.now();
+    const live = [...known.values()].filter(({ endedAt }) => endedAt === 0).slice(0, CHECKPOINTS_LISTED_MAX);
+    return infos.encode(live.map((entry) => infoOf(entry, settings.node, now)));
+  });
   return [
+    { name: "list-restores", subject: subjects.node(settings.node, "list-restores"), handle: list },
     { name: "restore", subject: subjects.node(settings.node, "restore"), handle },
     {
       name: "query-restore",
@@ -160,19 +182,23 @@ const knownOf = (asked: RestoreRequest, startedAt: number, status: CheckpointInf
   cancel: Effect.void,
 });
 
-const infoOf = ({ asked, endedAt, status, failure, progress }: Known, node: string, now: number): CheckpointInfo => ({
-  id: asked.id,
-  what: "restore",
-  guest: asked.guest,
-  node,
-  uri: asked.uri,
-  status,
-  "total-time": (endedAt === 0 ? now : endedAt) - progress.startedAt,
-  total: progress.total,
-  remaining: isCheckpointOver({ status } as CheckpointInfo) ? 0 : progress.remaining,
-  "dirty-sync-count": 1,
-  transferred: progress.transferred,
-  checksums: progress.checksums,
-  ...progress.details,
-  ...(failure === undefined ? {} : { error: failure }),
-});
+const infoOf = ({ asked, endedAt, status, failure, progress }: Known, node: string, now: number): CheckpointInfo => {
+  const totalMs = (endedAt === 0 ? now : endedAt) - progress.startedAt;
+  return {
+    id: asked.id,
+    what: "restore",
+    guest: asked.guest,
+    node,
+    uri: asked.uri,
+    status,
+    "total-time": totalMs,
+    total: progress.total,
+    remaining: isCheckpointOver({ status } as CheckpointInfo) ? 0 : progress.remaining,
+    "dirty-sync-count": 1,
+    transferred: progress.transferred,
+    mbps: mbpsOf(progress.transferred, totalMs),
+    checksums: progress.checksums,
+    ...progress.details,
+    ...(failure === undefined ? {} : { error: failure }),
+  };
+};

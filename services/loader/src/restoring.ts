@@ -11,6 +11,7 @@ import {
   fingerprintOf,
   type HostPlace,
   MalformedCheckpoint,
+  qemuDeviceState,
   readCheckpoint,
   takesDirectIo,
 } from "@godwit/checkpoint";
@@ -36,15 +37,15 @@ import {
   toError,
 } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
+import * as Exit from "effect/Exit";
 import * as Fiber from "effect/Fiber";
 import * as Schedule from "effect/Schedule";
 import * as Schema from "effect/Schema";
 import type * as Scope from "effect/Scope";
 import { mayRestore } from "./decisions/index.ts";
 import { fillMemory } from "./filling.ts";
-import { type BringPages, lazyRestore } from "./lazy-restore.ts";
+import { lazyRestore } from "./lazy-restore.ts";
 import { forgetPaging } from "./paging-file.ts";
-import { openPagingThread } from "./paging-thread.ts";
 import type { HostTools } from "./session.ts";
 
 /** What a restore shows while it goes on; bytes. */
@@ -93,8 +94,6 @@ export const restoreGuest = Effect.fnUntraced(function* (
   const entry = yield* lookAround(asked, settings, register);
   const epoch = (entry?.record.epoch ?? 0) + 1;
   const state = yield* reading(() => builtinState(checkpoint.tail, checkpoint.devicesOffset));
-  if (asked.lazy && state === null) return yield* noLazyQemu;
-  const thread = asked.lazy ? yield* openPagingThread : null;
   const sums = yield* reading(() => checksumsOf(place.path, fingerprintOf(checkpoint)));
   progress.checksums = sums.of === "none" ? "none" : sums.of === "this save" ? "not checked" : "of another save";
   progress.total = checkpoint.blocks.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
@@ -112,47 +111,59 @@ export const restoreGuest = Effect.fnUntraced(function* (
     Effect.andThen(undo),
     Effect.andThen(Effect.sync(() => forgetPaging(settings.runtimeDirectory, asked))),
   );
-  const bring = yield* Effect.gen(function* () {
+  const bringing = yield* Effect.gen(function* () {
     const blocks = yield* agree(guest, checkpoint);
     tell("active");
-    let bring: BringPages | null = null;
+    if (asked.lazy) {
+      const begun = { asked, place, parameters, settings, spec, guest, blocks, progress, fd, checkpoint };
+      // Devices of a QEMU touch memory while they load.
+      const pages = yield* Effect.forkScoped(yield* lazyRestore(begun));
+      tell("device");
+      const load = Effect.flatMap(deviceStateOf(fd, checkpoint, state, blocks), (bytes) =>
+        loadState(guest, bytes, asked.id, settings),
+      );
+      yield* Effect.raceFirst(load, Effect.andThen(Fiber.join(pages), Effect.never));
+      yield* sameFile(fd, place.path);
+      return pages;
+    }
     if (state === null) yield* loadQemu(spec, place, parameters);
     else {
-      if (thread !== null)
-        bring = yield* lazyRestore({ asked, place, parameters, settings, spec, thread, progress, fd, checkpoint });
-      else
-        yield* fillMemory({
-          id: asked.id,
-          settings,
-          checkpointPath: place.path,
-          parameters,
-          blocks,
-          stored: checkpoint.blocks,
-          sums: sums.blocks,
-          progress,
-        });
-      // A QEMU reads its pages itself, and knows nothing of checksums; those of a lazy restore are looked at as they come.
-      if (sums.blocks !== null && thread === null) progress.checksums = "verified";
+      yield* fillMemory({
+        id: asked.id,
+        settings,
+        checkpointPath: place.path,
+        parameters,
+        blocks,
+        stored: checkpoint.blocks,
+        sums: sums.blocks,
+        progress,
+      });
+      // A QEMU reads its pages itself, and knows nothing of checksums.
+      if (sums.blocks !== null) progress.checksums = "verified";
       tell("device");
       yield* loadState(guest, state, asked.id, settings);
     }
     yield* sameFile(fd, place.path);
-    return bring;
+    return null;
   }).pipe(Effect.onError(() => giveUp));
 
+  /** Its pages cannot be had, and it has ended. */
+  const isLost = (): boolean => {
+    const exit = bringing?.pollUnsafe();
+    return exit !== undefined && Exit.isFailure(exit);
+  };
   // From the commit on there is no way back, and nobody may stop in between.
-  const pages = yield* Effect.uninterruptible(
+  yield* Effect.uninterruptible(
     Effect.gen(function* () {
       progress.isBound = asked.lazy;
       const revision = yield* commit(asked, epoch, entry, tools).pipe(Effect.onError(() => giveUp));
-      // Whoever runs waits for pages at once.
-      const bringing = bring === null ? null : yield* Effect.forkScoped(Effect.interruptible(bring));
       if (!asked.stop)
         yield* guest.resume.pipe(
           Effect.tapError((error) =>
             Effect.logError(`guest ${asked.guest} was restored and does not start: ${error.message}`),
           ),
-          Effect.retry({ schedule: Schedule.spaced(START_AGAIN_MS), times: 120 }),
+          Effect.retry({ schedule: Schedule.spaced(START_AGAIN_MS), times: 120, while: () => !isLost() }),
+          Effect.catch((error) => (bringing !== null && isLost() ? Fiber.join(bringing) : Effect.fail(error))),
           Effect.tap(() =>
             Effect.sync(() => {
               progress.details = { ...progress.details, "first-instruction": Date.now() - progress.startedAt };
@@ -162,12 +173,11 @@ export const restoreGuest = Effect.fnUntraced(function* (
       yield* answering("loader", "note that the guest is here")(Effect.sync(() => registry.settle(asked.guest)));
       // Not written: the next life finds it open, and the guest running.
       yield* register.write(asked.guest, recordOf(asked, epoch, settings, false), revision);
-      return bringing;
     }),
   );
-  if (pages === null) return;
+  if (bringing === null) return;
   tell("postcopy-active");
-  yield* Fiber.join(pages);
+  yield* Fiber.join(bringing);
   if (sums.blocks !== null) progress.checksums = "verified";
 });
 
@@ -181,16 +191,6 @@ const noLazyObject = Effect.suspend(() =>
   ),
 );
 
-const noLazyQemu = Effect.suspend(() =>
-  Effect.fail(
-    refuse(
-      "not-supported",
-      "begin a lazy restore",
-      "the checkpoint is of a QEMU guest; only the process that runs a guest can let it wait for missing pages, and an unmodified QEMU does that only in a postcopy migration of its own: restore without --lazy",
-    ),
-  ),
-);
-
 const blockOf = ({ name, lengthBytes }: { readonly name: string; readonly lengthBytes: number }): RamBlock => ({
   name,
   lengthBytes,
@@ -200,16 +200,14 @@ const blockOf = ({ name, lengthBytes }: { readonly name: string; readonly length
 });
 
 /** What is read of a file that anybody may have written. */
-const reading = <A>(read: () => A): Effect.Effect<A, GodwitError> =>
-  Effect.try({
-    try: read,
-    catch: (cause) =>
-      refuse(
-        cause instanceof MalformedCheckpoint ? "bad-checkpoint" : "checkpoint-failed",
-        "read the checkpoint",
-        cause instanceof Error ? cause.message : String(cause),
-      ),
-  });
+const reading = <A>(read: () => A): Effect.Effect<A, GodwitError> => Effect.try({ try: read, catch: notReadable });
+
+const notReadable = (cause: unknown): GodwitError =>
+  refuse(
+    cause instanceof MalformedCheckpoint ? "bad-checkpoint" : "checkpoint-failed",
+    "read the checkpoint",
+    cause instanceof Error ? cause.message : String(cause),
+  );
 
 /** The checkpoint as a file of this host; one that was brought here for this restore goes with the scope. */
 const fetched = (
@@ -287,10 +285,12 @@ const lookAround = Effect.fnUntraced(function* (
   return entry;
 });
 
-/** The guest's own blocks, each as long as the checkpoint's of that name. */
+/** The guest's own blocks, each as long as the checkpoint's of that name, in a machine of the same type. */
 const agree = Effect.fnUntraced(function* (guest: Guest, checkpoint: Checkpoint) {
-  const { blocks } = yield* guest.describe;
+  const { blocks, machine } = yield* guest.describe;
   const differences: Difference[] = [];
+  if (machine !== checkpoint.machine)
+    differences.push({ what: "machine type", mine: machine, yours: checkpoint.machine });
   for (const block of blocks) {
     const stored = checkpoint.blocks.find(({ name }) => name === block.name);
     if (stored?.lengthBytes === block.lengthBytes) continue;
@@ -319,6 +319,20 @@ const loadQemu = (spec: GuestSpec, place: FilePlace, parameters: Parameters): Ef
     : Effect.fail(
         refuse("incompatible", "load the checkpoint", "the checkpoint is of a QEMU guest, and no QEMU waits here"),
       );
+
+/** What the guest's driver loads once its memory comes by itself: of a QEMU also the RAM that is none of the guest's own. */
+const deviceStateOf = (
+  fd: number,
+  checkpoint: Checkpoint,
+  builtin: Uint8Array | null,
+  blocks: ReadonlyArray<RamBlock>,
+): Effect.Effect<Uint8Array, GodwitError> =>
+  builtin !== null
+    ? Effect.succeed(builtin)
+    : Effect.tryPromise({
+        try: () => qemuDeviceState(fd, checkpoint, new Set(blocks.map(({ name }) => name))),
+        catch: notReadable,
+      });
 
 const loadState = (
   guest: Guest,

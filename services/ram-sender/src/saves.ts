@@ -2,7 +2,10 @@
 import { type HostPlace, placeOnHost, removeDeserted } from "@godwit/checkpoint";
 import { type Endpoint, Fabric } from "@godwit/fabric";
 import {
+  CHECKPOINTS_LISTED_MAX,
   CheckpointInfo,
+  CheckpointList,
+  CheckpointListRequest,
   CheckpointQuery,
   GodwitError,
   json,
@@ -23,7 +26,9 @@ import type { SessionTools } from "./session.ts";
 
 const request = json(SaveRequest);
 const query = json(CheckpointQuery);
+const listRequest = json(CheckpointListRequest);
 const info = json(CheckpointInfo);
+const infos = json(CheckpointList);
 /** A save waits so long for a sender that has just been started, ms: whoever asks still waits for the answer then. */
 const SETTLING_MS = 2000;
 /** Saves that have ended and can still be asked about. */
@@ -157,6 +162,13 @@ export const makeSaves = Effect.fnUntraced(function* (
       return yield* shown(id);
     });
 
+  const list = Effect.fnUntraced(function* (data: Uint8Array) {
+    yield* listRequest.decodeEffect(data, "ram-sender");
+    yield* sweep;
+    const live = [...sessions.values()].slice(0, CHECKPOINTS_LISTED_MAX);
+    return infos.encode(live.map(({ session }) => infoOfSave(session.save, Date.now())));
+  });
+
   return {
     tell: (event) => {
       for (const { session } of sessions.values()) session.dispatch(event);
@@ -173,6 +185,7 @@ export const makeSaves = Effect.fnUntraced(function* (
         subject: subjects.node(settings.node, "cancel-save"),
         handle: (data) => ask(data, (id) => sessions.get(id)?.session.dispatch({ _tag: "Cancel" })),
       },
+      { name: "list-saves", subject: subjects.node(settings.node, "list-saves"), handle: list },
     ],
   };
 });

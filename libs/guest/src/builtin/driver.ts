@@ -118,14 +118,6 @@ export const listenForPages = Effect.fnUntraced(function* (
   return { pid: spec.pid, fd, address: description.block.address, block: blockOf(description) };
 });
 
-/** The pages that a guest still waits for; null when all of its memory is there. */
-export const missingPages = (spec: BuiltinSpec): Effect.Effect<MissingPages | null, GodwitError> =>
-  Effect.map(describe(spec), (description) =>
-    description.missingFd === null
-      ? null
-      : { pid: spec.pid, fd: description.missingFd, address: description.block.address, block: blockOf(description) },
-  );
-
 /** All pages are there: what was not placed is zeros, and no touch is waited for any more. */
 export const endListening = (spec: BuiltinSpec): Effect.Effect<void, GodwitError> => command(spec, "postcopy-end");
 

@@ -78,5 +78,6 @@ export const borrowMissingMemory = Effect.fnUntraced(function* (
     touches,
     copy: (_, firstPage, bytes) => void copyPages(uffd, at(firstPage), bytes, hostPageBytes),
     zero: (_, firstPage, pages) => zero(firstPage, pages),
+    placed: () => Effect.void,
   };
 });

@@ -156,6 +156,7 @@ const allThere = (line: Pick<MissingMemory, "vcpus" | "giveUp">): MissingMemory 
   touches: () => Effect.never,
   copy: () => {},
   zero: () => {},
+  placed: () => Effect.void,
   end: Effect.void,
 });
 

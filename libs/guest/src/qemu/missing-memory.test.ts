@@ -134,6 +134,32 @@ describe("the missing memory of a QEMU", () => {
     }),
   );
 
+  it.live("says when so much of it is in place that more may follow, on another connection as well", () =>
+    Effect.gen(function* () {
+      const memory = yield* makeMemory();
+      const one = yield* makeConnection;
+      memory.listensOver(one.connection);
+      yield* memory.placed(0);
+      memory.copy(0, 0, new Uint8Array(2 * PAGE_BYTES));
+      memory.copy(0, 2, page(2));
+      yield* memory.placed(3 * PAGE_BYTES);
+      const [most, all] = [
+        yield* Effect.forkScoped(memory.placed(PAGE_BYTES)),
+        yield* Effect.forkScoped(memory.placed(0)),
+      ];
+      yield* Effect.yieldNow;
+      assert.isUndefined(most.pollUnsafe());
+      memory.hear({ kind: "pong", ping: FIRST_PING });
+      yield* Fiber.join(most);
+      assert.isUndefined(all.pollUnsafe());
+      // What was on its way is said again, with a ping of its own.
+      memory.goesOnOver({ connection: (yield* makeConnection).connection, received: [Bitmap.make(PAGES)] });
+      assert.isUndefined(all.pollUnsafe());
+      memory.hear({ kind: "pong", ping: FIRST_PING + 2 });
+      yield* Fiber.join(all);
+    }),
+  );
+
   it.live("tells once QEMU is gone", () =>
     Effect.gen(function* () {
       const memory = yield* makeMemory();

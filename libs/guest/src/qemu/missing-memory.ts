@@ -67,6 +67,15 @@ export const makeMissingMemory = Effect.fnUntraced(function* (
   /** QEMU was told that nothing follows, and ends the connection itself. */
   let isEnding = false;
   let blocktime: Blocktime | null = null;
+  /** Those who wait until less is on its way. */
+  const patient = new Set<{ readonly leftBytesMax: number; readonly goOn: () => void }>();
+  const letGoOn = (): void => {
+    for (const waiter of patient) {
+      if (placements.bytesOnTheirWay > waiter.leftBytesMax) continue;
+      patient.delete(waiter);
+      waiter.goOn();
+    }
+  };
 
   const touched = (message: Extract<ReturnMessage, { kind: "request" }>): void => {
     const block = blocks.findIndex(({ ramBlock }) => ramBlock === message.block);
@@ -81,7 +90,10 @@ export const makeMissingMemory = Effect.fnUntraced(function* (
     }
   };
   const hear: QemuMissingMemory["hear"] = (message) => {
-    if (message.kind === "pong") Placements.answered(placements, message.ping);
+    if (message.kind === "pong") {
+      Placements.answered(placements, message.ping);
+      letGoOn();
+    }
     if (message.kind === "request") touched(message);
   };
   const say = (words: ReadonlyArray<Buffer>): void => {
@@ -97,12 +109,21 @@ export const makeMissingMemory = Effect.fnUntraced(function* (
         placements.blocks.map(({ pages }) => Bitmap.make(pages)),
       ),
     );
+    letGoOn();
   };
   const goesOnOver: QemuMissingMemory["goesOnOver"] = (rejoined) => {
     connection = rejoined.connection;
     placements.sent.forEach((sent, block) => void Bitmap.orInto(sent, rejoined.received[block]!));
     say(Placements.goOn(placements, rejoined.received));
+    letGoOn();
   };
+  const placed: MissingMemory["placed"] = (leftBytesMax) =>
+    Effect.callback((resume) => {
+      const waiter = { leftBytesMax, goOn: () => resume(Effect.void) };
+      patient.add(waiter);
+      letGoOn();
+      return Effect.sync(() => patient.delete(waiter));
+    });
   const put = (block: number, firstPage: number, pages: number, content: Uint8Array | null): void => {
     if (placements.bytesOnTheirWay + (content?.length ?? 0) > ON_THEIR_WAY_BYTES_MAX)
       throw new HostError("write", "ENOBUFS", { detail: `more than ${ON_THEIR_WAY_BYTES_MAX} bytes wait for QEMU` });
@@ -172,6 +193,7 @@ export const makeMissingMemory = Effect.fnUntraced(function* (
       const first = firstPage - (firstPage % hostPages);
       put(block, first, Math.ceil((firstPage + pages) / hostPages) * hostPages - first, null);
     },
+    placed,
     end,
     blocktime: () => blocktime,
     hear,

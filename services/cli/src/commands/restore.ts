@@ -23,7 +23,7 @@ export const restoreCommand = command({
     ...natsOptions,
   },
   notes: () =>
-    "A builtin guest is started; a QEMU must wait with -incoming defer, as for a migration. A guest that any node has already is not\nstarted a second time. When the ownership record says that it last ran on a node that does not answer now, only --take-over starts\nit: no record can know that a host is dead.\nWith --lazy the checkpoint must stay until the restore has ended. Only builtin guests can do that: an unmodified QEMU waits for\nmissing pages only in a postcopy migration of its own.\n",
+    "A builtin guest is started; a QEMU must wait with -incoming defer, as for a migration. A guest that any node has already is not\nstarted a second time. When the ownership record says that it last ran on a node that does not answer now, only --take-over starts\nit: no record can know that a host is dead.\nWith --lazy the checkpoint must stay until the restore has ended; a QEMU is then fed as in a postcopy of its own, and must be able to\ntake one (RAM on tmpfs, no huge pages).\n",
   run: ({ values, operands: [guest = "", uri = ""] }, report) => {
     if (values.on === null) throw new UsageError("--on is missing: the node to start the guest on");
     const node = values.on;

@@ -1,7 +1,7 @@
-/** Migrations as text: all fields of one, or a line for each of many. */
-import type { MigrationInfo } from "@godwit/protocol";
+/** Migrations as text: all fields of one, or a line for each of many; saves and restores beside them. */
+import type { CheckpointInfo, MigrationInfo } from "@godwit/protocol";
 import { deviceLines } from "../terminal/device-timeline.ts";
-import { formatBytes, formatMs } from "../terminal/format.ts";
+import { formatBytes, formatMs, formatRate } from "../terminal/format.ts";
 import { table } from "../terminal/table.ts";
 import { waterfallLines } from "../terminal/waterfall.ts";
 import { timelinesOf } from "./devices-view.ts";
@@ -62,3 +62,35 @@ export const migrationsTable = (list: ReadonlyArray<MigrationInfo>): string =>
           info.ram === undefined ? "" : formatBytes(info.ram.transferred),
         ]),
       ) + notesText(list);
+
+/** Bits of a megabit in bytes. */
+const MEGABIT_BYTES = 1e6 / 8;
+
+/** Saves and restores that are under way, a line for each, and what keeps one from going on; nothing where there are none. */
+export const checkpointsTable = (list: ReadonlyArray<CheckpointInfo>): string =>
+  list.length === 0
+    ? ""
+    : table(
+        [
+          { title: "CHECKPOINT" },
+          { title: "" },
+          { title: "GUEST" },
+          { title: "NODE" },
+          { title: "STATUS" },
+          { title: "TIME", align: "right" },
+          { title: "MOVED", align: "right" },
+          { title: "LEFT", align: "right" },
+          { title: "RATE", align: "right" },
+        ],
+        list.map((info) => [
+          info.id,
+          info.what,
+          info.guest,
+          info.node,
+          info.status,
+          formatMs(info["total-time"]),
+          formatBytes(info.transferred),
+          formatBytes(info.remaining),
+          info.mbps === undefined ? "" : formatRate(info.mbps * MEGABIT_BYTES),
+        ]),
+      ) + list.map(({ id, error }) => (error === undefined ? "" : `${id}: ${error.reason}\n`)).join("");

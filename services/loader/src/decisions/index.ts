@@ -8,7 +8,16 @@ export { FILL_ROUND, type Fill, type FillBlock, type FillEffect, type FillEvent,
 export { isHalfDone } from "./half-done.ts";
 export { addLatency, type Latencies, type LatencySummary, makeLatencies, summaryOf } from "./latencies.ts";
 export { infoOf, isIdle, type Loader, type Routed, reportOf, route } from "./loader.ts";
-export { alreadyThere, makePager, nextWork, type PagedBlock, type Pager, type PagerWork, touch } from "./pager.ts";
+export {
+  alreadyThere,
+  CHUNK_PAGES_MAX,
+  handBack,
+  makePager,
+  nextWork,
+  type Pager,
+  type PagerWork,
+  touch,
+} from "./pager.ts";
 export {
   isExpected,
   makePostcopy,

@@ -2,8 +2,9 @@
  * Which page of a running guest's memory comes next, when pages are still missing: those that a vCPU waits for, in the order in which
  * they were touched, then what lies around them, since programs go on where they are, then the rest from front to back. Pure.
  *
- * Invariant: each page that has content is handed out exactly once. Those that have none are zeros, and are handed out only to who
- * waits for them: when nothing is left, whatever is still missing may become zeros by itself.
+ * Invariant: each page that has content is handed out exactly once, unless it was handed back. Those that have none are zeros, and are handed
+ * out only to who waits for them: when nothing is left, whatever is still missing may become zeros by itself. What was handed out is placed or
+ * handed back before more is asked for.
  */
 import * as Bitmap from "@godwit/memory/bitmap";
 
@@ -50,10 +51,8 @@ export type PagerWork =
       /** When a vCPU began to wait for it; null: nobody asked. */
       readonly since: number | null;
     }
-  /** A touched page without content. */
-  | { readonly _tag: "Zero"; readonly block: number; readonly page: number; readonly since: number }
-  /** A touched page that was handed out before: who waits for it looks again. */
-  | { readonly _tag: "Wake"; readonly block: number; readonly page: number; readonly since: number };
+  /** A touched page that has no content, or was handed out and placed before: zeros are placed only where nothing is. */
+  | { readonly _tag: "Zero"; readonly block: number; readonly page: number; readonly since: number };
 
 export const makePager = (blocks: ReadonlyArray<PagedBlock>): Pager => {
   const left = blocks.map(({ present, pages }) => ({ words: present.words.slice(), pageCount: pages }));
@@ -86,8 +85,21 @@ export const touch = (pager: Pager, block: number, page: number, since: number):
 export const nextWork = (pager: Pager, rest: "now" | "later"): PagerWork | null =>
   answerTouch(pager) ?? (rest === "now" && pager.leftPages > 0 ? (near(pager) ?? frontToBack(pager)) : null);
 
+/** The last work came to nothing: it is the next, or among the next. */
+export const handBack = (pager: Pager, work: PagerWork): void => {
+  const page = work._tag === "Copy" ? work.first : work.page;
+  if (work._tag === "Copy") {
+    Bitmap.setRange(pager.left[work.block]!, work.first, work.pages);
+    pager.leftPages += work.pages;
+    const { front } = pager;
+    if (work.block < front.block || (work.block === front.block && page < front.page))
+      pager.front = { block: work.block, page };
+  }
+  if (work.since !== null) pager.touches.splice(pager.answered, 0, { block: work.block, page, since: work.since });
+};
+
 const answerTouch = (pager: Pager): PagerWork | null => {
-  const { touches, left, blocks } = pager;
+  const { touches, left } = pager;
   const next = touches[pager.answered];
   if (next === undefined) {
     pager.touches = [];
@@ -99,7 +111,7 @@ const answerTouch = (pager: Pager): PagerWork | null => {
   if (pager.places.length > PLACES_MAX) pager.places.shift();
   const { block, page, since } = next;
   if (Bitmap.test(left[block]!, page)) return handOut(pager, block, page, 1, since);
-  return { _tag: Bitmap.test(blocks[block]!.present, page) ? "Wake" : "Zero", block, page, since };
+  return { _tag: "Zero", block, page, since };
 };
 
 const handOut = (pager: Pager, block: number, first: number, pages: number, since: number | null): PagerWork => {

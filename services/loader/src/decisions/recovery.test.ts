@@ -17,7 +17,7 @@ const entries: fc.Arbitrary<OwnershipEntry> = fc
     revision,
   }));
 
-const STILL = { arriving: false, running: false, pagesMissing: false };
+const STILL = { arriving: false, epoch: 0, running: false, pagesMissing: false };
 
 describe("a loader that starts anew", () => {
   it("does nothing about a guest that never moved", () => {
@@ -44,12 +44,13 @@ describe("a loader that starts anew", () => {
     );
   });
 
-  it("ends only what was on its way here, once the migration has ended with the guest at another node", () => {
+  it("ends only what was on its way here, once the migration has ended with the guest at another node, or a restore has not won it", () => {
     fc.assert(
-      fc.property(entries, fc.boolean(), (entry, arriving) => {
+      fc.property(entries, fc.boolean(), fc.nat(1001), (entry, arriving, epoch) => {
         const { record, revision } = entry;
-        const recovery = recover(entry, "b", "mine", { ...STILL, arriving });
-        const leftBehind = arriving && record.state === "source" && record.node !== "b" && !record.open;
+        const recovery = recover(entry, "b", "mine", { ...STILL, arriving, epoch });
+        const isElsewhere = record.state === "source" && record.node !== "b";
+        const leftBehind = arriving && !record.open && (isElsewhere || epoch > record.epoch);
         expect(recovery._tag === "Discard").toBe(leftBehind);
         // What was read is written again: only who is not stale wins.
         if (recovery._tag === "Discard")

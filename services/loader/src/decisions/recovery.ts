@@ -24,8 +24,10 @@ export type Recovery =
 
 /** How the guest was found. */
 export interface Found {
-  /** A migration filled it that was never committed. While an attempt is on its way (the record is open) it may be of use to it. */
+  /** A migration or a restore filled it that was never committed. While an attempt is on its way (the record is open) it may be of use to it. */
   readonly arriving: boolean;
+  /** Under which it arrives; 0: not known. */
+  readonly epoch: number;
   readonly running: boolean;
   /** It waits for pages of a postcopy. */
   readonly pagesMissing: boolean;
@@ -36,12 +38,14 @@ export const recover = (
   entry: OwnershipEntry | null,
   node: string,
   op: string,
-  { arriving, running, pagesMissing }: Found,
+  { arriving, epoch, running, pagesMissing }: Found,
 ): Recovery => {
   if (entry === null) return { _tag: "Nothing" };
   const { record } = entry;
   if (running && isOlder(record, node)) return { _tag: "Later" };
-  if (record.state === "source" && !record.open && record.node !== node && arriving)
+  const isElsewhere = record.state === "source" && record.node !== node;
+  // A restore claims nothing before it commits: the record has never come to the epoch that it would have won.
+  if (arriving && !record.open && (isElsewhere || epoch > record.epoch))
     return { _tag: "Discard", record: { ...record, op }, revision: entry.revision };
   if (record.state !== "destination") return { _tag: "Nothing" };
   if (record.node !== node || !record.open) return { _tag: "Nothing" };

@@ -2,7 +2,14 @@
 
 import * as Bitmap from "@godwit/memory/bitmap";
 import { Channels, Handing, Ledger, Pace } from "@godwit/multifd";
-import { type CheckpointInfo, type Failure, FILE_ITEM_PAGES_MAX, PAGE_BYTES, type Parameters } from "@godwit/protocol";
+import {
+  type CheckpointInfo,
+  type Failure,
+  FILE_ITEM_PAGES_MAX,
+  mbpsOf,
+  PAGE_BYTES,
+  type Parameters,
+} from "@godwit/protocol";
 import type { Save, SaveEffect, SaveEvent, SaveStep } from "./save-state.ts";
 
 /** A round must write this much before its rate says anything, bytes. */
@@ -414,6 +421,7 @@ const contentOf = (present: Save["present"], pages: number) => {
 export const infoOfSave = (save: Save, now: number): CheckpointInfo => {
   const pages = save.blocks.reduce((sum, block) => sum + block.pages, 0);
   const isOver = save.phase._tag === "Ended";
+  const totalMs = (isOver ? save.endedAt : now) - save.startedAt;
   const isWhole = save.phase._tag === "Ended" && save.phase.outcome === "completed";
   return {
     id: save.id as CheckpointInfo["id"],
@@ -422,12 +430,13 @@ export const infoOfSave = (save: Save, now: number): CheckpointInfo => {
     node: save.node,
     uri: save.uri,
     status: statusOf(save),
-    "total-time": (isOver ? save.endedAt : now) - save.startedAt,
+    "total-time": totalMs,
     downtime: save.downtimeMs,
     total: pages * PAGE_BYTES,
     remaining: isOver ? 0 : Ledger.remainingBytes(save.ledger),
     "dirty-sync-count": save.ledger.round,
     transferred: save.meter.writtenBytes,
+    mbps: mbpsOf(save.meter.writtenBytes, totalMs),
     ...(save.upload ? { uploaded: save.uploadedBytes } : {}),
     ...(isWhole
       ? {

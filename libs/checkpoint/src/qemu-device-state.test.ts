@@ -1,0 +1,67 @@
+import { closeSync, mkdtempSync, openSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import * as Bitmap from "@godwit/memory/bitmap";
+import { DEVICE_STATE_BYTES_MAX, PAGE_BYTES } from "@godwit/protocol";
+import { afterAll, assert, describe, it } from "vitest";
+import { MalformedCheckpoint } from "./malformed.ts";
+import { putTogether, qemuDeviceState } from "./qemu-device-state.ts";
+import { takeApart } from "./qemu-state.ts";
+import { type Checkpoint, readCheckpoint } from "./reader.ts";
+import { contentOf, writeExample } from "./testing.ts";
+
+const directory = mkdtempSync(join(tmpdir(), "godwit-device-state-"));
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
+const path = join(directory, "guest");
+
+const withCheckpoint = async <A>(use: (fd: number, found: Checkpoint) => Promise<A>): Promise<A> => {
+  const fd = openSync(path, "r");
+  try {
+    return await use(fd, readCheckpoint(fd));
+  } finally {
+    closeSync(fd);
+  }
+};
+
+describe("the device state of a checkpoint", () => {
+  it("has the devices and all pages of RAM that is not the guest's own, and none of those that are", async () => {
+    const blocks = [
+      { name: "ram0", pages: 50, stored: [0, 7] },
+      { name: "pc.bios", pages: 9, stored: [1, 2, 8] },
+      { name: "empty", pages: 2, stored: [] },
+    ];
+    await writeExample({ path, blocks });
+    await withCheckpoint(async (fd, found) => {
+      const stream = await qemuDeviceState(fd, found, new Set(["ram0"]));
+      const state = takeApart(stream, new Set(["ram0"]));
+      assert.strictEqual(state.machine, "pc-i440fx-10.0");
+      assert.deepStrictEqual(
+        state.blocks.map(({ name, lengthBytes }) => [name, lengthBytes / PAGE_BYTES]),
+        [
+          ["ram0", 50],
+          ["pc.bios", 9],
+          ["empty", 2],
+        ],
+      );
+      assert.deepStrictEqual(Buffer.from(state.tail), Buffer.from(found.tail));
+      const [bios, empty] = state.own;
+      assert.strictEqual(Bitmap.count(empty!.present), 0);
+      assert.deepStrictEqual(bios!.present, found.blocks[1]!.present);
+      assert.deepStrictEqual(
+        Buffer.from(bios!.pages),
+        Buffer.concat([contentOf(1, 1), contentOf(1, 2), contentOf(1, 8)]),
+      );
+      assert.deepStrictEqual(Buffer.from(putTogether(state)), Buffer.from(stream));
+    });
+  });
+
+  it("is refused when RAM travels in it", async () => {
+    const pages = DEVICE_STATE_BYTES_MAX / PAGE_BYTES;
+    await writeExample({ path, blocks: [{ name: "ram0", pages, stored: [] }] });
+    await withCheckpoint(async (fd, found) => {
+      const full = { ...found, blocks: found.blocks.map((block) => ({ ...block, presentPages: pages })) };
+      const error = await qemuDeviceState(fd, full, new Set()).catch((cause: unknown) => cause);
+      assert.instanceOf(error, MalformedCheckpoint);
+    });
+  });
+});
