@@ -11,6 +11,7 @@ export const BREAKAGES = [
   "a restarted loader goes on with memory that is gone",
   "device slices in the order of arrival",
   "no verification",
+  "a delta is applied to whatever is there",
   "old pages are kept in a postcopy",
   "a postcopy's source lets go at the commit",
 ] as const;

@@ -9,7 +9,7 @@ import {
   type SourceReport,
   subjects,
 } from "@godwit/protocol";
-import { COORDINATORS, GUEST, MIGRATION, NODE_A, NODE_B, ROUTE } from "./names.ts";
+import { COORDINATORS, GUEST, LET_GO, MIGRATION, NODE_A, NODE_B, PAGE_BYTES, ROUTE } from "./names.ts";
 import { readOwnership, writeOwnership } from "./ownership-register.ts";
 import { between } from "./random-times.ts";
 import type { Scene } from "./scene.ts";
@@ -90,6 +90,12 @@ export const bootCoordinator = (scene: Scene, name: string, owner: string, begin
         step({ _tag: "DestinationReported", report: report as DestinationReport }),
       ),
       network.subscribe(name, "test.cancel", () => step({ _tag: "Cancel" })),
+      network.subscribe(name, LET_GO, () => {
+        const { parameters } = migration;
+        const { "downtime-limit": limit } = PARAMETER_DEFAULTS;
+        if (parameters["downtime-limit"] !== limit)
+          step({ _tag: "Tune", parameters: { ...parameters, "downtime-limit": limit } });
+      }),
       network.onLink(name, () => step({ _tag: "LinkChanged" })),
     );
     step({ _tag: "Tick" });
@@ -154,9 +160,12 @@ const newMigration = (scene: Scene, owner: string, revision: number): Coordinato
     parameters: {
       ...PARAMETER_DEFAULTS,
       "multifd-channels": 3,
-      // No switchover keeps a downtime of 0, so that the first round does not converge.
-      ...(scene.postcopy ? { "downtime-limit": 0, "postcopy-after-rounds": 1 } : {}),
+      // No switchover keeps a downtime of 0, so that the first round does not converge; deltas take three.
+      ...(scene.postcopy ? { "downtime-limit": 0, "postcopy-after-rounds": scene.xbzrle ? 4 : 1 } : {}),
+      ...(scene.xbzrle ? { "downtime-limit": 0 } : {}),
       "max-bandwidth": 0,
+      // Fewer slots than pages, so that some want the same one.
+      "xbzrle-cache-size": 256 * PAGE_BYTES,
       // A short one is often not kept, so that guests are taken back.
       "switchover-deadline": scene.switchoverDeadlineMs,
       "migration-deadline": MIGRATION_DEADLINE_MS,
@@ -165,6 +174,7 @@ const newMigration = (scene: Scene, owner: string, revision: number): Coordinato
       verify: scene.verify,
       "postcopy-ram": scene.postcopy,
       "postcopy-preempt": scene.postcopy,
+      xbzrle: scene.xbzrle,
     }) as Capabilities,
     term: 1,
     owner,

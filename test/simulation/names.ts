@@ -11,5 +11,7 @@ export const PAGE_BYTES = 4096;
 export const PAGES = 400;
 /** Where the loader hears which pages are missing. */
 export const MISSING_ANSWER = "test.missing";
+/** Says that a migration may converge which was held in precopy. */
+export const LET_GO = "test.let-go";
 export const MIGRATION = "00000000000000aa";
 export const ROUTE = { migration: MIGRATION, source: NODE_A, destination: NODE_B };

@@ -130,6 +130,7 @@ export const bootSource = (scene: Scene, incarnation: string): void => {
           channel: effect.channel,
           channelEpoch: effect.channelEpoch,
           saved: guest.saved,
+          xbzrle: effect.xbzrle,
         });
       case "TellLoader":
         return network.send(NAME, subjects.switching(source.route), { epoch: source.epoch });

@@ -25,6 +25,8 @@ describe("a migration under faults", () => {
         10,
       );
     expect(tally.flips).toBeGreaterThan(0);
+    expect(tally.deltas).toBeGreaterThan(SEEDS);
+    expect(tally.otherBases).toBeGreaterThan(0);
     expect(tally.postcopies).toBeGreaterThan(SEEDS / 8);
     expect(tally.attempts["2"]).toBeGreaterThan(0);
     expect(tally.terms["2"]).toBeGreaterThan(0);
@@ -50,6 +52,7 @@ const SITUATIONS: Partial<Record<Breakage, RunOptions>> = {
   "a restarted loader goes on with memory that is gone": { faults: ["host crash"], verify: false },
   "resume by a timer": { faults: ["register out of reach", "sleep"], verify: false },
   "no verification": { verify: true },
+  "a delta is applied to whatever is there": { xbzrle: true, verify: false },
   "old pages are kept in a postcopy": { postcopy: true },
   "a postcopy's source lets go at the commit": { postcopy: true },
 };

@@ -16,6 +16,7 @@ import {
   VERIFY_BLOCKS_SHOWN,
 } from "@godwit/protocol";
 import type { Source } from "./source-state.ts";
+import * as Xbzrle from "./xbzrle.ts";
 
 const phaseOf = (source: Source): SourcePhase => {
   switch (source.phase._tag) {
@@ -73,6 +74,9 @@ const ramOf = (source: Source, now: number): RamInfo => {
     ...(source.codec === null ? {} : { "multifd-codec": source.codec.codec }),
   };
 };
+
+const xbzrleOf = ({ xbzrle }: Source): Pick<SourceReport, "xbzrle-cache"> =>
+  xbzrle === null ? {} : { "xbzrle-cache": Xbzrle.infoOf(xbzrle) };
 
 /** Pages compared with the destination, by RAMBlock; nothing without capability `verify`. */
 const verifyOf = (source: Source): Pick<SourceReport, "verify"> => {
@@ -132,6 +136,7 @@ export const reportOf = (source: Source, now: number): SourceReport => ({
   epoch: source.epoch as Epoch,
   "parameters-revision": source.parametersRevision,
   ram: ramOf(source, now),
+  ...xbzrleOf(source),
   channels: source.channels.lanes.map((lane) => ({
     channel: lane.channel,
     worker: lane.worker,
@@ -160,6 +165,7 @@ export const infoOf = (source: Source, now: number): MigrationInfo => {
     "total-time": now - source.startedAt,
     attempts: source.attempt,
     ram: ramOf(source, now),
+    ...xbzrleOf(source),
     ...(report.channels === undefined ? {} : { channels: report.channels }),
     ...(source.tracker === null ? {} : { "dirty-tracker": source.tracker }),
     ...(source.failure === null ? {} : { error: source.failure, "error-desc": toError(source.failure).message }),
