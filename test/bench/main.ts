@@ -24,6 +24,7 @@ import { scan } from "./parts/scan.ts";
 import { steps } from "./parts/steps.ts";
 import { vfio } from "./parts/vfio.ts";
 import { workerKill } from "./parts/worker-kill.ts";
+import { xbzrle } from "./parts/xbzrle.ts";
 import { hottest } from "./profile/hottest.ts";
 
 const PARTS: ReadonlyArray<Part> = [
@@ -40,6 +41,7 @@ const PARTS: ReadonlyArray<Part> = [
   postcopy,
   encryption,
   compression,
+  xbzrle,
   steps,
 ];
 const RESULTS = fileURLToPath(new URL("../../bench-results", import.meta.url));

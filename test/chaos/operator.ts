@@ -70,14 +70,15 @@ const stateOf = ({ status, attempts, ram, channels, ...info }: MigrationInfo): s
 /** The answer to the request may be lost, and the migration be under way all the same. */
 const beginMigration = async (
   { world, guest }: Arena,
-  { shape, lane }: Pick<Schedule, "shape" | "lane">,
+  { shape, lane, xbzrle }: Pick<Schedule, "shape" | "lane" | "xbzrle">,
   destination: NodeName,
   isOurs: (migration: string) => boolean,
   { note }: RunLog,
 ): Promise<MigrationInfo> => {
   const deadline = Date.now() + BEGIN_MS;
   while (true) {
-    const { parameters, capabilities } = START[shape];
+    const { parameters } = START[shape];
+    const capabilities = { ...START[shape].capabilities, xbzrle };
     const answer = await world
       .run(migrate({ guest, destination, parameters: { ...parameters, lane }, capabilities }))
       .catch((error: GodwitError) => error);
@@ -93,7 +94,7 @@ const beginMigration = async (
 
 export const startOperator = async (
   arena: Arena,
-  how: Pick<Schedule, "shape" | "lane">,
+  how: Pick<Schedule, "shape" | "lane" | "xbzrle">,
   destination: NodeName,
   isOurs: (migration: string) => boolean,
   log: RunLog,

@@ -63,7 +63,9 @@ export const runSchedule = async (
   if (source === undefined) throw new Error(`guest ${arena.guest} is gone`);
   const destination = otherNode(source);
   const log = makeRunLog();
-  log.note(`from node ${source} to node ${destination}, ${schedule.shape}, lane ${schedule.lane}`);
+  log.note(
+    `from node ${source} to node ${destination}, ${schedule.shape}, lane ${schedule.lane}${schedule.xbzrle ? ", xbzrle" : ""}`,
+  );
   const isOurs = (migration: string): boolean => !former.has(migration);
   const before = incarnationsOf(arena);
   const overlap = watchOverlap(arena);

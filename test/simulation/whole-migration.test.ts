@@ -35,7 +35,8 @@ describe("a migration under faults", () => {
   });
 
   it("ends as well in the seeds that once found something", () => {
-    for (const seed of REMEMBERED) expect(() => run(seed), String(seed)).not.toThrow();
+    // As they were when they did: there were no deltas.
+    for (const seed of REMEMBERED) expect(() => run(seed, { xbzrle: false }), String(seed)).not.toThrow();
   });
 
   it("is the same migration again from the same seed, and can be told", () => {
@@ -52,7 +53,7 @@ const SITUATIONS: Partial<Record<Breakage, RunOptions>> = {
   "a restarted loader goes on with memory that is gone": { faults: ["host crash"], verify: false },
   "resume by a timer": { faults: ["register out of reach", "sleep"], verify: false },
   "no verification": { verify: true },
-  "a delta is applied to whatever is there": { xbzrle: true, verify: false },
+  "a delta is applied to whatever is there": { xbzrle: true },
   "old pages are kept in a postcopy": { postcopy: true },
   "a postcopy's source lets go at the commit": { postcopy: true },
 };
@@ -62,7 +63,7 @@ describe("the invariants notice a migration that", () => {
     let found: unknown = null;
     for (let seed = 1; seed <= BROKEN_SEEDS_MAX && found === null; seed++) {
       try {
-        run(seed, { verify: false, ...SITUATIONS[breakage], broken: [breakage] });
+        run(seed, { verify: false, xbzrle: false, ...SITUATIONS[breakage], broken: [breakage] });
       } catch (error) {
         found = error;
       }

@@ -4,7 +4,8 @@
  *     slot:   free --planned--> under way --item acknowledged, sent once--> held --planned--> under way ...
  *
  * The cache is QEMU's: a page has one slot that it may be in, and takes it from another page that was not sent for some rounds. It is used
- * from the second round on, since all of memory, sent once, would only push out what is dirtied again.
+ * from the second round on, since all of memory, sent once, would only push out what is dirtied again; from the first one where it has a
+ * slot for every page.
  *
  * Trap: all this is a guess that saves bytes. A worker that slept may write a slot long after its item went to another one; what makes a delta right is
  * the checksum of its base alone, which the destination compares with its memory.
@@ -20,14 +21,14 @@ import {
   type XbzrleItem,
 } from "@godwit/protocol";
 
-/** The first round after which a page that comes is one that is dirtied again. */
-const FIRST_ROUND = 2;
 /** A page keeps its slot against others for so many rounds after it was sent last, as in QEMU (CACHED_PAGE_LIFETIME). */
 const LIFETIME_ROUNDS = 2;
 const FREE = -1;
 
 export interface Xbzrle {
   readonly slots: number;
+  /** What is sent before this round is not kept. */
+  readonly firstRound: number;
   /** Pages are counted through all blocks: of each block its first one. */
   readonly firstPages: ReadonlyArray<number>;
   /** Of each slot the page that is in it, or FREE; the round in which it was sent last; and 1 where the destination has acknowledged that. */
@@ -63,6 +64,7 @@ export const make = (memory: Memory): Xbzrle => {
   const slots = slotsOf(memory);
   return {
     slots,
+    firstRound: slots >= pages ? 1 : 2,
     firstPages,
     pageOf: new Float64Array(slots).fill(FREE),
     roundOf: new Uint32Array(slots),
@@ -79,7 +81,7 @@ export const make = (memory: Memory): Xbzrle => {
  */
 export const plan = (xbzrle: Xbzrle, ledger: Ledger.Ledger, item: Ledger.Item): XbzrleItem | null => {
   const { work } = item;
-  if (work.kind !== "pages" || ledger.round < FIRST_ROUND) return null;
+  if (work.kind !== "pages" || ledger.round < xbzrle.firstRound) return null;
   if (item.attempts > 1 || ledger.repairing.has(item.item)) return null;
   const { pageOf, roundOf, held } = xbzrle;
   const slots = new Uint32Array(work.pages);
