@@ -1,6 +1,9 @@
 import { Ledger } from "@godwit/multifd";
-import { NO_SLOT, PAGE_BYTES, PARAMETER_DEFAULTS } from "@godwit/protocol";
+import { NO_SLOT, NO_XBZRLE, PAGE_BYTES, PARAMETER_DEFAULTS, proposeCapabilities } from "@godwit/protocol";
 import { describe, expect, it } from "vitest";
+import { reportOf } from "./report.ts";
+import { makeSource, step } from "./source.ts";
+import type { Source, SourceEffect, SourceEvent } from "./source-state.ts";
 import * as Xbzrle from "./xbzrle.ts";
 
 const LANE = { channel: 0, epoch: 1 };
@@ -42,6 +45,8 @@ describe("a page that is sent", () => {
     expect(first.held).toEqual(WHOLE);
     acknowledge(world, first.item);
     expect(round(world, 0, 0).held).toEqual(HELD);
+    // What comes for the first time is not missed.
+    expect(Xbzrle.infoOf(world.xbzrle)).toMatchObject({ "cache-miss": 0 });
   });
 
   it("is kept from the second round on, and a delta once its last version was acknowledged", () => {
@@ -123,5 +128,69 @@ describe("a page that is sent", () => {
     Xbzrle.note(xbzrle, { pages: 10, bytes: 400, overflow: 2 }, 0.5);
     Xbzrle.note(xbzrle, { pages: 10, bytes: 400, overflow: 2 }, 0);
     expect(Xbzrle.infoOf(xbzrle)).toMatchObject({ pages: 15, bytes: 600, overflow: 3, "encoding-rate": 102.4 });
+  });
+});
+
+describe("a source", () => {
+  const DESTINATION = "d".repeat(16);
+  /** In its first round, with two workers, and a slot for every page. */
+  const inPrecopy = (capabilities: Record<string, boolean>): Source => {
+    const source = makeSource({
+      migration: "0123456789abcdef",
+      guest: "vm1",
+      node: "a",
+      incarnation: "a".repeat(16),
+      destination: "b",
+      authority: { term: 1, coordinator: null },
+      attempt: 1,
+      parameters: { ...PARAMETER_DEFAULTS, "max-bandwidth": 0 },
+      capabilities: proposeCapabilities(capabilities) as never,
+      itemPagesMax: 64,
+      now: 0,
+    });
+    source.epoch = 1;
+    source.destination = { node: "b", life: 0, incarnation: DESTINATION };
+    source.blockPages = [8];
+    source.phase = { _tag: "OpeningTracker" };
+    step(source, { _tag: "TrackerOpened", kind: "content" }, 0);
+    for (const worker of ["0", "1"]) step(source, { _tag: "WorkerUp", worker }, 0);
+    return source;
+  };
+  const dispatched = (effects: ReadonlyArray<SourceEffect>) =>
+    effects.flatMap((effect) => (effect._tag === "Dispatch" ? [effect] : []));
+  const send = (source: Source) =>
+    dispatched(step(source, { _tag: "Found", round: source.ledger.round, block: 0, runs: [0, 4] }, 1))[0]!;
+  const said = (source: Source, item: number) => ({
+    epoch: source.epoch,
+    round: source.ledger.round,
+    incarnation: DESTINATION,
+    items: Uint32Array.of(item),
+  });
+  const differs = (source: Source, item: number): SourceEvent => ({
+    _tag: "Differs",
+    ...said(source, item),
+    differing: Uint8Array.of(1),
+  });
+
+  it("sends an item again, at once and whole, when its deltas were made for something else, and not for each copy of that answer", () => {
+    const source = inPrecopy({ xbzrle: true });
+    const first = send(source);
+    expect(first.xbzrle).not.toBeNull();
+    const again = dispatched(step(source, differs(source, first.item.item), 2));
+    expect(again).toHaveLength(1);
+    expect(again[0]).toMatchObject({ xbzrle: null, item: { item: first.item.item, attempts: 2 } });
+    expect(dispatched(step(source, differs(source, first.item.item), 3))).toEqual([]);
+    const count = { normalPages: 4, wireBytes: 100, xbzrle: { pages: 3, bytes: 90, overflow: 1 } };
+    step(source, { _tag: "Applied", ...said(source, first.item.item), ...count }, 4);
+    expect(reportOf(source, 5)["xbzrle-cache"]).toMatchObject({ "cache-size": 8 * PAGE_BYTES, pages: 3, overflow: 1 });
+  });
+
+  it("keeps nothing, and says nothing of it, without the capability", () => {
+    const source = inPrecopy({});
+    const { xbzrle, item } = send(source);
+    expect(xbzrle).toBeNull();
+    const count = { normalPages: 4, wireBytes: 100, xbzrle: NO_XBZRLE };
+    step(source, { _tag: "Applied", ...said(source, item.item), ...count }, 4);
+    expect(reportOf(source, 5)).not.toHaveProperty("xbzrle-cache");
   });
 });

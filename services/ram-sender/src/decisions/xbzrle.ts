@@ -35,7 +35,7 @@ export interface Xbzrle {
   readonly pageOf: Float64Array;
   readonly roundOf: Uint32Array;
   readonly held: Uint8Array;
-  /** Pages that were looked up, and those of them whose slot was not held. */
+  /** Pages of later rounds, and those of them whose slot was not held. */
   lookups: number;
   misses: number;
   /** As acknowledged. */
@@ -87,9 +87,12 @@ export const plan = (xbzrle: Xbzrle, ledger: Ledger.Ledger, item: Ledger.Item): 
   const slots = new Uint32Array(work.pages);
   const bases = new Uint8Array((work.pages + 7) >>> 3);
   eachPage(xbzrle, work, (page, slot, index) => {
-    xbzrle.lookups++;
     const isHeld = pageOf[slot] === page && held[slot] === 1;
-    if (!isHeld) xbzrle.misses++;
+    // In the first round nothing can be.
+    if (ledger.round > 1) {
+      xbzrle.lookups++;
+      if (!isHeld) xbzrle.misses++;
+    }
     const isTaken = pageOf[slot] !== FREE && pageOf[slot] !== page && ledger.round - roundOf[slot]! < LIFETIME_ROUNDS;
     slots[index] = isTaken ? NO_SLOT : slot;
     if (isTaken) return;
