@@ -25,6 +25,7 @@ import { steps } from "./parts/steps.ts";
 import { switchover } from "./parts/switchover.ts";
 import { vfio } from "./parts/vfio.ts";
 import { workerKill } from "./parts/worker-kill.ts";
+import { xbzrle } from "./parts/xbzrle.ts";
 import { hottest } from "./profile/hottest.ts";
 
 const PARTS: ReadonlyArray<Part> = [
@@ -42,6 +43,7 @@ const PARTS: ReadonlyArray<Part> = [
   postcopy,
   encryption,
   compression,
+  xbzrle,
   steps,
 ];
 const RESULTS = fileURLToPath(new URL("../../bench-results", import.meta.url));

@@ -31,7 +31,13 @@ export const otherNode = (node: NodeName): NodeName => (node === "a" ? "b" : "a"
 
 export const COORDINATORS = 2;
 /** Small, so that a run takes seconds; it writes enough for several passes, and not so much that no pass is smaller than the last. */
-const GUEST = { memoryBytes: 24 * MIB, dirtyRateBytesPerSecond: 2 * MIB, workingSetBytes: 4 * MIB };
+const GUEST = {
+  memoryBytes: 24 * MIB,
+  dirtyRateBytesPerSecond: 2 * MIB,
+  workingSetBytes: 4 * MIB,
+  // Most writes change all of a page, and some so little that a delta is short.
+  mix: { zero: 20, compressible: 20, random: 20, counted: 40 },
+};
 /** One device that is moved while it works, and one that gives nothing before it is stopped. */
 const DEVICES: ReadonlyArray<BuiltinDevice> = [
   {

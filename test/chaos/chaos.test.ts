@@ -18,6 +18,7 @@ const UNDISTURBED: Schedule = {
   seed: 0,
   shape: "swift",
   lane: "auto",
+  xbzrle: true,
   moment: { phase: "setup", sign: 1 },
   goOnAfterMs: 0,
   cancels: false,

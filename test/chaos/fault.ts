@@ -97,6 +97,8 @@ export interface Schedule {
   readonly shape: Shape;
   /** How its packets travel. A cut or a black hole is between an actor and everybody. */
   readonly lane: "nats" | "auto";
+  /** Whether pages that are dirtied again go as deltas. */
+  readonly xbzrle: boolean;
   /** When the first fault comes, and what it would be if there is none. */
   readonly moment: Moment;
   /** From then until a held or pausing migration may go on, ms. */

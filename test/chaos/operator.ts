@@ -67,21 +67,22 @@ const stateOf = ({ status, attempts, ram, channels, ...info }: MigrationInfo): s
     ...(info["error-desc"] === undefined ? [] : [info["error-desc"]]),
   ].join(", ");
 
-export interface How extends Pick<Schedule, "lane"> {
+export interface How extends Pick<Schedule, "lane" | "xbzrle"> {
   readonly shape: MigrationShape;
 }
 
 /** The answer to the request may be lost, and the migration be under way all the same. */
 const beginMigration = async (
   { world, guest }: Arena,
-  { shape, lane }: How,
+  { shape, lane, xbzrle }: How,
   destination: NodeName,
   isOurs: (migration: string) => boolean,
   { note }: RunLog,
 ): Promise<MigrationInfo> => {
   const deadline = Date.now() + BEGIN_MS;
   while (true) {
-    const { parameters, capabilities } = START[shape];
+    const { parameters } = START[shape];
+    const capabilities = { ...START[shape].capabilities, xbzrle };
     const answer = await world
       .run(migrate({ guest, destination, parameters: { ...parameters, lane }, capabilities }))
       .catch((error: GodwitError) => error);

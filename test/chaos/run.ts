@@ -59,14 +59,16 @@ export const runSchedule = async (
   former: Set<string>,
   isKnown: (violation: string) => boolean = () => false,
 ): Promise<Outcome> => {
-  const { shape, lane } = schedule;
+  const { shape, lane, xbzrle } = schedule;
   if (shape === "checkpoint") return runCheckpoint(world, schedule, isKnown);
   const arena: Arena = schedule.shape === "postcopy" ? forPostcopy(world) : world;
   const source = arena.world.processesOf(arena.guest)[0]?.node as NodeName | undefined;
   if (source === undefined) throw new Error(`guest ${arena.guest} is gone`);
   const destination = otherNode(source);
   const log = makeRunLog();
-  log.note(`from node ${source} to node ${destination}, ${schedule.shape}, lane ${schedule.lane}`);
+  log.note(
+    `from node ${source} to node ${destination}, ${schedule.shape}, lane ${schedule.lane}${schedule.xbzrle ? ", xbzrle" : ""}`,
+  );
   const isOurs = (migration: string): boolean => !former.has(migration);
   const before = incarnationsOf(arena);
   const overlap = watchOverlap(arena);
@@ -96,7 +98,7 @@ export const runSchedule = async (
   const tooLate = setTimeout(momentCame, MOMENT_MS);
   const strikes = armStrikes(arena, schedule.faults, source, isOurs, log);
   try {
-    const there = await startOperator(arena, { shape, lane }, destination, isOurs, log);
+    const there = await startOperator(arena, { shape, lane, xbzrle }, destination, isOurs, log);
     operator.resolve(there);
     const end = await endOf(there, strikes);
     there.leave();

@@ -18,6 +18,8 @@ const UNDISTURBED_EVERY = 9;
 const SECOND_FAULT = 0.15;
 /** So many go by the direct lane. */
 const DIRECT = 0.5;
+/** So many send deltas. */
+const XBZRLE = 0.5;
 /** Most faults last no longer, ms, */
 const DURATION_MS = { min: 100, max: 5000 };
 /** and so many last until here, ms: a sleep that others take for death, and a partition that outlasts every patience. */
@@ -114,8 +116,9 @@ export const scheduleOf = (seed: number, filter: Filter = () => true): Schedule 
     moment: first.at,
     goOnAfterMs: dice.whole(0, GO_ON_MS_MAX),
     cancels: !isUndisturbed && first.phase === "cancelling",
-    // Drawn last, so that it changes nothing of what a seed was before there was a choice.
+    // Drawn last, so that they change nothing of what a seed was before there was a choice.
     lane: dice.chance(DIRECT) ? "auto" : "nats",
+    xbzrle: dice.chance(XBZRLE),
     faults: isUndisturbed ? [] : [first, ...(second === null ? [] : [second])],
   };
 };

@@ -107,7 +107,7 @@ describe("godwit demo", () => {
     ["unknown-parameter", ["--set", "downtime-limt=1"]],
     ["invalid-parameter", ["--channels", "255", "--set", "downtime-limit=1h"]],
     ["unknown-capability", ["--capability", "teleport"]],
-    ["capability-conflict", ["--capability", "xbzrle"]],
+    ["capability-conflict", ["--capability", "auto-converge", "--capability", "dirty-limit"]],
   ])("refuses with %s before it starts anything", async (expected, args) => {
     const { code, stdout, stderr } = await run(["demo", ...args]);
     assert.strictEqual(code, 2);

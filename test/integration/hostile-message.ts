@@ -63,7 +63,7 @@ export const forgedPackets = (truth: Uint8Array): ReadonlyArray<Uint8Array> => {
 const sealed = (packet: PagesPacket): Uint8Array => {
   const start = payloadOffset(packet.runs.length / 2, packet.pages);
   const buffer = new Uint8Array(start + 4096).fill(0x47, start);
-  return sealPages(buffer, { ...packet, rawBytes: 4096, payloadBytes: 4096 });
+  return sealPages(buffer, { ...packet, short: [], overflow: 0, rawBytes: 4096, payloadBytes: 4096 });
 };
 
 /** What a forged acknowledgement says of itself: more pages than any guest here has, so that it would show in the counters. */

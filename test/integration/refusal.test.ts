@@ -57,7 +57,9 @@ describe("a migration that cannot begin is refused at once", () => {
     await refused({ parameters: { "multifd-channel": 2 } }).toMatchObject({ code: "unknown-parameter" });
     await refused({ parameters: { "multifd-channels": 0 } }).toMatchObject({ code: "invalid-parameter" });
     await refused({ capabilities: { teleport: true } }).toMatchObject({ code: "unknown-capability" });
-    await refused({ capabilities: { xbzrle: true } }).toMatchObject({ code: "capability-conflict" });
+    await refused({ capabilities: { "auto-converge": true, "dirty-limit": true } }).toMatchObject({
+      code: "capability-conflict",
+    });
     await refused({ capabilities: { multifd: false } }).toMatchObject({ code: "not-supported" });
     await expectStayed(world, "asked", "a");
   });

@@ -12,6 +12,7 @@ export const BREAKAGES = [
   "device slices in the order of arrival",
   "no verification",
   "owed pages go while the last sync goes on",
+  "a delta is applied to whatever is there",
   "old pages are kept in a postcopy",
   "a postcopy's source lets go at the commit",
 ] as const;

@@ -10,7 +10,7 @@ import {
   type SourceReport,
   subjects,
 } from "@godwit/protocol";
-import { COORDINATORS, cancelling, NODE_A, NODE_B } from "./names.ts";
+import { COORDINATORS, cancelling, lettingGo, NODE_A, NODE_B, PAGE_BYTES } from "./names.ts";
 import { readOwnership, writeOwnership } from "./ownership-register.ts";
 import { between } from "./random-times.ts";
 import type { Scene } from "./scene.ts";
@@ -118,6 +118,12 @@ const lookAfter = (scene: Scene, { name, owner, begins, isAlive }: Replica): voi
         step({ _tag: "DestinationReported", report: report as DestinationReport }),
       ),
       network.subscribe(name, cancelling(scene.migration), () => step({ _tag: "Cancel" })),
+      network.subscribe(name, lettingGo(scene.migration), () => {
+        const { parameters } = migration;
+        const { "downtime-limit": limit } = PARAMETER_DEFAULTS;
+        if (parameters["downtime-limit"] !== limit)
+          step({ _tag: "Tune", parameters: { ...parameters, "downtime-limit": limit } });
+      }),
       network.onLink(name, () => step({ _tag: "LinkChanged" })),
     );
     step({ _tag: "Tick" });
@@ -171,9 +177,12 @@ const newMigration = (scene: Scene, owner: string, revision: number): Coordinato
     parameters: {
       ...PARAMETER_DEFAULTS,
       "multifd-channels": 3,
-      // No switchover keeps a downtime of 0, so that the first round does not converge.
-      ...(scene.postcopy ? { "downtime-limit": 0, "postcopy-after-rounds": 1 } : {}),
+      // No switchover keeps a downtime of 0, so that the first round does not converge; deltas take three.
+      ...(scene.postcopy ? { "downtime-limit": 0, "postcopy-after-rounds": scene.xbzrle ? 4 : 1 } : {}),
+      ...(scene.xbzrle ? { "downtime-limit": 0 } : {}),
       "max-bandwidth": 0,
+      // Fewer slots than pages, so that some want the same one.
+      "xbzrle-cache-size": 256 * PAGE_BYTES,
       // A short one is often not kept, so that guests are taken back.
       "switchover-deadline": scene.switchoverDeadlineMs,
       "migration-deadline": MIGRATION_DEADLINE_MS,
@@ -182,6 +191,7 @@ const newMigration = (scene: Scene, owner: string, revision: number): Coordinato
       verify: scene.verify,
       "postcopy-ram": scene.postcopy,
       "postcopy-preempt": scene.postcopy,
+      xbzrle: scene.xbzrle,
     }) as Capabilities,
     term: 1,
     owner,

@@ -1,7 +1,14 @@
 /** A destination loader on the simulated network: the real decisions, a model of the incoming guest beneath. */
 import * as Loader from "@godwit/loader/decisions";
 import * as Bitmap from "@godwit/memory/bitmap";
-import { type DestinationCommand, digestOfBitmaps, PACKET_PAGES_MAX, POSTCOPY_ROUND, subjects } from "@godwit/protocol";
+import {
+  type DestinationCommand,
+  digestOfBitmaps,
+  NO_XBZRLE,
+  PACKET_PAGES_MAX,
+  POSTCOPY_ROUND,
+  subjects,
+} from "@godwit/protocol";
 import type { Breakage } from "./breakage.ts";
 import {
   arrivedDeviceState,
@@ -178,6 +185,7 @@ const bootGuest = (scene: Scene, loader: Loader.Loader): ((command: DestinationC
             channel,
             channelEpoch,
             saved: null,
+            xbzrle: null,
           };
           network.send(NAME, subjects.work(NODE_A, worker, NODE_B), asked);
         }
@@ -334,15 +342,19 @@ const bootGuest = (scene: Scene, loader: Loader.Loader): ((command: DestinationC
     const subject = subjects.acknowledgement(destination.route);
     if (!Loader.Fence.isApplied(destination.fence, packet)) {
       if (guest.destinationRuns) throw new Violation("a page was written into a running guest");
-      const differing = work.kind === "check" ? compare(guest, packet) : null;
-      if (differing !== null && !broken.has("no verification"))
+      const differing = work.kind === "check" ? compare(guest, packet) : otherBases(guest, packet);
+      if (differing !== null && !broken.has(DIFFERENCE_IGNORED[work.kind])) {
+        if (work.kind === "pages") scene.otherBases++;
         return network.send(NAME, subject, { _tag: "Differs", ...answer, differing });
+      }
+      scene.deltas += packet.bases.size;
       const early = broken.has("acknowledge before applying") && network.random() < 0.05;
       if (!early) apply(guest, packet);
       Loader.Fence.applied(destination.fence, packet);
     }
     const pages = work.kind === "pages" ? work.pages : 0;
-    network.send(NAME, subject, { _tag: "Applied", ...answer, normalPages: pages, wireBytes: pages * 4096 });
+    const wire = { normalPages: pages, wireBytes: pages * 4096, xbzrle: NO_XBZRLE };
+    network.send(NAME, subject, { _tag: "Applied", ...answer, ...wire });
     step(destination, { _tag: "PacketsApplied" });
   };
 
@@ -415,7 +427,14 @@ const admits = (destination: Loader.Destination, packet: SimPacket, broken: Read
   return verdict === "apply";
 };
 
-const apply = (guest: GuestModel, { work, values }: SimPacket): void => {
+/** What leaves out the look at it. */
+const DIFFERENCE_IGNORED = {
+  check: "no verification",
+  pages: "a delta is applied to whatever is there",
+  slice: "no verification",
+} as const satisfies Record<SimPacket["work"]["kind"], Breakage>;
+
+const apply = (guest: GuestModel, { work, values, bases }: SimPacket): void => {
   if (work.kind === "check") return;
   if (work.kind === "slice") {
     // As a file takes it: written again, a slice stands where it stood.
@@ -424,9 +443,23 @@ const apply = (guest: GuestModel, { work, values }: SimPacket): void => {
   }
   let index = 0;
   for (let r = 0; r < work.runs.length; r += 2) {
-    for (let page = work.runs[r]!; page < work.runs[r]! + work.runs[r + 1]!; page++)
-      guest.destination[page] = values[index++]!;
+    for (let page = work.runs[r]!; page < work.runs[r]! + work.runs[r + 1]!; page++, index++)
+      guest.destination[page] = bases.has(index) ? guest.destination[page]! ^ values[index]! : values[index]!;
   }
+};
+
+/** Which pages of a packet are deltas to something else than what is there, or null when none is. */
+const otherBases = (guest: GuestModel, { work, bases }: SimPacket): Uint8Array | null => {
+  if (work.kind !== "pages" || bases.size === 0) return null;
+  const differing = new Uint8Array((work.pages + 7) >>> 3);
+  let index = 0;
+  for (let r = 0; r < work.runs.length; r += 2) {
+    for (let page = work.runs[r]!; page < work.runs[r]! + work.runs[r + 1]!; page++, index++) {
+      const base = bases.get(index);
+      if (base !== undefined && base !== guest.destination[page]) differing[index >>> 3]! |= 1 << (index & 7);
+    }
+  }
+  return differing.some((byte) => byte !== 0) ? differing : null;
 };
 
 /** Which pages of a check are not what the source says, or null when all are. */

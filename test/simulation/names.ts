@@ -8,6 +8,7 @@ export const LOADER = "loader";
 export const PAGE_BYTES = 4096;
 /** Pages of the guest: several items a round, so that items of one round take different ways. */
 export const PAGES = 400;
-/** Where the loader hears which pages of a migration's guest are missing, and where its coordinator hears that it is cancelled. */
+/** Where the loader hears which pages of a migration's guest are missing, where its coordinator hears that it is cancelled, and that it may converge, where it was held in precopy. */
 export const missingAnswer = (migration: string): string => `test.missing.${migration}`;
 export const cancelling = (migration: string): string => `test.cancel.${migration}`;
+export const lettingGo = (migration: string): string => `test.let-go.${migration}`;

@@ -5,7 +5,7 @@ import type { Breakage } from "./breakage.ts";
 import { bootCoordinator, isAsked, savedTruth } from "./coordinator-actor.ts";
 import { bootDestination } from "./destination-actor.ts";
 import { checkAlways, makeGuest, touch, Violation, write } from "./guest-model.ts";
-import { COORDINATORS, LOADER, NODE_A, NODE_B, PAGES, SENDER, WORKERS } from "./names.ts";
+import { COORDINATORS, LOADER, lettingGo, NODE_A, NODE_B, PAGES, SENDER, WORKERS } from "./names.ts";
 import { type Fault, release, type Strikes } from "./nemesis.ts";
 import { between } from "./random-times.ts";
 import type { Scene } from "./scene.ts";
@@ -27,6 +27,11 @@ const POSTCOPY_EVERY = 4;
 const SHADOW_EVERY = 5;
 /** Seeds that this divides go by the direct lane, with and without postcopy. */
 const DIRECT_EVERY = 3;
+/** Seeds that this divides send deltas. */
+const XBZRLE_EVERY = 2;
+/** Deltas take some rounds: these are held in precopy for so long, ms, and may converge then. It is said again and again: messages are lost. */
+const HELD_MS = { min: 50, max: 1500 };
+const LET_GO_EVERY_MS = 300;
 
 const FIRST_MIGRATION = 0xaa;
 /** Guests of a run whose phases faults wait for. */
@@ -41,6 +46,7 @@ export interface RunOptions {
   readonly postcopy?: boolean;
   readonly direct?: boolean;
   readonly shadow?: boolean;
+  readonly xbzrle?: boolean;
   /** The guest writes all its pages as often as any. */
   readonly hotPages?: number;
   readonly strikes?: Strikes;
@@ -54,6 +60,9 @@ export interface Outcome {
   readonly terms: number;
   /** Pages that changed on their way. */
   readonly flips: number;
+  /** Pages that came as deltas, and packets that were refused since theirs were of something else. */
+  readonly deltas: number;
+  readonly otherBases: number;
   /** The guest ran at the destination before its memory was there. */
   readonly wasPostcopy: boolean;
   readonly counters: SimNetwork["counters"];
@@ -114,10 +123,14 @@ export const runAll = (seed: number, guests: number, options: RunOptions = {}): 
       verify: options.verify ?? verify,
       postcopy: options.postcopy ?? seed % POSTCOPY_EVERY === 0,
       direct: options.direct ?? seed % DIRECT_EVERY === 0,
+      xbzrle: options.xbzrle ?? seed % XBZRLE_EVERY === 0,
       flipRate: (options.verify ?? verify) ? flips : 0,
       switchoverDeadlineMs,
       kept: null,
       flips: 0,
+      sentPages: new Map(),
+      deltas: 0,
+      otherBases: 0,
       sourceEnded: () => {},
       incomingEnded: () => {},
       touched: () => {},
@@ -132,6 +145,7 @@ export const runAll = (seed: number, guests: number, options: RunOptions = {}): 
   network.start(LOADER, () => bootDestination(scenes, hex(network)));
   for (const name of COORDINATORS)
     network.start(name, () => bootCoordinator(scenes, { name, owner: hex(network), begins: isAsked(name) }));
+  for (const scene of scenes) if (scene.xbzrle && !scene.postcopy) letGo(scene);
   for (const scene of scenes) guestWrites(scene, options.hotPages ?? 1 + Math.floor(network.random() * 30));
   const stormMs = network.random() < LONG_STORM_RATE ? LONG_STORM_MS : STORM_MS;
   const check = (): void => {
@@ -153,6 +167,14 @@ const tracePhases = (network: SimNetwork, trace: Trace): Scene["saw"] => {
     shown.set(side, phase);
     trace(network.now(), "phase", side, phase);
   };
+};
+
+const letGo = ({ network, guest, migration }: Scene): void => {
+  const say = (): void => {
+    network.send("supervisor", lettingGo(migration), null);
+    if (!guest.destinationRuns) network.after(LET_GO_EVERY_MS, say);
+  };
+  network.after(between(network, HELD_MS.min, HELD_MS.max), say);
 };
 
 const recordOf = ({ network, name }: Scene): OwnershipRecord | undefined =>
@@ -218,6 +240,8 @@ const judge = (scene: Scene): Outcome => {
     attempts: saved.attempt,
     terms: saved.term,
     flips: scene.flips,
+    deltas: scene.deltas,
+    otherBases: scene.otherBases,
     wasPostcopy: saved.info["postcopy-requests"] !== undefined,
     counters: network.counters,
   };

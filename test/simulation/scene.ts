@@ -29,6 +29,8 @@ export interface Scene {
   readonly postcopy: boolean;
   /** Workers send by connections of their own, while they have them (parameter `lane`). */
   readonly direct: boolean;
+  /** Pages that are dirtied again go as deltas (capability `xbzrle`). */
+  readonly xbzrle: boolean;
   readonly switchoverDeadlineMs: number;
   /** How often a page changes on its way, of all that are sent; seen only with verification. */
   readonly flipRate: number;
@@ -36,6 +38,11 @@ export interface Scene {
   kept: KeptSession | null;
   /** Pages that changed on their way so far. */
   flips: number;
+  /** What the workers of the source's host keep of pages that they sent, by epoch and slot. */
+  readonly sentPages: Map<string, number>;
+  /** Pages that came as deltas so far, and packets with deltas to something that the destination does not have. */
+  deltas: number;
+  otherBases: number;
   /** What watches over each guest's process tells the actor beside it; set by that actor. */
   sourceEnded: () => void;
   incomingEnded: () => void;

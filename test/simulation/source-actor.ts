@@ -144,6 +144,7 @@ const bootGuest = (scene: Scene, sender: Source.Sender): ((command: SourceComman
           channel: effect.channel,
           channelEpoch: effect.channelEpoch,
           saved: guest.saved,
+          xbzrle: effect.xbzrle,
         });
       case "TellLoader":
         return network.send(NAME, subjects.switching(source.route), { epoch: source.epoch });

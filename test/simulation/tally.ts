@@ -17,6 +17,8 @@ export interface Tally {
   readonly seen: Record<string, number>;
   readonly strikes: Record<string, number>;
   flips: number;
+  deltas: number;
+  otherBases: number;
   /** Runs whose guest ran at the destination before its memory was there. */
   postcopies: number;
 }
@@ -31,6 +33,8 @@ export const emptyTally = (): Tally => ({
   seen: {},
   strikes: {},
   flips: 0,
+  deltas: 0,
+  otherBases: 0,
   postcopies: 0,
 });
 
@@ -45,13 +49,18 @@ export const tallyOf = (from: number, count: number, options: RunOptions = {}): 
   for (let seed = from; seed < from + count; seed++) {
     tally.seeds++;
     try {
-      const { ended, attempts, terms, counters, flips, wasPostcopy } = run(seed, { ...options, strikes });
+      const { ended, attempts, terms, counters, flips, deltas, otherBases, wasPostcopy } = run(seed, {
+        ...options,
+        strikes,
+      });
       add(tally.endings, ended, 1);
       add(tally.attempts, String(attempts), 1);
       add(tally.terms, String(terms), 1);
       for (const name of Object.keys(counters) as Array<keyof SimNetwork["counters"]>)
         add(tally.seen, name, counters[name]);
       tally.flips += flips;
+      tally.deltas += deltas;
+      tally.otherBases += otherBases;
       if (wasPostcopy) tally.postcopies++;
     } catch (error) {
       tally.violations++;
@@ -68,6 +77,8 @@ export const addTally = (tally: Tally, other: Tally): void => {
   tally.seeds += other.seeds;
   tally.violations += other.violations;
   tally.flips += other.flips;
+  tally.deltas += other.deltas;
+  tally.otherBases += other.otherBases;
   tally.postcopies += other.postcopies;
   tally.bad.push(...other.bad.slice(0, BAD_SHOWN_MAX - tally.bad.length));
   for (const part of ["endings", "attempts", "terms", "seen", "strikes"] as const)

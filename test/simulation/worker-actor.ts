@@ -1,6 +1,6 @@
 /** A multifd worker on the simulated network: stateless, slow now and then, and it reads memory when it gets to it, not when it was asked. */
 import type { Ledger } from "@godwit/multifd";
-import { POSTCOPY_ROUND, subjects, URGENT_ITEM_FIRST } from "@godwit/protocol";
+import { NO_SLOT, POSTCOPY_ROUND, subjects, URGENT_ITEM_FIRST, type XbzrleItem } from "@godwit/protocol";
 import { makeDirectSending } from "./direct-sending.ts";
 import { SLICE_BYTES } from "./guest-model.ts";
 import { NODE_A, NODE_B } from "./names.ts";
@@ -17,14 +17,18 @@ export interface SimItem {
   readonly channelEpoch: number;
   /** The file that a slice is read from: a later save makes a new one. */
   readonly saved: Uint32Array | null;
+  readonly xbzrle: XbzrleItem | null;
 }
+
 /** Bytes that nobody has any more: the guest's process is gone. */
 const isGone = ({ guest }: Scene, { round }: SimItem): boolean =>
   round === POSTCOPY_ROUND && (guest.sourceDiscarded || guest.sourceEnded);
 
 export interface SimPacket extends SimItem {
-  /** Values of the pages of `work`, in order; of a slice, its one. */
+  /** Values of the pages of `work`, in order; of a slice, its one; of a page that is a delta, what is to be changed of its base. */
   readonly values: Uint32Array;
+  /** The base of each page that is a delta. */
+  readonly bases: ReadonlyMap<number, number>;
 }
 
 /** How often, and for how long, the host takes the processor away between reading and sending, ms. */
@@ -45,7 +49,8 @@ export const bootWorker = (scenes: ReadonlyArray<Scene>, name: string): void => 
     const { route } = scene;
     network.timer(name, between(network, 0.1, 2), () => {
       if (isGone(scene, item)) return;
-      const packet: SimPacket = { ...item, values: read(scene, item) };
+      const values = read(scene, item);
+      const packet: SimPacket = { ...item, values, bases: shorten(scene, item, values) };
       // Stopped between reading and sending, a worker wakes up with old bytes in its hands (R7).
       network.timer(name, between(network, 0, network.random() < PREEMPTED_RATE ? PREEMPTED_MS : 1), () =>
         send(isUrgent(item) ? subjects.urgent(route) : subjects.channel(route, item.channel), packet),
@@ -73,5 +78,20 @@ const read = (scene: Scene, { work, saved, round }: SimItem): Uint32Array => {
   }
   return Uint32Array.from(values);
 };
+/** Keeps what is sent, as the item says, and makes deltas of it where the item says that the destination has what was kept. */
+const shorten = (scene: Scene, { xbzrle, epoch }: SimItem, values: Uint32Array): ReadonlyMap<number, number> => {
+  const bases = new Map<number, number>();
+  for (const [index, slot] of (xbzrle?.slots ?? []).entries()) {
+    if (slot === NO_SLOT) continue;
+    const key = `${epoch} ${slot}`;
+    const [base, value] = [scene.sentPages.get(key), values[index]!];
+    scene.sentPages.set(key, value);
+    if (base === undefined || (xbzrle!.held[index >>> 3]! & (1 << (index & 7))) === 0) continue;
+    bases.set(index, base);
+    values[index] = value ^ base;
+  }
+  return bases;
+};
+
 /** No write of the guest's has this bit. */
 const FLIPPED = 2 ** 30;

@@ -109,6 +109,7 @@ describe("whatever a work item names", () => {
       block: 0,
       fileOffset: 0,
       zeroPages: "worker",
+      xbzrle: null,
       runs: Uint32Array.of(0, 1),
     });
     const decoded = decodeWorkItem(item);

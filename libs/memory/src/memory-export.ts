@@ -1,11 +1,12 @@
 /**
  * Where multifd workers find what they are asked to send: `<runtime directory>/ram/<migration>/<epoch>-<block>` is a link to the
- * file behind a block, `<epoch>-device` the saved device state. A work item names only numbers, so a forged one cannot point a
+ * file behind a block, `<epoch>-device` the saved device state, `<epoch>-xbzrle` what was sent of pages. A work item names only numbers, so a forged one cannot point a
  * worker at any other file of the host. Beside them `to-<node>` names the node that it all goes to: whoever asks for what is another's
  * gets nothing, whatever numbers he knows.
  */
-import { existsSync, mkdirSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { createRamFile } from "@godwit/host";
 import { PAGE_BYTES, type RamBlock } from "./ram-block.ts";
 
 /** Whose exports: of what leaves the host's guests (the RAM sender's), or of what a restore fills (the loader's). Each clears its own when it starts. */
@@ -24,6 +25,10 @@ export const blockExport = (
 
 export const deviceStateExport = (runtimeDirectory: string, migration: string, epoch: number): string =>
   join(directoryOf(runtimeDirectory, migration), `${epoch}-device`);
+
+/** Capability `xbzrle`: what workers have sent of pages, by slot; the RAM sender makes it. */
+export const sentPagesExport = (runtimeDirectory: string, migration: string, epoch: number): string =>
+  join(directoryOf(runtimeDirectory, migration), `${epoch}-xbzrle`);
 
 /** The checkpoint that a save writes, or a restore reads. */
 export const checkpointExport = (runtimeDirectory: string, id: string, folder: ExportFolder): string =>
@@ -61,6 +66,16 @@ export const exportBlocks = (
     rmSync(path, { force: true });
     symlinkSync(block.path, path);
   });
+};
+
+/**
+ * Makes the file for so many sent pages: sparse, and gone with the exports. Throws what the file system throws, and HostError with ENOSPC where
+ * there is no room for all of it.
+ */
+export const exportSentPages = (runtimeDirectory: string, migration: string, epoch: number, slots: number): void => {
+  const path = sentPagesExport(runtimeDirectory, migration, epoch);
+  rmSync(path, { force: true });
+  closeSync(createRamFile(path, slots * PAGE_BYTES));
 };
 
 const addressOf = (runtimeDirectory: string, folder: "ram" | "vfio", migration: string, destination: string): string =>

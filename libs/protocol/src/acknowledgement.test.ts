@@ -7,12 +7,15 @@ import { ACK_ITEMS_MAX } from "./limits.ts";
 const anyItems = fc.array(u32, { minLength: 1, maxLength: 40 }).map((items) => Uint32Array.from(items));
 const shared = { migration: wireId, epoch: u32, round: u32, incarnation: wireId, items: anyItems };
 
+const xbzrle = fc.record({ pages: u32, bytes: u32, overflow: u32 });
+
 const valid: fc.Arbitrary<Acknowledgement> = fc.oneof(
   fc.record({
     kind: fc.constant("applied" as const),
     ...shared,
     normalPages: u32,
     wireBytes: u32,
+    xbzrle,
     reason: fc.constant(""),
     differing: fc.constant(new Uint8Array(0)),
   }),
@@ -22,6 +25,7 @@ const valid: fc.Arbitrary<Acknowledgement> = fc.oneof(
     items: u32.map((item) => Uint32Array.of(item)),
     normalPages: u32,
     wireBytes: u32,
+    xbzrle,
     reason: fc.constant(""),
     differing: fc.uint8Array({ minLength: 1, maxLength: 8 }),
   }),
@@ -30,6 +34,7 @@ const valid: fc.Arbitrary<Acknowledgement> = fc.oneof(
     ...shared,
     normalPages: u32,
     wireBytes: u32,
+    xbzrle,
     // Whole characters, so that none is cut in two at the limit, which is tried below.
     reason: fc.string({ unit: "grapheme", maxLength: 40 }),
     differing: fc.constant(new Uint8Array(0)),
@@ -52,6 +57,7 @@ const acknowledgement: Acknowledgement = {
   items: Uint32Array.of(1, 2, 3),
   normalPages: 3,
   wireBytes: 12_345,
+  xbzrle: { pages: 2, bytes: 300, overflow: 1 },
   reason: "",
   differing: new Uint8Array(0),
 };

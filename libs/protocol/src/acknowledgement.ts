@@ -1,21 +1,30 @@
 /**
  * What comes back to a producer: `applied` from the destination (the only thing that retires an item, R1), `refused` from a worker
  * that could not read the memory, so that the producer need not wait for a time-out, and `differs` from a destination whose
- * memory does not hold what a check says.
+ * memory does not hold what a check says, or what the deltas of an item were made for.
  *
  *      0 u32 magic "GWA1"   4 u8 version   5 u8 kind (1 applied, 2 refused, 3 differs)   6 u16 items
  *      8 u64 migration     16 u32 epoch   20 u32 round   24 u64 incarnation of the sender of this message
  *     32 u32 normal pages   36 u32 bytes on the wire (sums over the items; 0 when refused)
- *     40 items x u32, then (refused) the reason, UTF-8, or (differs, of one item) one bit per page of the check: it differs
+ *     40 u32 pages that came as deltas   44 u32 bytes of these   48 u32 pages whose delta would not have been shorter (sums, too)
+ *     52 items x u32, then (refused) the reason, UTF-8, or (differs, of one item) one bit per page of it: it differs
  */
 import { ACK_ITEMS_MAX, PACKET_PAGES_MAX } from "./limits.ts";
 import { type Malformed, readId, writeId } from "./packet.ts";
 import { PROTOCOL, versionRefusal } from "./version.ts";
 
 const MAGIC = 0x31415747;
-const HEADER_BYTES = 40;
+const HEADER_BYTES = 52;
 /** A worker's reason, bytes: a path and an errno. */
 const REASON_BYTES_MAX = 512;
+
+/** What capability `xbzrle` has saved, and not: pages that came as deltas, their bytes, and pages that came whole for want of a shorter delta. */
+export interface XbzrleCount {
+  readonly pages: number;
+  readonly bytes: number;
+  readonly overflow: number;
+}
+export const NO_XBZRLE: XbzrleCount = { pages: 0, bytes: 0, overflow: 0 };
 
 export interface Acknowledgement {
   readonly kind: "applied" | "refused" | "differs";
@@ -27,9 +36,11 @@ export interface Acknowledgement {
   /** Pages with a payload, and packet bytes, of these items together: what the producer measures its bandwidth by. */
   readonly normalPages: number;
   readonly wireBytes: number;
+  /** Of these items together. */
+  readonly xbzrle: XbzrleCount;
   /** Empty unless `refused`. */
   readonly reason: string;
-  /** Bit i: the i-th page of the check differs. Empty unless `differs`. */
+  /** Bit i: the i-th page of the item differs. Empty unless `differs`. */
   readonly differing: Uint8Array;
 }
 
@@ -56,6 +67,9 @@ export const encodeAcknowledgement = (ack: Acknowledgement): Uint8Array => {
   writeId(view, 24, ack.incarnation);
   view.setUint32(32, ack.normalPages, true);
   view.setUint32(36, ack.wireBytes, true);
+  view.setUint32(40, ack.xbzrle.pages, true);
+  view.setUint32(44, ack.xbzrle.bytes, true);
+  view.setUint32(48, ack.xbzrle.overflow, true);
   for (let i = 0; i < ack.items.length; i++) view.setUint32(HEADER_BYTES + i * 4, ack.items[i]!, true);
   bytes.set(tail, HEADER_BYTES + ack.items.length * 4);
   return bytes;
@@ -94,6 +108,11 @@ export const decodeAcknowledgement = (bytes: Uint8Array): Acknowledgement | Malf
     items,
     normalPages: view.getUint32(32, true),
     wireBytes: view.getUint32(36, true),
+    xbzrle: {
+      pages: view.getUint32(40, true),
+      bytes: view.getUint32(44, true),
+      overflow: view.getUint32(48, true),
+    },
     reason: kind === "refused" ? new TextDecoder("utf-8", { ignoreBOM: true }).decode(tail) : "",
     differing: kind === "differs" ? tail.slice() : NOTHING,
   };

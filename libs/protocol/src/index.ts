@@ -22,6 +22,7 @@ export * from "./packet.ts";
 export * from "./parameters.ts";
 export * from "./permissions.ts";
 export * from "./settlement.ts";
+export { rawBytesOf, type ShortPage } from "./short-page.ts";
 export * from "./subjects.ts";
 export * from "./version.ts";
 export * from "./vfio.ts";

@@ -7,6 +7,10 @@ export const PAGE_BYTES = 4096;
 export const PACKET_PAGES_MAX = 64;
 /** Pages that a worker copies between memory and a checkpoint at once: 1 MiB, what QEMU's readers take. */
 export const FILE_ITEM_PAGES_MAX = 256;
+/** What a packet says of a page that it holds in fewer bytes than a page has, bytes. */
+export const SHORT_PAGE_BYTES = 8;
+/** A delta of a page, bytes: with what is said of it a byte less than the page, so that short pages never make a packet longer. */
+export const DELTA_BYTES_MAX = PAGE_BYTES - SHORT_PAGE_BYTES - 1;
 /** Bytes of device state in one packet; the same size as a full RAM packet, so that one window fits both. */
 export const SLICE_BYTES_MAX = PACKET_PAGES_MAX * PAGE_BYTES;
 /** What each message keeps free for the seal of capability `encryption`, bytes; `libs/encryption` needs 56. */

@@ -30,6 +30,7 @@ import {
   SwitchoverAckInfo,
   VerifyInfo,
   VfioDeviceInfo,
+  XbzrleCacheInfo,
 } from "./migration-info.ts";
 import { MESSAGE_BYTES_MIN } from "./packet.ts";
 import { Parameters } from "./parameters.ts";
@@ -188,6 +189,7 @@ export const SourceReport = Schema.Struct({
   /** Present while a verdict is wanted. */
   verdict: Schema.optionalKey(PassReport),
   ram: Schema.optionalKey(RamInfo),
+  "xbzrle-cache": Schema.optionalKey(XbzrleCacheInfo),
   channels: Schema.optionalKey(Schema.Array(ChannelInfo)),
   verify: Schema.optionalKey(Schema.Array(VerifyInfo)),
   devices: Schema.optionalKey(Schema.Array(VfioDeviceInfo)),

@@ -62,6 +62,23 @@ export const RamInfo = Schema.Struct({
 });
 export type RamInfo = typeof RamInfo.Type;
 
+/** Capability `xbzrle`, by QEMU's names; the rates are of the whole migration. */
+export const XbzrleCacheInfo = Schema.Struct({
+  /** bytes */
+  "cache-size": Schema.Finite,
+  /** Of deltas on the wire, and the pages that came as such. */
+  bytes: Schema.Finite,
+  pages: Schema.Finite,
+  /** Pages of later passes that were not kept, or not as the destination was known to have them; and their part of all. */
+  "cache-miss": Schema.Finite,
+  "cache-miss-rate": Schema.Finite,
+  /** Bytes of a page for each byte of its delta; 0 before the first one. */
+  "encoding-rate": Schema.Finite,
+  /** Pages that went whole though they were kept: a delta would not have been shorter. */
+  overflow: Schema.Finite,
+});
+export type XbzrleCacheInfo = typeof XbzrleCacheInfo.Type;
+
 /** Capability `verify`: pages of a RAMBlock that were compared with the destination; `pages-damaged` were found different, and sent again. */
 export const VerifyInfo = Schema.Struct({
   block: Schema.String,
@@ -183,6 +200,8 @@ export const MigrationInfo = Schema.Struct({
   /** Where the time went in which the guest stood still; absent before that, and where nobody is left who measured it. */
   waterfall: Schema.optionalKey(Waterfall),
   ram: Schema.optionalKey(RamInfo),
+  /** Absent without capability `xbzrle`. */
+  "xbzrle-cache": Schema.optionalKey(XbzrleCacheInfo),
   channels: Schema.optionalKey(Schema.Array(ChannelInfo)),
   verify: Schema.optionalKey(Schema.Array(VerifyInfo)),
   vfio: Schema.optionalKey(VfioInfo),

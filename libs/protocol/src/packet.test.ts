@@ -2,7 +2,15 @@ import { crc32 } from "node:zlib";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { decoderSuite, positive, u32, wireId } from "./decoder.conformance.ts";
-import { BLOCKS_MAX, DEVICE_STATE_BYTES_MAX, PACKET_PAGES_MAX, PAGE_BYTES, SLICE_BYTES_MAX } from "./limits.ts";
+import {
+  BLOCKS_MAX,
+  DELTA_BYTES_MAX,
+  DEVICE_STATE_BYTES_MAX,
+  PACKET_PAGES_MAX,
+  PAGE_BYTES,
+  SHORT_PAGE_BYTES,
+  SLICE_BYTES_MAX,
+} from "./limits.ts";
 import {
   type Address,
   type CheckPacket,
@@ -19,6 +27,7 @@ import {
   sealSlice,
   writeId,
 } from "./packet.ts";
+import { rawBytesOf, type ShortPage } from "./short-page.ts";
 
 const address: fc.Arbitrary<Address> = fc.record({
   migration: wireId,
@@ -57,7 +66,14 @@ const pagesPacket: fc.Arbitrary<PagesPacket> = fc
     // Few pages with a payload: a fuzz loop should break headers, not copy payloads.
     const normalPages = normal.filter((page) => page < pages).length;
     for (let i = 0; i < pages; i++) if (!normal.includes(i)) zeroMap[i >>> 3]! |= 1 << (i & 7);
-    const rawBytes = normalPages * PAGE_BYTES;
+    const shown = Array.from({ length: pages }, (_, i) => i).filter((i) => normal.includes(i));
+    // The first stands whole, the second is a delta or whole, the third a copy of the first.
+    const short: ShortPage[] = [];
+    if (shown.length > 1 && seed % 2 === 0)
+      short.push({ how: "delta", page: shown[1]!, bytes: seed % (DELTA_BYTES_MAX + 1), base: seed });
+    if (shown.length > 2) short.push({ how: "copy", page: shown[2]!, of: shown[0]! });
+    const overflow = seed % 3 === 0 ? Math.min(normalPages, 1) : 0;
+    const rawBytes = rawBytesOf(normalPages, short);
     return fc.constantFrom(...COMPRESSIONS).map((compression) => ({
       kind: "pages" as const,
       ...to,
@@ -67,6 +83,8 @@ const pagesPacket: fc.Arbitrary<PagesPacket> = fc
       pages,
       normalPages,
       zeroMap,
+      short,
+      overflow,
       rawBytes,
       payload: payloadOf(compression === "none" ? rawBytes : seed % 300, seed),
     }));
@@ -107,7 +125,8 @@ const checkPacket: fc.Arbitrary<CheckPacket> = pagesPacket.chain(({ runs, pages,
 const encode = (packet: Packet): Uint8Array => {
   if (packet.kind === "check") return sealCheck(new Uint8Array(2048).fill(0xee), packet);
   const start = packet.kind === "slice" ? PACKET_HEADER_BYTES : payloadOffset(packet.runs.length / 2, packet.pages);
-  const buffer = new Uint8Array(start + packet.payload.length + 32).fill(0xee);
+  const short = packet.kind === "pages" ? packet.short : [];
+  const buffer = new Uint8Array(start + packet.payload.length + short.length * SHORT_PAGE_BYTES + 32).fill(0xee);
   buffer.set(packet.payload, start);
   const payloadBytes = packet.payload.length;
   return packet.kind === "slice"
@@ -121,7 +140,8 @@ const reseal = (bytes: Uint8Array): void => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const runs = view.getUint16(36, true);
   const start = view.getUint8(5) === 3 ? PACKET_HEADER_BYTES + runs * 8 : payloadOffset(runs, view.getUint16(38, true));
-  if (bytes.length >= start) view.setUint32(44, bytes.length - start, true);
+  const shortBytes = view.getUint8(5) === 1 ? view.getUint16(42, true) * SHORT_PAGE_BYTES : 0;
+  if (bytes.length >= start + shortBytes) view.setUint32(44, bytes.length - start - shortBytes, true);
   if (view.getUint8(6) === 0) view.setUint32(56, view.getUint32(44, true), true);
   view.setUint32(60, crc32(bytes.subarray(64), crc32(bytes.subarray(0, 60))), true);
 };
@@ -162,6 +182,8 @@ describe("a forged packet whose checksum is right", () => {
     pages: 3,
     normalPages: 2,
     zeroMap: Uint8Array.of(0b010),
+    short: [],
+    overflow: 0,
     rawBytes: 2 * PAGE_BYTES,
     payload: payloadOf(2 * PAGE_BYTES, 7),
   };
@@ -180,8 +202,8 @@ describe("a forged packet whose checksum is right", () => {
     ["kind 0", (view) => view.setUint8(5, 0), /kind 0/],
     ["an unknown compression", (view) => view.setUint8(6, 3), /compression 3/],
     ["a magic that is not ours", (view) => view.setUint32(0, 0x31495747, true), /magic/],
-    ["a reserved byte", (view) => view.setUint8(7, 1), /reserved/],
-    ["a reserved word", (view) => view.setUint16(42, 1, true), /reserved/],
+    ["more pages with a base than it has", (view) => view.setUint8(7, 3), /with a base/],
+    ["short pages that it does not have", (view) => view.setUint16(42, 1, true), /the header says/],
     ["an offset, which only slices have", (view) => view.setFloat64(48, 8, true), /offset/],
     ["epoch 0", (view) => view.setUint32(16, 0, true), /epoch/],
     ["round 0", (view) => view.setUint32(20, 0, true), /round/],
@@ -207,6 +229,46 @@ describe("a forged packet whose checksum is right", () => {
     expect(refusal(forged(pages, change))).toMatch(reason);
   });
 
+  const shortened: PagesPacket = {
+    ...pages,
+    runs: Uint32Array.of(10, 4),
+    pages: 4,
+    normalPages: 3,
+    short: [
+      { how: "delta", page: 2, bytes: 9, base: 77 },
+      { how: "copy", page: 3, of: 0 },
+    ],
+    overflow: 1,
+    rawBytes: PAGE_BYTES + 9,
+    payload: payloadOf(PAGE_BYTES + 9, 7),
+  };
+  const SHORT_AT = payloadOffset(1, 4) + PAGE_BYTES + 9;
+  const ofShort: ReadonlyArray<readonly [string, (view: DataView) => void, RegExp]> = [
+    ["a short page that is zero", (view) => view.setUint8(SHORT_AT, 1), /page 1 of 4 is short/],
+    ["a short page that is not there", (view) => view.setUint8(SHORT_AT + 8, 4), /page 4 of 4/],
+    ["a page that is short twice", (view) => view.setUint8(SHORT_AT + 8, 2), /page 2 of 4/],
+    ["short pages in disorder", (view) => view.setUint8(SHORT_AT + 8, 0), /page 0 of 4/],
+    ["an unknown way to be short", (view) => view.setUint8(SHORT_AT + 1, 3), /in way 3/],
+    ["no way to be short", (view) => view.setUint8(SHORT_AT + 1, 0), /in way 0/],
+    ["a delta as long as the page", (view) => view.setUint16(SHORT_AT + 2, PAGE_BYTES, true), /delta of 4096/],
+    [
+      "a delta that would make it longer",
+      (view) => view.setUint16(SHORT_AT + 2, DELTA_BYTES_MAX + 1, true),
+      /delta of/,
+    ],
+    ["a delta of another length", (view) => view.setUint16(SHORT_AT + 2, 8, true), /raw bytes/],
+    ["a copy of itself", (view) => view.setUint16(SHORT_AT + 10, 3, true), /copy of page 3/],
+    ["a copy of a later page", (view) => view.setUint16(SHORT_AT + 10, 0xffff, true), /copy of page 65535/],
+    ["a copy of a zero page", (view) => view.setUint16(SHORT_AT + 10, 1, true), /copy of page 1/],
+    ["a copy of a short page", (view) => view.setUint16(SHORT_AT + 10, 2, true), /copy of page 2/],
+    ["a copy with a base", (view) => view.setUint32(SHORT_AT + 12, 1, true), /copy of page 0/],
+    ["a page that is a delta and was none", (view) => view.setUint8(7, 3), /with a base/],
+  ];
+  it.each(ofShort)("of short pages is refused for %s", (_, change, reason) => {
+    expect(decodePacket(encode(shortened))).toEqual(shortened);
+    expect(refusal(forged(shortened, change))).toMatch(reason);
+  });
+
   const ofSlices: ReadonlyArray<readonly [string, (view: DataView) => void, RegExp]> = [
     ["an offset that is no number", (view) => view.setFloat64(48, Number.NaN, true), /slice of 100 bytes at NaN/],
     ["an infinite offset", (view) => view.setFloat64(48, Number.POSITIVE_INFINITY, true), /Infinity/],
@@ -218,6 +280,8 @@ describe("a forged packet whose checksum is right", () => {
     ["an end one byte beyond the limit", (view) => view.setFloat64(48, DEVICE_STATE_BYTES_MAX - 99, true), /slice/],
     ["normal pages", (view) => view.setUint16(40, 1, true), /pages/],
     ["runs", (view) => view.setUint16(36, 1, true), /runs/],
+    ["short pages", (view) => view.setUint16(42, 1, true), /short pages/],
+    ["pages with a base", (view) => view.setUint8(7, 1), /short pages/],
   ];
   it.each(ofSlices)("of device state is refused for %s", (_, change, reason) => {
     expect(refusal(forged(slice, change))).toMatch(reason);
@@ -256,6 +320,8 @@ describe("a packet at its limits", () => {
       pages: 64,
       normalPages: 64,
       zeroMap: new Uint8Array(8),
+      short: [],
+      overflow: 0,
       rawBytes: 64 * PAGE_BYTES,
       payload: payloadOf(64 * PAGE_BYTES, 1),
     };

@@ -1,11 +1,14 @@
 /**
  * The packet: what one message of a channel holds. Little-endian, fixed header, then metadata, then payload.
  *
- *      0 u32 magic "GWP1"      4 u8 version    5 u8 kind       6 u8 compression   7 u8 zero (reserved)
+ *      0 u32 magic "GWP1"      4 u8 version    5 u8 kind       6 u8 compression   7 u8 overflow
  *      8 u64 migration        16 u32 epoch    20 u32 round    24 u32 item        28 u16 channel   30 u16 block or stream
- *     32 u32 channel epoch    36 u16 runs     38 u16 pages    40 u16 normal      42 u16 zero (reserved)
+ *     32 u32 channel epoch    36 u16 runs     38 u16 pages    40 u16 normal      42 u16 short pages
  *     44 u32 payload bytes    48 u64 offset of a slice        56 u32 raw bytes   60 u32 crc32 (of all but this field)
- *     64 runs x { u32 first page, u32 pages }, ceil(pages / 8) bytes of "page is zero", payload
+ *     64 runs x { u32 first page, u32 pages }, ceil(pages / 8) bytes of "page is zero", payload,
+ *        short pages x 8 bytes (`short-page.ts`)
+ *
+ * The payload holds the pages that are not zero, one after the other: PAGE_BYTES of each, unless it is a short one.
  *
  * A check (kind 3) carries no pages, but what the destination must find in them: its payload is one crc32 for each page of
  * the runs, and it has no zero map.
@@ -23,9 +26,11 @@ import {
   PACKET_PAGES_MAX,
   PAGE_BYTES,
   SEAL_ROOM_BYTES,
+  SHORT_PAGE_BYTES,
   SLICE_BYTES_MAX,
   streamBytesMax,
 } from "./limits.ts";
+import { rawBytesOf, readShortPages, type ShortPage, writeShortPages } from "./short-page.ts";
 import { PROTOCOL, versionRefusal } from "./version.ts";
 
 const MAGIC = 0x31505747;
@@ -57,6 +62,10 @@ export interface PagesPacket extends Address {
   readonly pages: number;
   readonly normalPages: number;
   readonly zeroMap: Uint8Array;
+  /** Ascending; all others that are not zero stand whole. */
+  readonly short: ReadonlyArray<ShortPage>;
+  /** Pages that stand whole though their base was at hand: a delta would not have been shorter. */
+  readonly overflow: number;
   /** `rawBytes` long once unpacked. */
   readonly payload: Uint8Array;
   readonly rawBytes: number;
@@ -96,7 +105,7 @@ export const payloadOffset = (runs: number, pages: number): number =>
 
 /**
  * Pages that a packet may hold where a message may have `maxPayloadBytes`, sealed or not: the worst case is a run for each page, none of
- * them zero.
+ * them zero or short.
  * 0: not even one page fits.
  */
 export const packetPagesWithin = (maxPayloadBytes: number): number => {
@@ -151,10 +160,13 @@ export const sealPages = (
   buffer: Uint8Array,
   packet: Omit<PagesPacket, "kind" | "payload"> & { readonly payloadBytes: number },
 ): Uint8Array => {
-  const start = payloadOffset(packet.runs.length / 2, packet.pages);
-  const bytes = buffer.subarray(0, start + packet.payloadBytes);
+  const { short } = packet;
+  const shortStart = payloadOffset(packet.runs.length / 2, packet.pages) + packet.payloadBytes;
+  const bytes = buffer.subarray(0, shortStart + short.length * SHORT_PAGE_BYTES);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   writeHeader(view, 1, packet, packet.compression, packet.block);
+  view.setUint8(7, packet.overflow);
+  view.setUint16(42, short.length, true);
   view.setUint16(36, packet.runs.length / 2, true);
   view.setUint16(38, packet.pages, true);
   view.setUint16(40, packet.normalPages, true);
@@ -163,6 +175,7 @@ export const sealPages = (
   view.setUint32(56, packet.rawBytes, true);
   for (let i = 0; i < packet.runs.length; i++) view.setUint32(PACKET_HEADER_BYTES + i * 4, packet.runs[i]!, true);
   bytes.set(packet.zeroMap, PACKET_HEADER_BYTES + packet.runs.length * 4);
+  writeShortPages(view, shortStart, short);
   seal(bytes, view);
   return bytes;
 };
@@ -219,15 +232,16 @@ export const decodePacket = (bytes: Uint8Array): Packet | Malformed => {
   const kind = view.getUint8(5);
   const compression = COMPRESSIONS[view.getUint8(6)];
   if (compression === undefined) return malformed(`unknown compression ${view.getUint8(6)}`);
-  if (view.getUint8(7) !== 0 || view.getUint16(42, true) !== 0) return malformed("reserved bits are set");
+  const shortCount = view.getUint16(42, true);
+  if (kind !== 1 && (view.getUint8(7) !== 0 || shortCount !== 0)) return malformed("short pages where there are none");
   const runCount = view.getUint16(36, true);
   const pages = view.getUint16(38, true);
   const payloadBytes = view.getUint32(44, true);
   const rawBytes = view.getUint32(56, true);
   if (pages > PACKET_PAGES_MAX || runCount > pages) return malformed(`${runCount} runs of ${pages} pages`);
   const start = kind === 3 ? PACKET_HEADER_BYTES + runCount * 8 : payloadOffset(runCount, pages);
-  if (bytes.length !== start + payloadBytes)
-    return malformed(`${bytes.length} bytes, the header says ${start + payloadBytes}`);
+  const end = start + payloadBytes + shortCount * SHORT_PAGE_BYTES;
+  if (bytes.length !== end) return malformed(`${bytes.length} bytes, the header says ${end}`);
   if (rawBytes > SLICE_BYTES_MAX) return malformed(`${rawBytes} raw bytes`);
   if (compression === "none" && rawBytes !== payloadBytes)
     return malformed("raw and payload bytes differ without compression");
@@ -243,7 +257,7 @@ export const decodePacket = (bytes: Uint8Array): Packet | Malformed => {
   };
   if (channel >= CHANNELS_MAX) return malformed(`channel ${channel}`);
   if (address.epoch === 0 || address.round === 0) return malformed("epoch or round 0");
-  const payload = bytes.subarray(start);
+  const payload = bytes.subarray(start, start + payloadBytes);
   const index = view.getUint16(30, true);
   if (kind === 1) return decodePages(bytes, view, address, index, compression, runCount, pages, rawBytes, payload);
   if (kind === 2) return decodeSlice(view, address, index, compression, pages, rawBytes, payload);
@@ -275,8 +289,27 @@ const decodePages = (
   const normalPages = view.getUint16(40, true);
   if (normalPages !== pages - zeros)
     return malformed(`${normalPages} normal pages, the zero map leaves ${pages - zeros}`);
-  if (rawBytes !== normalPages * PAGE_BYTES) return malformed(`${rawBytes} raw bytes for ${normalPages} pages`);
-  return { kind: "pages", ...address, block, compression, runs, pages, normalPages, zeroMap, payload, rawBytes };
+  const short = readShortPages(view, payload.byteOffset - bytes.byteOffset + payload.length, pages, zeroMap);
+  if ("kind" in short) return short;
+  const overflow = view.getUint8(7);
+  const deltas = short.reduce((sum, page) => sum + (page.how === "delta" ? 1 : 0), 0);
+  if (overflow > normalPages - deltas) return malformed(`${overflow} pages of ${normalPages} with a base`);
+  if (rawBytes !== rawBytesOf(normalPages, short))
+    return malformed(`${rawBytes} raw bytes for ${normalPages} pages, ${short.length} of them short`);
+  return {
+    kind: "pages",
+    ...address,
+    block,
+    compression,
+    runs,
+    pages,
+    normalPages,
+    zeroMap,
+    short,
+    overflow,
+    payload,
+    rawBytes,
+  };
 };
 
 /** The runs of a packet that speaks of pages. */

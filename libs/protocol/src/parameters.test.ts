@@ -35,7 +35,9 @@ const RANGES: Readonly<Partial<Record<ParameterName, readonly [number, number]>>
   "x-migration-max-queued-bytes": [262_144, 1_073_741_824],
 };
 const numeric = Object.entries(RANGES) as ReadonlyArray<readonly [ParameterName, readonly [number, number]]>;
-const worded = table.filter(([name]) => RANGES[name] === undefined);
+/** The one of which only some numbers of its range will do. */
+const CACHE_SIZE = "xbzrle-cache-size";
+const worded = table.filter(([name]) => RANGES[name] === undefined && name !== CACHE_SIZE);
 const LIVE: ReadonlyArray<ParameterName> = [
   "downtime-limit",
   "max-bandwidth",
@@ -97,6 +99,12 @@ describe("a parameter", () => {
     }
     for (const value of ["", "of", 0, null, true, [words[0]]]) refusedWith(name, value);
   });
+  it("for the cache of sent pages is a power of two, from a page to 8 TiB", () => {
+    for (const value of [4096, 64 * 1024 ** 2, 8 * 1024 ** 4])
+      expect(proposeParameters({ [CACHE_SIZE]: value })).toMatchObject({ [CACHE_SIZE]: value });
+    for (const value of [0, 1, 2048, 4097, 12_288, 16 * 1024 ** 4, -4096, 4096.5, "4096", null])
+      refusedWith(CACHE_SIZE, value);
+  });
   it("that nobody knows is refused by its name, whatever its prototype knows", () => {
     for (const name of ["downtime_limit", "Downtime-limit", "", "toString", "constructor", "announce-max"]) {
       expect(refusal({ [name]: 1 })).toMatchObject({
@@ -110,6 +118,7 @@ describe("a parameter", () => {
 
 const validOf = (name: ParameterName): fc.Arbitrary<number | string> => {
   const range = RANGES[name];
+  if (name === CACHE_SIZE) return fc.integer({ min: 12, max: 43 }).map((log) => 2 ** log);
   if (range !== undefined) return fc.integer({ min: range[0], max: Math.min(range[1], 2 ** 31) });
   return fc.constantFrom(...PARAMETERS[name].expects.replace("one of ", "").split(", "));
 };

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect";
 import * as Schema from "effect/Schema";
 import type { Lane } from "./direct-lane.ts";
 import type { Failure } from "./failure.ts";
-import { CHANNELS_MAX, SLICE_BYTES_MAX } from "./limits.ts";
+import { BLOCK_BYTES_MAX, CHANNELS_MAX, PAGE_BYTES, SLICE_BYTES_MAX } from "./limits.ts";
 import { COMPRESSIONS, type Compression } from "./packet.ts";
 
 const int = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBetween({ minimum, maximum }));
@@ -13,6 +13,13 @@ const bytesPerSecond = int(0, Number.MAX_SAFE_INTEGER);
 const DOWNTIME_LIMIT_MAX_MS = 2_000_000;
 /** A month: a longer "deadline" is a typing error. */
 const DEADLINE_MAX_MS = 31 * 24 * 3_600_000;
+
+/** As long as a RAMBlock may be: a guest has no use for more. */
+const XBZRLE_CACHE_BYTES_MAX = BLOCK_BYTES_MAX;
+const powerOfTwo = Schema.makeFilter((value: number) =>
+  Number.isInteger(Math.log2(value)) ? undefined : "not a power of two",
+);
+const XBZRLE_CACHE_BYTES_DEFAULT = 64 * 1024 ** 2;
 
 /** 256 KiB each: a gigabyte. */
 const QUEUED_BUFFERS_MAX = 4096;
@@ -35,6 +42,10 @@ export const Parameters = Schema.Struct({
   "multifd-zlib-level": int(0, 9),
   "multifd-zstd-level": int(0, 20),
   "zero-page-detection": Schema.Literals(["none", "legacy", "multifd"]),
+  /** What was stored before there was one has none. */
+  "xbzrle-cache-size": int(PAGE_BYTES, XBZRLE_CACHE_BYTES_MAX)
+    .check(powerOfTwo)
+    .pipe(Schema.withDecodingDefaultTypeKey(Effect.succeed(XBZRLE_CACHE_BYTES_DEFAULT))),
   "migration-deadline": int(0, DEADLINE_MAX_MS),
   "switchover-deadline": int(100, DEADLINE_MAX_MS),
   "max-passes": int(0, 1_000_000),
@@ -151,6 +162,13 @@ export const PARAMETERS: Readonly<Record<ParameterName, Description>> = {
     expects: "one of none, legacy, multifd",
     live: false,
     what: "who looks for zero pages: nobody, the RAM sender, the workers",
+  },
+  "xbzrle-cache-size": {
+    default: XBZRLE_CACHE_BYTES_DEFAULT,
+    unit: "bytes",
+    expects: "a power of two no less than the target page size, and at most 8 TiB",
+    live: false,
+    what: "what may be kept of pages that were sent, with capability xbzrle; no more of it is used than the guest has memory",
   },
   "migration-deadline": {
     default: 3_600_000,

@@ -4,7 +4,15 @@ import { decoderSuite, positive, u32, wireId } from "./decoder.conformance.ts";
 import { LANES } from "./direct-lane.ts";
 import { BLOCKS_MAX, DEVICE_STATE_BYTES_MAX, PACKET_PAGES_MAX, SLICE_BYTES_MAX } from "./limits.ts";
 import { COMPRESSIONS } from "./packet.ts";
-import { decodeWorkItem, encodeWorkItem, type PagesItem, type SliceItem, type WorkItem } from "./work-item.ts";
+import {
+  decodeWorkItem,
+  encodeWorkItem,
+  NO_SLOT,
+  type PagesItem,
+  type SliceItem,
+  type WorkItem,
+  type XbzrleItem,
+} from "./work-item.ts";
 
 const base = fc.record({
   migration: wireId,
@@ -30,8 +38,9 @@ const pagesItem: fc.Arbitrary<PagesItem> = fc
     fileOffset: fc.oneof(fc.nat(2 ** 30), fc.constantFrom(0, 4096, 2 ** 53 - 1)),
     mode: fc.constantFrom("none", "worker", "given"),
     fill: fc.nat(255),
+    slot: fc.constantFrom(null, 0, 12_345, NO_SLOT - 100),
   })
-  .map(({ base, shapes, block, fileOffset, mode, fill }) => {
+  .map(({ base, shapes, block, fileOffset, mode, fill, slot }) => {
     const runs = new Uint32Array(shapes.length * 2);
     let next = 0;
     let pages = 0;
@@ -43,7 +52,15 @@ const pagesItem: fc.Arbitrary<PagesItem> = fc
     });
     const map = new Uint8Array((pages + 7) >>> 3).fill(fill);
     if ((pages & 7) !== 0) map[map.length - 1]! &= (1 << (pages & 7)) - 1;
-    return { kind: "pages", ...base, block, fileOffset, zeroPages: mode === "given" ? map : mode, runs } as PagesItem;
+    const zeroPages = mode === "given" ? map : mode;
+    if (slot === null) return { kind: "pages", ...base, block, fileOffset, zeroPages, runs, xbzrle: null } as PagesItem;
+    const held = map.slice();
+    const slots = Uint32Array.from({ length: pages }, (_, i) => slot + i);
+    for (let i = 0; i < pages; i += 3) {
+      slots[i] = NO_SLOT;
+      held[i >>> 3]! &= ~(1 << (i & 7));
+    }
+    return { kind: "pages", ...base, block, fileOffset, zeroPages, runs, xbzrle: { slots, held } } as PagesItem;
   });
 
 const sliceItem: fc.Arbitrary<SliceItem> = fc
@@ -81,6 +98,7 @@ const pages: PagesItem = {
   fileOffset: 4096,
   zeroPages: "worker",
   runs: Uint32Array.of(10, 2, 20, 1),
+  xbzrle: null,
 };
 const slice: SliceItem = { kind: "slice", ...shared, stream: 0, offset: 0, bytes: 100 };
 
@@ -117,7 +135,8 @@ describe("a forged work item", () => {
     ["half a byte of file offset", (view) => view.setFloat64(48, 0.5, true)],
     ["a file offset of 2^53", (view) => view.setFloat64(48, 2 ** 53, true)],
     ["the bytes of a slice", (view) => view.setUint32(56, 1, true)],
-    ["a reserved word", (view) => view.setUint32(60, 1, true)],
+    ["an unknown way to keep pages", (view) => view.setUint32(60, 2, true)],
+    ["slots that it does not have", (view) => view.setUint32(60, 1, true)],
     ["an empty run", (view) => view.setUint32(68, 0, true)],
     ["a run longer than a packet", (view) => view.setUint32(68, PACKET_PAGES_MAX + 1, true)],
     ["more pages than a packet", (view) => view.setUint32(76, PACKET_PAGES_MAX - 1, true)],
@@ -136,6 +155,7 @@ describe("a forged work item", () => {
     ["an offset of 2^53 - 1", (view) => view.setFloat64(48, 2 ** 53 - 1, true)],
     ["runs", (view) => view.setUint16(36, 1, true)],
     ["a zero page mode", (view) => view.setUint8(38, 1)],
+    ["slots for pages", (view) => view.setUint32(60, 1, true)],
   ];
   it.each(ofSlices)("of device state is refused for %s", (_, change) => {
     expect(refusal(forged(slice, change))).not.toBe("");
@@ -160,6 +180,17 @@ describe("a forged work item", () => {
     for (const length of [0, 2, 8]) {
       expect(refusal(encodeWorkItem({ ...pages, zeroPages: new Uint8Array(length) }))).toMatch(/zero map/);
     }
+  });
+
+  it("is refused for slots of more or fewer pages than it has, and for a page that is held without a slot", () => {
+    const slots = Uint32Array.of(1, NO_SLOT, 3);
+    const of = (xbzrle: XbzrleItem) => encodeWorkItem({ ...pages, xbzrle });
+    expect(decodeWorkItem(of({ slots, held: Uint8Array.of(0b101) })).kind).toBe("pages");
+    expect(refusal(of({ slots, held: Uint8Array.of(0b010) }))).toMatch(/no slot/);
+    expect(refusal(of({ slots, held: Uint8Array.of(0b1000) }))).toMatch(/not there/);
+    for (const held of [new Uint8Array(0), new Uint8Array(2)]) expect(refusal(of({ slots, held }))).toMatch(/slots/);
+    for (const count of [2, 4])
+      expect(refusal(of({ slots: new Uint32Array(count), held: new Uint8Array(1) }))).toMatch(/slots/);
   });
 
   it("is refused for a zero map that marks a page which is not there", () => {

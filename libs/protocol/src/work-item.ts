@@ -6,8 +6,9 @@
  *      0 u32 magic "GWI1"   4 u8 version   5 u8 kind (1 pages, 2 slice, 3 check)   6 u8 compression   7 u8 level
  *      8 u64 migration     16 u32 epoch   20 u32 round   24 u32 item   28 u16 channel   30 u16 block or stream
  *     32 u32 channel epoch   36 u16 runs   38 u8 zero pages (0 none, 1 worker, 2 given)   39 u8 lane (0 nats, 1 direct)   40 f64 deadline (ms since 1970)
- *     48 f64 offset of the block in its file, or of the slice   56 u32 bytes of a slice   60 u32 zero
- *     64 runs x { u32 first page, u32 pages }, then (given only) one bit per page: it is zero
+ *     48 f64 offset of the block in its file, or of the slice   56 u32 bytes of a slice   60 u32 xbzrle (0 no, 1 yes)
+ *     64 runs x { u32 first page, u32 pages }, then (given only) one bit per page: it is zero, then (xbzrle only) u32 slot of each page
+ *        (all bits set: none), one bit per page: the destination holds what its slot does
  */
 import { LANES, type Lane } from "./direct-lane.ts";
 import { BLOCKS_MAX, CHANNELS_MAX, PACKET_PAGES_MAX, SLICE_BYTES_MAX, streamBytesMax } from "./limits.ts";
@@ -27,6 +28,16 @@ interface ItemBase extends Address {
   /** By which its packet shall travel, if it can. */
   readonly lane: Lane;
 }
+/** A page that is kept nowhere. */
+export const NO_SLOT = 0xffff_ffff;
+
+/** Capability `xbzrle`: where the worker keeps what it sends of each page, and of which it may send a delta. */
+export interface XbzrleItem {
+  /** Of each page of the item its slot in the cache of the migration, or NO_SLOT. */
+  readonly slots: Uint32Array;
+  /** Bit i: what the slot of the i-th page holds is what the destination was last known to hold. */
+  readonly held: Uint8Array;
+}
 export interface PagesItem extends ItemBase {
   readonly kind: "pages";
   readonly block: number;
@@ -36,6 +47,8 @@ export interface PagesItem extends ItemBase {
   readonly zeroPages: "none" | "worker" | Uint8Array;
   /** Pairs (first page, pages), ascending. */
   readonly runs: Uint32Array;
+  /** Null: its pages go whole, and are not kept. */
+  readonly xbzrle: XbzrleItem | null;
 }
 export interface SliceItem extends ItemBase {
   readonly kind: "slice";
@@ -61,7 +74,9 @@ export const encodeWorkItem = (item: WorkItem): Uint8Array => {
   const runs = item.kind === "slice" ? new Uint32Array(0) : item.runs;
   const zeroPages = item.kind === "pages" ? item.zeroPages : "none";
   const given = typeof zeroPages === "string" ? new Uint8Array(0) : zeroPages;
-  const bytes = new Uint8Array(HEADER_BYTES + runs.length * 4 + given.length);
+  const xbzrle = item.kind === "pages" ? item.xbzrle : null;
+  const slotsStart = HEADER_BYTES + runs.length * 4 + given.length;
+  const bytes = new Uint8Array(slotsStart + (xbzrle === null ? 0 : xbzrle.slots.length * 4 + xbzrle.held.length));
   const view = new DataView(bytes.buffer);
   view.setUint32(0, MAGIC, true);
   view.setUint8(4, PROTOCOL.major);
@@ -83,6 +98,11 @@ export const encodeWorkItem = (item: WorkItem): Uint8Array => {
   view.setUint32(56, item.kind === "slice" ? item.bytes : 0, true);
   for (let i = 0; i < runs.length; i++) view.setUint32(HEADER_BYTES + i * 4, runs[i]!, true);
   bytes.set(given, HEADER_BYTES + runs.length * 4);
+  if (xbzrle !== null) {
+    view.setUint32(60, 1, true);
+    for (let i = 0; i < xbzrle.slots.length; i++) view.setUint32(slotsStart + i * 4, xbzrle.slots[i]!, true);
+    bytes.set(xbzrle.held, slotsStart + xbzrle.slots.length * 4);
+  }
   return bytes;
 };
 
@@ -109,7 +129,8 @@ export const decodeWorkItem = (bytes: Uint8Array): WorkItem | Malformed => {
   if (view.getUint8(7) > LEVEL_MAX[compression]) return malformed(`${compression} level ${view.getUint8(7)}`);
   const lane = LANES[view.getUint8(39)];
   if (lane === undefined) return malformed(`unknown lane ${view.getUint8(39)}`);
-  if (view.getUint32(60, true) !== 0) return malformed("reserved bits are set");
+  const xbzrleMode = view.getUint32(60, true);
+  if (xbzrleMode > 1) return malformed(`xbzrle ${xbzrleMode}`);
   if (!Number.isSafeInteger(offset) || offset < 0 || Object.is(offset, -0)) return malformed(`offset ${offset}`);
   const base = {
     migration: readId(view, 8),
@@ -130,6 +151,7 @@ export const decodeWorkItem = (bytes: Uint8Array): WorkItem | Malformed => {
       bytes.length !== HEADER_BYTES ||
       runCount !== 0 ||
       mode !== 0 ||
+      xbzrleMode !== 0 ||
       sliceBytes === 0 ||
       sliceBytes > SLICE_BYTES_MAX ||
       offset + sliceBytes > streamBytesMax(index)
@@ -155,14 +177,36 @@ export const decodeWorkItem = (bytes: Uint8Array): WorkItem | Malformed => {
   }
   if (pages === 0 || pages > PACKET_PAGES_MAX) return malformed(`${pages} pages`);
   if (mode > 2) return malformed(`zero pages ${mode}`);
-  const given = bytes.subarray(HEADER_BYTES + runCount * 8);
-  if (given.length !== (mode === 2 ? (pages + 7) >>> 3 : 0)) return malformed(`zero map of ${given.length} bytes`);
-  if (mode === 2 && (pages & 7) !== 0 && given[given.length - 1]! >>> (pages & 7) !== 0)
-    return malformed("zero map marks a page that is not there");
+  const mapBytes = (pages + 7) >>> 3;
+  const givenBytes = mode === 2 ? mapBytes : 0;
+  const slotsStart = HEADER_BYTES + runCount * 8 + givenBytes;
+  const end = slotsStart + (xbzrleMode === 1 ? pages * 4 + mapBytes : 0);
+  if (bytes.length !== end) return malformed(`${bytes.length} bytes with zero map and slots, not ${end}`);
+  const given = bytes.subarray(HEADER_BYTES + runCount * 8, slotsStart);
+  if (mode === 2 && marksBeyond(given, pages)) return malformed("zero map marks a page that is not there");
   if (kind === KINDS.check) {
-    if (mode !== 0 || compression !== "none") return malformed("a check that looks for zero pages, or compresses");
+    if (mode !== 0 || compression !== "none" || xbzrleMode !== 0)
+      return malformed("a check that looks for zero pages, compresses, or keeps pages");
     return { kind: "check", ...base, block: index, fileOffset: offset, runs };
   }
   const zeroPages = mode === 0 ? "none" : mode === 1 ? "worker" : given;
-  return { kind: "pages", ...base, block: index, fileOffset: offset, zeroPages, runs };
+  const xbzrle = xbzrleMode === 1 ? decodeXbzrle(view, slotsStart, pages) : null;
+  if (xbzrle !== null && "kind" in xbzrle) return xbzrle;
+  return { kind: "pages", ...base, block: index, fileOffset: offset, zeroPages, runs, xbzrle };
+};
+
+/** A map of one bit for each of `pages` pages has bits behind them. */
+const marksBeyond = (map: Uint8Array, pages: number): boolean =>
+  (pages & 7) !== 0 && map[map.length - 1]! >>> (pages & 7) !== 0;
+
+const decodeXbzrle = (view: DataView, at: number, pages: number): XbzrleItem | Malformed => {
+  const slots = new Uint32Array(pages);
+  for (let i = 0; i < pages; i++) slots[i] = view.getUint32(at + i * 4, true);
+  const held = new Uint8Array(view.buffer, view.byteOffset + at + pages * 4, (pages + 7) >>> 3);
+  if (marksBeyond(held, pages)) return malformed("a page is held that is not there");
+  for (let i = 0; i < pages; i++) {
+    if (slots[i] === NO_SLOT && (held[i >>> 3]! & (1 << (i & 7))) !== 0)
+      return malformed(`page ${i} is held and has no slot`);
+  }
+  return { slots, held };
 };

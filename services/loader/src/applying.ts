@@ -3,6 +3,7 @@ import { closeSync, constants, openSync, rmSync, writeSync } from "node:fs";
 import {
   decompress,
   digestPages,
+  makePagesRoom,
   openRamReader,
   openRamWriter,
   PAGE_BYTES,
@@ -10,17 +11,14 @@ import {
   type RamReader,
   type RamWriter,
   stretches,
+  unpackPages,
 } from "@godwit/memory";
-import {
-  type CheckPacket,
-  isMalformed,
-  PACKET_PAGES_MAX,
-  type Packet,
-  type PagesPacket,
-  type SlicePacket,
-} from "@godwit/protocol";
+import { type CheckPacket, isMalformed, type Packet, type PagesPacket, type SlicePacket } from "@godwit/protocol";
 
-/** What came of a packet: applied (of a check: its pages are equal), which pages of a check differ, or what is wrong with it. A page is written whole or not at all. */
+/**
+ * What came of a packet: applied (of a check: its pages are equal), which pages differ (of a check from what it says, of others from what their deltas were
+ * made for), or what is wrong with it. A page is written whole or not at all, and of a packet all or none.
+ */
 export type Applied = "applied" | { readonly differing: Uint8Array } | { readonly malformed: string };
 
 /** The memory of an incoming guest, open for writing, and the file in which its device state gathers. */
@@ -57,7 +55,7 @@ export const openReceiver = (blocks: ReadonlyArray<RamBlock>, deviceStatePath: s
   const apply = (packet: Packet): Applied => {
     switch (packet.kind) {
       case "pages":
-        return applyPages(writers, packet);
+        return applyPages(writers, readers, packet);
       case "slice":
         return applySlice(fd, packet);
       case "check":
@@ -68,7 +66,11 @@ export const openReceiver = (blocks: ReadonlyArray<RamBlock>, deviceStatePath: s
   return { deviceStatePath, apply, discard, close, removeDeviceState: () => rmSync(deviceStatePath, { force: true }) };
 };
 
-const applyPages = (writers: ReadonlyArray<RamWriter>, packet: PagesPacket): Applied => {
+const applyPages = (
+  writers: ReadonlyArray<RamWriter>,
+  readers: ReadonlyArray<RamReader>,
+  packet: PagesPacket,
+): Applied => {
   const writer = writers[packet.block];
   if (writer === undefined) return { malformed: `block ${packet.block} of ${writers.length}` };
   const pagesOfBlock = writer.block.lengthBytes / PAGE_BYTES;
@@ -76,8 +78,11 @@ const applyPages = (writers: ReadonlyArray<RamWriter>, packet: PagesPacket): App
   // Before the first byte is written: a packet that is wrong anywhere changes nothing.
   const end = endOf(runs);
   if (end > pagesOfBlock) return { malformed: `page ${end - 1} of a block of ${pagesOfBlock} pages` };
-  const payload = decompress(packet.compression, packet.payload, packet.rawBytes);
-  if (isMalformed(payload)) return payload;
+  const unpacked = decompress(packet.compression, packet.payload, packet.rawBytes);
+  if (isMalformed(unpacked)) return unpacked;
+  const reader = readers[packet.block]!;
+  const payload = unpackPages(packet, unpacked, (page, room, at) => reader.readPages(page, 1, room, at), pagesRoom);
+  if (!(payload instanceof Uint8Array)) return payload;
   let offset = 0;
   stretches(runs, packet.zeroMap, (first, count, _, isZero) => {
     if (isZero) return writer.zeroPages(first, count);
@@ -97,7 +102,7 @@ const compare = (readers: ReadonlyArray<RamReader>, packet: CheckPacket): Applie
   const pagesOfBlock = reader.block.lengthBytes / PAGE_BYTES;
   const end = endOf(packet.runs);
   if (end > pagesOfBlock) return { malformed: `page ${end - 1} of a block of ${pagesOfBlock} pages` };
-  const found = digestPages(reader, packet.runs, packet.pages, pageRoom);
+  const found = digestPages(reader, packet.runs, packet.pages, pagesRoom);
   const differing = new Uint8Array((packet.pages + 7) >>> 3);
   let equal = true;
   for (let i = 0; i < packet.pages; i++) {
@@ -107,8 +112,8 @@ const compare = (readers: ReadonlyArray<RamReader>, packet: CheckPacket): Applie
   }
   return equal ? "applied" : { differing };
 };
-/** One check at a time is read here. */
-const pageRoom = new Uint8Array(PACKET_PAGES_MAX * PAGE_BYTES);
+/** One packet at a time is unpacked, or compared, here. */
+const pagesRoom = makePagesRoom();
 
 const applySlice = (fd: number, packet: SlicePacket): Applied => {
   if (packet.stream !== 0) return { malformed: `device stream ${packet.stream} was not announced` };

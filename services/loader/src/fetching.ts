@@ -161,6 +161,8 @@ export const startFetching = Effect.fnUntraced(function* (
       block: asked.block,
       fileOffset: offer.blocks[asked.block]?.["file-offset"] ?? 0,
       zeroPages: parameters["zero-page-detection"] === "none" ? "none" : "worker",
+      // A missing page has nothing that a delta could change.
+      xbzrle: null,
       runs: asked.runs,
     });
     const subject = way === "urgent" ? subjects.urgentWork(source, worker, node) : subjects.work(source, worker, node);

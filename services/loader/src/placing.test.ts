@@ -46,7 +46,7 @@ const packetOf = (runs: ReadonlyArray<number>): PagesPacket => {
   return {
     ...{ kind: "pages", migration: "m", epoch: 1, round: 1, item: 0, channel: 0, channelEpoch: 1, block: 0 },
     ...{ compression: "none", runs: Uint32Array.from(runs), pages: pages.length, normalPages: normal.length },
-    ...{ zeroMap, payload, rawBytes: payload.length },
+    ...{ zeroMap, short: [], overflow: 0, payload, rawBytes: payload.length },
   };
 };
 

@@ -1,6 +1,6 @@
 /** Where a page's bytes arrive in a postcopy: from a packet to where a vCPU may wait for them. */
 import type { MissingMemory } from "@godwit/guest";
-import { Bitmap, decompress, PAGE_BYTES, stretches } from "@godwit/memory";
+import { Bitmap, decompress, makePagesRoom, PAGE_BYTES, stretches, unpackPages } from "@godwit/memory";
 import { isMalformed, type PagesPacket } from "@godwit/protocol";
 import type { PostcopyBlock } from "./decisions/index.ts";
 
@@ -14,6 +14,7 @@ export interface Placer {
 }
 
 export const makePlacer = (memory: MissingMemory, blocks: ReadonlyArray<PostcopyBlock>): Placer => {
+  const room = makePagesRoom();
   const parts = new Map<string, { readonly bytes: Uint8Array; readonly have: Bitmap.Bitmap }>();
 
   /** One part of a host page; whole, it goes to its place. Pages of zeros have no bytes. */
@@ -49,8 +50,11 @@ export const makePlacer = (memory: MissingMemory, blocks: ReadonlyArray<Postcopy
   };
 
   const place: Placer["place"] = (packet) => {
-    const payload = decompress(packet.compression, packet.payload, packet.rawBytes);
-    if (isMalformed(payload)) return payload;
+    const unpacked = decompress(packet.compression, packet.payload, packet.rawBytes);
+    if (isMalformed(unpacked)) return unpacked;
+    // A page that is missing is no base for a delta.
+    const payload = unpackPages(packet, unpacked, null, room);
+    if (!(payload instanceof Uint8Array)) return "malformed" in payload ? payload : { malformed: "a delta" };
     let offset = 0;
     stretches(packet.runs, packet.zeroMap, (first, count, _, isZero) => {
       if (isZero) return put(packet.block, first, count, null);

@@ -11,6 +11,8 @@ import {
   PAGE_BYTES,
   type PagesPacket,
   payloadOffset,
+  SHORT_PAGE_BYTES,
+  type ShortPage,
   SLICE_BYTES_MAX,
   sealPages,
   sealSlice,
@@ -93,6 +95,8 @@ interface Change {
   /** The payload as it stands in the packet; otherwise pages full of 0xab, packed. */
   readonly payload?: Uint8Array;
   readonly rawBytes?: number;
+  readonly short?: ReadonlyArray<ShortPage>;
+  readonly overflow?: number;
 }
 const address = ({ migration = MIGRATION, epoch = EPOCH, round = 1, item = 0 }: Change) => ({
   migration,
@@ -113,7 +117,7 @@ const pagesPacket = (change: Change = {}): Uint8Array => {
   const normalPages = pages - zeros.length;
   const payload = change.payload ?? packed(compression, Buffer.alloc(normalPages * PAGE_BYTES, 0xab));
   const start = payloadOffset(runs.length / 2, pages);
-  const buffer = new Uint8Array(start + payload.length);
+  const buffer = new Uint8Array(start + payload.length + (change.short?.length ?? 0) * SHORT_PAGE_BYTES);
   buffer.set(payload, start);
   return sealPages(buffer, {
     ...address(change),
@@ -123,6 +127,8 @@ const pagesPacket = (change: Change = {}): Uint8Array => {
     pages,
     normalPages,
     zeroMap,
+    short: change.short ?? [],
+    overflow: change.overflow ?? 0,
     payloadBytes: payload.length,
     rawBytes: change.rawBytes ?? normalPages * PAGE_BYTES,
   } satisfies Omit<PagesPacket, "kind" | "payload"> & { payloadBytes: number });

@@ -1,12 +1,21 @@
 /** A batch of messages of a migration's channels: which are packets, which still count, what was applied. */
 import type { Message } from "@godwit/fabric";
-import { ACK_ITEMS_MAX, decodePacket, encodeAcknowledgement, type Packet } from "@godwit/protocol";
+import {
+  ACK_ITEMS_MAX,
+  decodePacket,
+  encodeAcknowledgement,
+  NO_XBZRLE,
+  type Packet,
+  type PagesPacket,
+  SHORT_PAGE_BYTES,
+  type XbzrleCount,
+} from "@godwit/protocol";
 import type { Receiver } from "./applying.ts";
 import { admit, type Destination, Fence } from "./decisions/index.ts";
 
 const NOTHING = new Uint8Array(0);
 
-/** Not applied, and not silent either: the producer repairs what differs, and checks again. */
+/** Not applied, and not silent either: the producer repairs what differs, and checks again; or sends whole what was a delta of something else. */
 const differs = (destination: Destination, packet: Packet, differing: Uint8Array): Uint8Array =>
   encodeAcknowledgement({
     kind: "differs",
@@ -17,6 +26,7 @@ const differs = (destination: Destination, packet: Packet, differing: Uint8Array
     items: Uint32Array.of(packet.item),
     normalPages: 0,
     wireBytes: 0,
+    xbzrle: NO_XBZRLE,
     reason: "",
     differing,
   });
@@ -28,6 +38,17 @@ export interface Received {
   readonly complaint: string | null;
 }
 
+const withXbzrle = (count: XbzrleCount, { short, overflow }: PagesPacket): XbzrleCount => {
+  if (short.length === 0 && overflow === 0) return count;
+  let { pages, bytes } = count;
+  for (const page of short) {
+    if (page.how !== "delta") continue;
+    pages++;
+    bytes += page.bytes + SHORT_PAGE_BYTES;
+  }
+  return { pages, bytes, overflow: count.overflow + overflow };
+};
+
 /** Applies what may be applied. Throws what the receiver throws; what was applied before is acknowledged by nobody then, and goes again. */
 export const receive = (destination: Destination, receiver: Receiver, messages: ReadonlyArray<Message>): Received => {
   const { fence } = destination;
@@ -36,6 +57,7 @@ export const receive = (destination: Destination, receiver: Receiver, messages: 
   let items: number[] = [];
   let normalPages = 0;
   let wireBytes = 0;
+  let xbzrle = NO_XBZRLE;
   let round = Fence.roundOf(fence);
   let freshItems = true;
   const acknowledge = (): void => {
@@ -50,6 +72,7 @@ export const receive = (destination: Destination, receiver: Receiver, messages: 
         items: Uint32Array.from(items),
         normalPages,
         wireBytes,
+        xbzrle,
         reason: "",
         differing: NOTHING,
       }),
@@ -57,6 +80,7 @@ export const receive = (destination: Destination, receiver: Receiver, messages: 
     items = [];
     normalPages = 0;
     wireBytes = 0;
+    xbzrle = NO_XBZRLE;
   };
   for (const message of messages) {
     const packet = decodePacket(message.data);
@@ -88,7 +112,10 @@ export const receive = (destination: Destination, receiver: Receiver, messages: 
       freshItems = fresh;
     }
     items.push(packet.item);
-    if (packet.kind === "pages") normalPages += packet.normalPages;
+    if (packet.kind === "pages") {
+      normalPages += packet.normalPages;
+      xbzrle = withXbzrle(xbzrle, packet);
+    }
     if (packet.kind === "pages" && fresh) {
       fence.pages += packet.pages;
       fence.normalPages += packet.normalPages;

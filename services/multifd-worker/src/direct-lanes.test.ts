@@ -13,7 +13,16 @@ import { type DirectLanes, makeDirectLanes } from "./direct-lanes.ts";
 const ROUTE = { migration: "00000000000000aa", source: "a", destination: "b" };
 const item: WorkItem = {
   ...{ kind: "pages", migration: ROUTE.migration, epoch: 1, round: 1, item: 0, channel: 3, channelEpoch: 1 },
-  ...{ compression: "none", level: 0, deadline: 0, lane: "direct", block: 0, fileOffset: 0, zeroPages: "none" },
+  ...{
+    compression: "none",
+    level: 0,
+    deadline: 0,
+    lane: "direct",
+    block: 0,
+    fileOffset: 0,
+    zeroPages: "none",
+    xbzrle: null,
+  },
   runs: Uint32Array.of(0, 1),
 };
 const BYTES = PACKET_PAGES_MAX * PAGE_BYTES;

@@ -1,12 +1,11 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { addressExport, blockExport, deviceStateExport, exportBlocks, PAGE_BYTES, type RamBlock } from "@godwit/memory";
+import { addressExport, blockExport, deviceStateExport, exportBlocks, PAGE_BYTES } from "@godwit/memory";
 import {
   COMPRESSIONS,
   decodePacket,
   decodeWorkItem,
   encodeWorkItem,
-  type Offer,
   PACKET_PAGES_MAX,
   type PagesItem,
   type PagesPacket,
@@ -16,20 +15,22 @@ import {
 } from "@godwit/protocol";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-// The other end of the channel: what it makes of a packet is what packing is for.
-import { openReceiver } from "../../loader/src/applying.ts";
-import { step } from "../../loader/src/decisions/destination.ts";
-import { makeDestination } from "../../loader/src/decisions/destination-state.ts";
 import * as Fence from "../../loader/src/decisions/fence.ts";
 import { receive } from "../../loader/src/receiving.ts";
+import {
+  BLOCK_PAGES,
+  blockIn,
+  type Content,
+  content,
+  EPOCH,
+  FILE_BYTES,
+  guestMemory,
+  MIGRATION,
+  pagesItem,
+  receiving,
+  shared,
+} from "./packed-guest.conformance.ts";
 import { makePacker, PACKET_BYTES_MAX, type Packer } from "./packing.ts";
-
-const MIGRATION = "0123456789abcdef";
-const EPOCH = 3;
-const BLOCK_PAGES = 160;
-/** The block begins behind a page of somebody else's, and ends before one. */
-const FILE_OFFSET = PAGE_BYTES;
-const FILE_BYTES = (BLOCK_PAGES + 2) * PAGE_BYTES;
 
 let directory: string;
 let runtime: string;
@@ -49,34 +50,6 @@ afterEach(() => {
   rmSync(directory, { recursive: true, force: true });
 });
 
-const blockIn = (path: string): RamBlock => ({
-  name: "ram",
-  lengthBytes: BLOCK_PAGES * PAGE_BYTES,
-  hostPageBytes: PAGE_BYTES,
-  path,
-  fileOffset: FILE_OFFSET,
-});
-const shared = {
-  migration: MIGRATION,
-  epoch: EPOCH,
-  round: 1,
-  channel: 0,
-  channelEpoch: 1,
-  compression: "none",
-  level: 1,
-  deadline: 0,
-  lane: "nats",
-} as const;
-const pagesItem = (change: Partial<PagesItem>): PagesItem => ({
-  kind: "pages",
-  ...shared,
-  item: 0,
-  block: 0,
-  fileOffset: FILE_OFFSET,
-  zeroPages: "worker",
-  runs: Uint32Array.of(0, 1),
-  ...change,
-});
 const sliceItem = (change: Partial<SliceItem>): SliceItem => ({
   kind: "slice",
   ...shared,
@@ -91,30 +64,6 @@ const pack = (item: WorkItem): Uint8Array => {
   const decoded = decodeWorkItem(encodeWorkItem(item));
   if (decoded.kind === "malformed") throw new Error(decoded.reason);
   return packer.pack(decoded, "b", buffer).slice();
-};
-
-/** A page that is zero, that holds one byte somewhere, that compresses well, or that does not. */
-type Content = { readonly kind: "zero" | "one byte" | "text" | "noise"; readonly seed: number };
-const content: fc.Arbitrary<Content> = fc.record({
-  kind: fc.constantFrom("zero", "zero", "one byte", "text", "noise"),
-  seed: fc.nat(PAGE_BYTES - 1),
-});
-const fillPage = (memory: Buffer, page: number, { kind, seed }: Content): void => {
-  const bytes = memory.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES);
-  bytes.fill(0);
-  if (kind === "one byte") bytes[seed] = 1 + (seed % 255);
-  if (kind === "text") for (let i = 0; i < PAGE_BYTES; i++) bytes[i] = 32 + (((i >> 4) + seed) % 64);
-  if (kind !== "noise") return;
-  let state = seed + 1;
-  for (let i = 0; i < PAGE_BYTES; i++) {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    bytes[i] = state >>> 24;
-  }
-};
-const guestMemory = (pages: ReadonlyArray<Content>): Buffer => {
-  const memory = Buffer.alloc(FILE_BYTES, 0x5a);
-  for (const [index, page] of pages.entries()) fillPage(memory, index + 1, page);
-  return memory;
 };
 
 /** Any arrangement of runs within the block, cut into items as a sender may: at most PACKET_PAGES_MAX pages each. */
@@ -152,31 +101,6 @@ const zeroMapOf = (runs: Uint32Array, contents: ReadonlyArray<Content>): Uint8Ar
     if (contents[page]!.kind === "zero") map[index >>> 3]! |= 1 << (index & 7);
   });
   return map;
-};
-
-const receiving = (path: string) => {
-  const receiver = openReceiver([blockIn(path)], join(directory, "incoming"));
-  const offer: Offer = {
-    version: 1,
-    driver: "builtin",
-    machine: "m",
-    hypervisor: "h",
-    running: true,
-    blocks: [{ name: "ram", "length-bytes": BLOCK_PAGES * PAGE_BYTES, "page-size": PAGE_BYTES }],
-  };
-  const destination = makeDestination({
-    migration: MIGRATION,
-    guest: "vm",
-    node: "b",
-    source: "a",
-    incarnation: "f".repeat(16),
-    epoch: EPOCH,
-    authority: { term: 1, coordinator: null },
-    offer,
-    now: 0,
-  });
-  step(destination, { _tag: "Prepared", words: new Uint32Array(Fence.wordsOf(BLOCK_PAGES)), loaded: false }, 0);
-  return { receiver, destination };
 };
 
 describe("what a worker packs and a loader applies", () => {

@@ -9,8 +9,8 @@ import {
   exportedBlock,
   isAddressedTo,
   openRamReader,
-  PAGE_BYTES,
   type RamReader,
+  sentPagesExport,
 } from "@godwit/memory";
 import {
   type CheckItem,
@@ -28,6 +28,8 @@ import {
   type WorkItem,
 } from "@godwit/protocol";
 import { gatherPages } from "./kernel/gather.ts";
+import { type SentPages, shortenPages } from "./kernel/shorten.ts";
+import { openSentPages } from "./sent-pages.ts";
 
 /** Room for the largest packet. Compressed payloads that would be longer than the pages themselves are sent as they are. */
 export const PACKET_BYTES_MAX = payloadOffset(PACKET_PAGES_MAX, PACKET_PAGES_MAX) + SLICE_BYTES_MAX;
@@ -48,10 +50,10 @@ export interface Packer {
 }
 
 export const makePacker = (runtimeDirectory: string): Packer => {
-  const readers = new Map<string, { readonly reader: RamReader; used: boolean }>();
+  const files = new Map<string, { readonly file: { readonly close: () => void }; used: boolean }>();
   const forget = (path: string): void => {
-    readers.get(path)?.reader.close();
-    readers.delete(path);
+    files.get(path)?.file.close();
+    files.delete(path);
   };
   let sweeping: NodeJS.Timeout | null = null;
   const stopSweeping = (): void => {
@@ -59,26 +61,43 @@ export const makePacker = (runtimeDirectory: string): Packer => {
     sweeping = null;
   };
   const sweep = (): void => {
-    for (const [path, open] of readers) {
+    for (const [path, open] of files) {
       if (!open.used) forget(path);
       open.used = false;
     }
-    if (readers.size === 0) stopSweeping();
+    if (files.size === 0) stopSweeping();
   };
-  const readerOf = (item: PagesItem | CheckItem): RamReader => {
-    const path = blockExport(runtimeDirectory, item.migration, item.epoch, item.block);
-    const known = readers.get(path);
-    // An item that puts the block elsewhere, forged or not, must not decide where the next one reads.
-    if (known?.reader.block.fileOffset === item.fileOffset) {
+  /** The file that is open already, if `isRight` says so, else one that is opened now. A path is always opened by the same function. */
+  const keep = <A extends { readonly close: () => void }>(
+    path: string,
+    open: () => A,
+    isRight: (file: A) => boolean = () => true,
+  ): A => {
+    const known = files.get(path);
+    if (known !== undefined && isRight(known.file as A)) {
       known.used = true;
-      return known.reader;
+      return known.file as A;
     }
     forget(path);
-    if (readers.size >= OPEN_FILES_MAX) for (const oldest of [...readers.keys()].slice(0, 1)) forget(oldest);
-    const reader = openRamReader(exportedBlock(path, item.fileOffset));
-    readers.set(path, { reader, used: true });
+    if (files.size >= OPEN_FILES_MAX) for (const oldest of [...files.keys()].slice(0, 1)) forget(oldest);
+    const file = open();
+    files.set(path, { file, used: true });
     sweeping ??= setInterval(sweep, IDLE_MS).unref();
-    return reader;
+    return file;
+  };
+  const readerOf = ({ migration, epoch, block, fileOffset }: PagesItem | CheckItem): RamReader => {
+    const path = blockExport(runtimeDirectory, migration, epoch, block);
+    return keep(
+      path,
+      () => openRamReader(exportedBlock(path, fileOffset)),
+      // An item that puts the block elsewhere, forged or not, must not decide where the next one reads.
+      (reader) => reader.block.fileOffset === fileOffset,
+    );
+  };
+  const sentPagesOf = ({ migration, epoch, xbzrle }: PagesItem): SentPages | null => {
+    if (xbzrle === null) return null;
+    const path = sentPagesExport(runtimeDirectory, migration, epoch);
+    return keep(path, () => openSentPages(path));
   };
   const addressed = new Set<string>();
   /** Asked of the file system once: a migration never goes elsewhere than it began to. */
@@ -95,11 +114,18 @@ export const makePacker = (runtimeDirectory: string): Packer => {
     pack: (item, destination, buffer) => {
       checkAddress(item, destination);
       if (item.kind === "slice") return packSlice(item, runtimeDirectory, buffer);
-      return item.kind === "pages" ? packPages(item, readerOf(item), buffer) : packCheck(item, readerOf(item), buffer);
+      if (item.kind === "check") return packCheck(item, readerOf(item), buffer);
+      // One after the other: either may be closed for want of room when the other is opened.
+      return packPages(
+        item,
+        () => readerOf(item),
+        () => sentPagesOf(item),
+        buffer,
+      );
     },
     close: () => {
       stopSweeping();
-      for (const path of [...readers.keys()]) forget(path);
+      for (const path of [...files.keys()]) forget(path);
     },
   };
 };
@@ -149,12 +175,23 @@ const pagesIn = (runs: Uint32Array): number => {
   return pages;
 };
 
-const packPages = (item: PagesItem, reader: RamReader, buffer: Uint8Array): Uint8Array => {
+const packPages = (
+  item: PagesItem,
+  reader: () => RamReader,
+  sent: () => SentPages | null,
+  buffer: Uint8Array,
+): Uint8Array => {
   const pages = pagesIn(item.runs);
   const start = payloadOffset(item.runs.length / 2, pages);
-  const gathered = gatherPages(reader, item.runs, pages, item.zeroPages, buffer, start);
-  const rawBytes = gathered.normalPages * PAGE_BYTES;
-  return sealPages(buffer, { ...item, ...gathered, pages, rawBytes, ...squeeze(item, buffer, start, rawBytes) });
+  const gathered = gatherPages(reader(), item.runs, pages, item.zeroPages, buffer, start);
+  const shortened = shortenPages(buffer, start, pages, gathered, item.xbzrle, sent());
+  return sealPages(buffer, {
+    ...item,
+    ...gathered,
+    ...shortened,
+    pages,
+    ...squeeze(item, buffer, start, shortened.rawBytes),
+  });
 };
 
 const packCheck = (item: CheckItem, reader: RamReader, buffer: Uint8Array): Uint8Array => {

@@ -30,6 +30,7 @@ const PAGE: PagesItem = {
   block: 0,
   fileOffset: 0,
   zeroPages: "worker",
+  xbzrle: null,
   runs: Uint32Array.of(0, 1),
 };
 const SLICE: SliceItem = { kind: "slice", ...shared, stream: 1, offset: 0, bytes: 100 };

@@ -8,6 +8,7 @@ import {
   encodeFileAnswer,
   isOfDevice,
   type LanePurpose,
+  NO_XBZRLE,
   type Route,
   subjects,
   type WorkItem,
@@ -176,6 +177,7 @@ const refuse = (item: WorkItem, route: Route, reason: string, fabric: Fabric["Se
     items: Uint32Array.of(item.item),
     normalPages: 0,
     wireBytes: 0,
+    xbzrle: NO_XBZRLE,
     reason,
     differing: new Uint8Array(0),
   });

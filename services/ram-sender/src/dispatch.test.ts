@@ -4,10 +4,12 @@ import { openRamReader, PAGE_BYTES, type RamBlock, type RamReader } from "@godwi
 import type { Ledger } from "@godwit/multifd";
 import {
   decodeWorkItem,
+  NO_SLOT,
   PARAMETER_DEFAULTS,
   type Parameters,
   proposeCapabilities,
   type WorkItem,
+  type XbzrleItem,
 } from "@godwit/protocol";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -60,6 +62,7 @@ const dispatched = (
   parameters: Partial<Parameters>,
   work: Ledger.Work,
   readers: ReadonlyArray<RamReader> = [],
+  xbzrle: XbzrleItem | null = null,
 ): WorkItem => {
   const item: Ledger.Item = {
     item: 17,
@@ -72,7 +75,7 @@ const dispatched = (
     attempts: 1,
     refusals: 0,
   };
-  const effect = { _tag: "Dispatch", worker: "w", item, channel: 3, channelEpoch: 5 } as const;
+  const effect = { _tag: "Dispatch", worker: "w", item, channel: 3, channelEpoch: 5, xbzrle } as const;
   const decoded = decodeWorkItem(workItem(sourceWith(parameters), effect, [block], readers, NOW));
   if (decoded.kind === "malformed") throw new Error(decoded.reason);
   return decoded;
@@ -156,6 +159,12 @@ describe("what is handed out", () => {
       }),
       { numRuns: 30 },
     );
+  });
+
+  it("says where its pages are kept, and of which the destination has what is kept", () => {
+    const xbzrle = { slots: Uint32Array.of(7, NO_SLOT, 9), held: Uint8Array.of(0b100) };
+    expect(dispatched({}, pagesWork(1, 3), [], xbzrle)).toMatchObject({ xbzrle });
+    expect(dispatched({}, pagesWork(1, 3))).toMatchObject({ xbzrle: null });
   });
 
   it("fails where the memory cannot be read, and hands out nothing then", () => {

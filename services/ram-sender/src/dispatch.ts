@@ -73,5 +73,6 @@ export const workItem = (
           ? zeroMapOf(reader, work.runs, work.pages)
           : "worker",
     runs: work.runs,
+    xbzrle: effect.xbzrle,
   });
 };

@@ -9,6 +9,7 @@ import {
   deviceStateExport,
   digestFile,
   exportBlocks,
+  exportSentPages,
   openRamReader,
   type RamBlock,
   type RamReader,
@@ -20,7 +21,7 @@ import * as Exit from "effect/Exit";
 import * as Scope from "effect/Scope";
 import { describeDevices, syncDirtyPages } from "./agent-requests.ts";
 import type { Agreements } from "./agreements.ts";
-import { chooseTracker, type LocalStep, type Source, type SourceEvent } from "./decisions/index.ts";
+import { chooseTracker, type LocalStep, type Source, type SourceEvent, slotsOf } from "./decisions/index.ts";
 import { batchRuns } from "./run-batches.ts";
 
 export interface GuestSteps {
@@ -87,6 +88,8 @@ export const makeGuestSteps = Effect.fnUntraced(function* (
       yield* note("export the guest's memory to the workers", () => {
         exportBlocks(settings.runtimeDirectory, source.migration, source.epoch, made.readFrom);
         addressExport(settings.runtimeDirectory, "ram", source.migration, source.route.destination);
+        if (source.capabilities.xbzrle)
+          exportSentPages(settings.runtimeDirectory, source.migration, source.epoch, slotsOf(source));
         if (source.parameters["zero-page-detection"] === "legacy") readers = made.readFrom.map(openRamReader);
       });
       return { _tag: "TrackerOpened", kind: made.kind };

@@ -15,6 +15,7 @@ import {
   json,
   type Lane,
   LoadReport,
+  NO_XBZRLE,
   type OfferedDevice,
   type Parameters,
   SaveReport,
@@ -158,6 +159,7 @@ export const startLoading = Effect.fnUntraced(function* (
         items: Uint32Array.from(items.slice(at, at + ACK_ITEMS_MAX)),
         normalPages: 0,
         wireBytes: 0,
+        xbzrle: NO_XBZRLE,
         reason: "",
         differing: NOTHING,
       });

@@ -66,7 +66,12 @@ export const BuiltinStats = Schema.Struct({
       vcpus: Schema.Int,
       dirtyRateBytesPerSecond: Schema.Int,
       workingSetBytes: Schema.Int,
-      mix: Schema.Struct({ zero: Schema.Int, compressible: Schema.Int, random: Schema.Int }),
+      mix: Schema.Struct({
+        zero: Schema.Int,
+        compressible: Schema.Int,
+        random: Schema.Int,
+        counted: Schema.optionalKey(Schema.Int),
+      }),
     }),
   ),
 });

@@ -46,6 +46,8 @@ describe("the spec of a guest process", () => {
     [/DMA window has 5000 bytes/, withWorkload({ dmaWindowBytes: 5000 })],
     [/working set is 1048576/, withWorkload({ dmaWindowBytes: 2 ** 24 - 2 ** 19 })],
     [/mix adds up to 90 percent/, withWorkload({ mix: { zero: 30, compressible: 30, random: 30 } })],
+    [/mix adds up to 110 percent/, withWorkload({ mix: { zero: 40, compressible: 30, random: 30, counted: 10 } })],
+    [/mix.counted is -1/, withWorkload({ mix: { zero: 40, compressible: 30, random: 31, counted: -1 } })],
     [/mix.zero is "40"/, withWorkload({ mix: { zero: "40", compressible: 30, random: 30 } })],
   ])("is refused with %s", (reason, spec) => {
     assert.throws(() => parseProcessSpec(JSON.stringify(spec)), reason);

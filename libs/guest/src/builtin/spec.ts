@@ -93,9 +93,10 @@ const parseMix = (value: unknown): PageMix => {
   const mix = requireObject("mix", value);
   const percent = (kind: string): number => requireInteger(`mix.${kind}`, mix[kind], 0, 100);
   const parsed = { zero: percent("zero"), compressible: percent("compressible"), random: percent("random") };
-  const sum = parsed.zero + parsed.compressible + parsed.random;
+  const counted = mix["counted"] === undefined ? 0 : percent("counted");
+  const sum = parsed.zero + parsed.compressible + parsed.random + counted;
   if (sum !== 100) throw invalid(`the mix adds up to ${sum} percent, not 100`);
-  return parsed;
+  return counted === 0 ? parsed : { ...parsed, counted };
 };
 
 /** A workload for a guest of `memoryBytes`; throws a Refusal that names the field and its value. */

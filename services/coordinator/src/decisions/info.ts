@@ -142,6 +142,7 @@ export const infoOf = (migration: Migration, now: number, status = statusOf(migr
     ...(report?.downtime === undefined ? {} : { downtime: report.downtime }),
     ...waterfallOf(migration),
     ...(ram === null ? {} : { ram: status === "completed" ? withMeanRate(ram, migration) : ram }),
+    ...(report?.["xbzrle-cache"] === undefined ? {} : { "xbzrle-cache": report["xbzrle-cache"] }),
     ...(report?.channels === undefined ? {} : { channels: channelsOf(report.channels, migration) }),
     ...(report?.verify === undefined ? {} : { verify: report.verify }),
     ...vfioOf(migration),

@@ -8,3 +8,4 @@ export { reasonOfLoss } from "./serving.ts";
 export { begin, step } from "./source.ts";
 export type * from "./source-state.ts";
 export { chooseTracker } from "./tracker-choice.ts";
+export { slotsOf } from "./xbzrle.ts";

@@ -1,5 +1,5 @@
 import { Ledger } from "@godwit/multifd";
-import { PARAMETER_DEFAULTS, proposeCapabilities } from "@godwit/protocol";
+import { NO_XBZRLE, PARAMETER_DEFAULTS, proposeCapabilities } from "@godwit/protocol";
 import { describe, expect, it } from "vitest";
 import { itemsApplied, pump } from "./precopy.ts";
 import { reportOf } from "./report.ts";
@@ -38,6 +38,7 @@ const applied = (items: ReadonlyArray<number>, normalPages: number) => ({
   items: Uint32Array.from(items),
   normalPages,
   wireBytes: normalPages * 4096,
+  xbzrle: NO_XBZRLE,
 });
 
 describe("the meter", () => {

@@ -1,9 +1,10 @@
 /** Rounds: hand out what the ledger holds, retire what the destination applied, sync again when a round is done. */
 import { Channels, CodecChoice, Handing, Ledger, Pace } from "@godwit/multifd";
-import { PAGE_BYTES, type PassReport } from "@godwit/protocol";
+import { PAGE_BYTES, type PassReport, type XbzrleCount } from "@godwit/protocol";
 import * as Devices from "./devices.ts";
 import { type Emit, fail } from "./ending.ts";
 import type { Source } from "./source-state.ts";
+import * as Xbzrle from "./xbzrle.ts";
 
 /** While the guest runs: an event loop of a busy host stands still for 150 ms now and then, and a copy sent in vain costs bandwidth. */
 const RUNNING: Handing.Patience = { delays: 8, minMs: 150, maxMs: 3000 };
@@ -50,13 +51,14 @@ export const isSending = (source: Source): boolean => pumping(source) !== "no";
 export const pump = (source: Source, now: number, emit: Emit): void => {
   const mode = pumping(source);
   if (mode === "no") return;
-  const { pace } = source;
+  const { ledger, pace } = source;
   while (mayHandOut(source)) {
     if (mode === "paced" && !Pace.maySpend(pace, now)) return;
     const handed = Handing.next(source, now);
     if (handed === null) return;
     if (mode === "paced") Pace.spend(pace, wireBytesAtMost(handed.item));
-    emit({ _tag: "Dispatch", ...handed });
+    const xbzrle = source.xbzrle === null ? null : Xbzrle.plan(source.xbzrle, ledger, handed.item);
+    emit({ _tag: "Dispatch", ...handed, xbzrle });
   }
 };
 
@@ -122,7 +124,12 @@ export const roundDueAt = (source: Source): number | null => (isRoundDone(source
 
 export const itemsApplied = (
   source: Source,
-  event: { readonly items: Uint32Array; readonly normalPages: number; readonly wireBytes: number },
+  event: {
+    readonly items: Uint32Array;
+    readonly normalPages: number;
+    readonly wireBytes: number;
+    readonly xbzrle: XbzrleCount;
+  },
   now: number,
 ): void => {
   const { meter, ledger } = source;
@@ -136,6 +143,7 @@ export const itemsApplied = (
     retiredBytes += wireBytesAtMost(item);
     Channels.leaveWindow(source.channels, item);
     Channels.trust(source.channels, item);
+    if (source.xbzrle !== null) Xbzrle.applied(source.xbzrle, ledger, item);
     if (item.work.kind === "check") meter.checkedBytes += item.bytes;
     if (item.work.kind === "pages") pages += item.work.pages;
     // From the first copy on, whichever copy was answered: where every item is late the last copy alone would teach nothing, and
@@ -143,7 +151,9 @@ export const itemsApplied = (
     meter.ackMs = Handing.smoothed(meter.ackMs, now - item.firstSentAt);
   }
   // The sum is over all items of the message; those that were retired before have been counted.
-  const normalPages = Math.min(pages, Math.round((event.normalPages * retired) / event.items.length));
+  const part = retired / event.items.length;
+  const normalPages = Math.min(pages, Math.round(event.normalPages * part));
+  if (source.xbzrle !== null) Xbzrle.note(source.xbzrle, event.xbzrle, part);
   meter.pages += pages;
   meter.normalPages += normalPages;
   meter.wireBytes += event.wireBytes;
@@ -177,11 +187,19 @@ const noteChecks = (source: Source, now: number): void => {
     meter.verifyBandwidth = (meter.checkedBytes * 1000) / elapsed;
 };
 
-/** A check found pages that are not what they are here. One that does not come out equal however often it is repaired ends the attempt. */
+/**
+ * A check found pages that are not what they are here. One that does not come out equal however often it is repaired ends the attempt. Of
+ * pages it says that their deltas were made for something else: they go again, whole, as all that goes again.
+ */
 export const itemDiffers = (source: Source, number: number, differing: Uint8Array, emit: Emit): void => {
   const { ledger } = source;
   const check = ledger.outstanding.get(number);
   if (check === undefined) return;
+  if (check.work.kind === "pages") {
+    // Said of the first copy alone: the others have no deltas.
+    if (check.attempts === 1) Handing.again(source, check);
+    return;
+  }
   const { channel } = check;
   if (Ledger.differs(ledger, number, differing) === null) return;
   Channels.leaveWindow(source.channels, { ...check, channel });

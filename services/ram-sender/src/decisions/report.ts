@@ -17,6 +17,7 @@ import {
 } from "@godwit/protocol";
 import type { Source } from "./source-state.ts";
 import { waterfallOf } from "./waterfall.ts";
+import * as Xbzrle from "./xbzrle.ts";
 
 const phaseOf = (source: Source): SourcePhase => {
   switch (source.phase._tag) {
@@ -75,6 +76,9 @@ const ramOf = (source: Source, now: number): RamInfo => {
   };
 };
 
+const xbzrleOf = ({ xbzrle }: Source): Pick<SourceReport, "xbzrle-cache"> =>
+  xbzrle === null ? {} : { "xbzrle-cache": Xbzrle.infoOf(xbzrle) };
+
 /** Pages compared with the destination, by RAMBlock; nothing without capability `verify`. */
 const verifyOf = (source: Source): Pick<SourceReport, "verify"> => {
   const { verification } = source.ledger;
@@ -115,6 +119,7 @@ export const reportOf = (source: Source, now: number): SourceReport => ({
   epoch: source.epoch as Epoch,
   "parameters-revision": source.parametersRevision,
   ram: ramOf(source, now),
+  ...xbzrleOf(source),
   channels: source.channels.lanes.map((lane) => ({
     channel: lane.channel,
     worker: lane.worker,
@@ -143,6 +148,7 @@ export const infoOf = (source: Source, now: number): MigrationInfo => {
     "total-time": now - source.startedAt,
     attempts: source.attempt,
     ram: ramOf(source, now),
+    ...xbzrleOf(source),
     ...(report.channels === undefined ? {} : { channels: report.channels }),
     ...(source.tracker === null ? {} : { "dirty-tracker": source.tracker }),
     ...(source.failure === null ? {} : { error: source.failure, "error-desc": toError(source.failure).message }),

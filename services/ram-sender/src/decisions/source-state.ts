@@ -30,9 +30,12 @@ import type {
   SaveStage,
   Settlement,
   Waterfall,
+  XbzrleCount,
+  XbzrleItem,
 } from "@godwit/protocol";
 import type * as Devices from "./devices.ts";
 import type { Times } from "./waterfall.ts";
+import type { Xbzrle } from "./xbzrle.ts";
 
 export type Phase =
   | { readonly _tag: "Claiming"; readonly settlement: Settlement | null }
@@ -120,6 +123,8 @@ export interface Source {
   destination: { readonly node: string; readonly incarnation: string; life: number } | null;
   blockPages: ReadonlyArray<number>;
   ledger: Ledger.Ledger;
+  /** Null without capability `xbzrle`, and until the guest's memory is known. */
+  xbzrle: Xbzrle | null;
   channels: Channels.Channels;
   pace: Pace.Pace;
   /** With `multifd-compression: auto`; null: it is fixed. */
@@ -186,6 +191,7 @@ export type SourceEvent =
       readonly items: Uint32Array;
       readonly normalPages: number;
       readonly wireBytes: number;
+      readonly xbzrle: XbzrleCount;
     }
   | {
       readonly _tag: "Refused";
@@ -274,6 +280,8 @@ export type SourceEffect =
       readonly item: Ledger.Item;
       readonly channel: number;
       readonly channelEpoch: number;
+      /** Of pages that are kept, or were; else null. */
+      readonly xbzrle: XbzrleItem | null;
     }
   | { readonly _tag: "TellLoader" }
   | { readonly _tag: "TellAgent"; readonly stage: SaveStage }

@@ -3,6 +3,7 @@ import { Channels } from "@godwit/multifd";
 import {
   FENCE_OP_PREFIX,
   json,
+  NO_XBZRLE,
   type Offer,
   type OwnershipEntry,
   type OwnershipRecord,
@@ -240,7 +241,7 @@ export class Watch {
       events.push({ _tag: "RecordRead", op: "confirm", entry: { record: closed, revision: source.revision + 2 } });
     }
     const items = Uint32Array.from(source.ledger.outstanding.keys());
-    const applied = { epoch, round, incarnation: DESTINATION, normalPages: 1, wireBytes: 100 };
+    const applied = { epoch, round, incarnation: DESTINATION, normalPages: 1, wireBytes: 100, xbzrle: NO_XBZRLE };
     if (items.length > 0) {
       events.push({ _tag: "Applied", ...applied, items });
       events.push({ _tag: "Applied", ...applied, items: items.subarray(0, 1) });
@@ -352,6 +353,7 @@ export class Watch {
         items: Uint32Array.of(0),
         normalPages: 1,
         wireBytes: 1,
+        xbzrle: NO_XBZRLE,
       },
       {
         _tag: "Applied",
@@ -361,6 +363,7 @@ export class Watch {
         items: Uint32Array.of(0),
         normalPages: 1,
         wireBytes: 1,
+        xbzrle: NO_XBZRLE,
       },
       {
         _tag: "Applied",
@@ -370,6 +373,7 @@ export class Watch {
         items: Uint32Array.of(4_000_000_000),
         normalPages: 1,
         wireBytes: 1,
+        xbzrle: NO_XBZRLE,
       },
       { _tag: "Refused", epoch, round, items: Uint32Array.of(0, 1, 2, 4_000_000_000), reason: "gone" },
       ...steps.map((local): SourceEvent => ({ _tag: "LocalFailed", step: local, failure: FAILURE })),

@@ -1,4 +1,4 @@
-import { FENCE_OP_PREFIX } from "@godwit/protocol";
+import { FENCE_OP_PREFIX, NO_XBZRLE } from "@godwit/protocol";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { reportOf } from "./report.ts";
@@ -354,7 +354,7 @@ describe("a source", () => {
       const { epoch } = watch.source;
       const { round } = watch.source.ledger;
       const applied = { epoch, round, incarnation: DESTINATION, items: Uint32Array.of(first!.item) };
-      watch.happen({ _tag: "Applied", ...applied, normalPages: 1, wireBytes: 100 });
+      watch.happen({ _tag: "Applied", ...applied, normalPages: 1, wireBytes: 100, xbzrle: NO_XBZRLE });
       expect(stepsIn(effectsOf(watch, start(watch)))).toEqual(["pause"]);
       stopped(watch);
       expect(watch.source.manifest?.postcopy?.pages).toBe(300 - first!.bytes / 4096);

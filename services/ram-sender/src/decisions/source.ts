@@ -29,6 +29,7 @@ import * as Switchover from "./switchover.ts";
 import * as Verdict from "./verdict.ts";
 import * as Waterfall from "./waterfall.ts";
 import { beginFirstRound, devicesReported, guestGone, maybeEnded } from "./with-devices.ts";
+import * as Xbzrle from "./xbzrle.ts";
 
 /** Between two tries of a write whose outcome is unknown, ms: a few round trips; a register that changes its leader takes seconds. */
 const SETTLE_PAUSE_MS = 50;
@@ -79,6 +80,7 @@ export const makeSource = (options: {
   destination: null,
   blockPages: [],
   ledger: Ledger.make([]),
+  xbzrle: null,
   channels: Channels.make(options.parameters["multifd-channels"]),
   pace: Pace.make(options.parameters["max-bandwidth"], options.now),
   codec: options.parameters["multifd-compression"] === "auto" ? CodecChoice.make(options.now) : null,
@@ -164,6 +166,7 @@ const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): vo
       if (phase._tag !== "OpeningTracker") return;
       source.tracker = event.kind;
       source.ledger = Ledger.make(source.blockPages, source.itemPagesMax, verificationOf(source));
+      if (source.capabilities.xbzrle) source.xbzrle = Xbzrle.make(source);
       return beginFirstRound(source, now, emit);
     case "DevicesReported":
       return devicesReported(source, event.report, now, emit);

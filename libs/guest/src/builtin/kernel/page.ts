@@ -7,9 +7,10 @@
  *     zero            0 0 0 0 ...
  *     compressible    e(0) e(1) e(2) e(3) ... e(15) and again; every fourth word is e(i) instead      3.7:1 with zstd
  *     random          e(0) e(1) e(2) ... e(1023)                                                       incompressible
+ *     counted         e(0) d(1) d(2) ... d(255) e(256) d(257) ... d(1023)                              as random, and a delta of some bytes
  *
- * with e(i) a bijection of h for each i. Two versions of one page of the same kind therefore differ in *every* word: no
- * mixture of two of them, however small, can pass for one of them.
+ * with e(i) a bijection of h for each i, and d(i) that of version 0. Two versions of one page of the same kind therefore differ in *every*
+ * word, save for those of the last kind, which differ in four: no mixture of two of them, however small, can pass for one of them.
  *
  * Trap: versions start at 1. Version 0 is the page that was never filled: zeros.
  */
@@ -19,18 +20,21 @@ export const PAGE_BYTES = 4096;
 /** 32-bit words of a page: the unit of filling and checking. */
 export const PAGE_WORDS = PAGE_BYTES / 4;
 
-/** What a page is made of, percent; the three add up to 100. */
+/** What a page is made of, percent; all add up to 100. */
 export interface PageMix {
   readonly zero: number;
   readonly compressible: number;
   readonly random: number;
+  /** Absent: none. */
+  readonly counted?: number;
 }
 
-/** A mix with the seed, as the loops want it: both bounds are compared with a hash of 0..2^32-1. */
+/** A mix with the seed, as the loops want it: the bounds are compared with a hash of 0..2^32-1. */
 export interface PageRecipe {
   readonly seed: number;
   readonly zeroBelow: number;
   readonly compressibleBelow: number;
+  readonly randomBelow: number;
 }
 
 const HASHES = 2 ** 32;
@@ -40,12 +44,14 @@ export const recipeOf = (seed: number, mix: PageMix): PageRecipe => ({
   seed,
   zeroBelow: (HASHES * mix.zero) / 100,
   compressibleBelow: (HASHES * (mix.zero + mix.compressible)) / 100,
+  randomBelow: (HASHES * (mix.zero + mix.compressible + mix.random)) / 100,
 });
 
 export const ZERO = 0;
 export const COMPRESSIBLE = 1;
 export const RANDOM = 2;
-export type PageKind = typeof ZERO | typeof COMPRESSIBLE | typeof RANDOM;
+export const COUNTED = 3;
+export type PageKind = typeof ZERO | typeof COMPRESSIBLE | typeof RANDOM | typeof COUNTED;
 
 /** Odd, so that multiples of it visit every 32-bit number: the golden ratio's fraction. */
 const STEP = 0x9e3779b9 | 0;
@@ -53,6 +59,8 @@ const STEP = 0x9e3779b9 | 0;
 const PATTERN_MASK = 15;
 /** ... save each word whose index ends in these bits. */
 const FRESH_MASK = 3;
+/** Of a counted page the words whose index has none of these bits are its version's own. */
+const COUNTED_MASK = 255;
 
 /** A bijection on 32-bit numbers whose output looks like nothing to a compressor. */
 const scramble = (x: number): number => {
@@ -67,7 +75,9 @@ const hashOf = (recipe: PageRecipe, page: number, version: number): number =>
 
 const kindOfHash = (recipe: PageRecipe, hash: number): PageKind => {
   const draw = scramble(hash ^ STEP) >>> 0;
-  return draw < recipe.zeroBelow ? ZERO : draw < recipe.compressibleBelow ? COMPRESSIBLE : RANDOM;
+  if (draw < recipe.zeroBelow) return ZERO;
+  if (draw < recipe.compressibleBelow) return COMPRESSIBLE;
+  return draw < recipe.randomBelow ? RANDOM : COUNTED;
 };
 
 /** What the page is made of at this version; version 0 is zero. */
@@ -80,8 +90,9 @@ export const wordOf = (recipe: PageRecipe, page: number, version: number, index:
   const hash = hashOf(recipe, page, version);
   const kind = kindOfHash(recipe, hash);
   if (kind === ZERO) return 0;
-  const fresh = kind === RANDOM || (index & FRESH_MASK) === FRESH_MASK;
-  return expand((hash + Math.imul(fresh ? index : index & PATTERN_MASK, STEP)) | 0);
+  const fresh = kind !== COMPRESSIBLE || (index & FRESH_MASK) === FRESH_MASK;
+  const own = kind !== COUNTED || (index & COUNTED_MASK) === 0;
+  return expand(((own ? hash : hashOf(recipe, page, 0)) + Math.imul(fresh ? index : index & PATTERN_MASK, STEP)) | 0);
 };
 
 /** e(i) of the drawing above, given h + i * STEP. */
@@ -104,10 +115,11 @@ export const fillPage = (
     words.fill(0, offset, offset + PAGE_WORDS);
     return;
   }
-  const mask = kind === RANDOM ? -1 : PATTERN_MASK;
+  const mask = kind === COMPRESSIBLE ? PATTERN_MASK : -1;
+  const shared = kind === COUNTED ? hashOf(recipe, page, 0) : hash;
   for (let index = 0; index < PAGE_WORDS; index++) {
     const at = (index & FRESH_MASK) === FRESH_MASK ? index : index & mask;
-    const x = (hash + Math.imul(at, STEP)) | 0;
+    const x = (((index & COUNTED_MASK) === 0 ? hash : shared) + Math.imul(at, STEP)) | 0;
     const y = Math.imul(x ^ (x >>> 15), 0x2c1b3c6d);
     words[offset + index] = y ^ (y >>> 13);
   }
@@ -124,10 +136,11 @@ export const pageMatches = (
   const hash = hashOf(recipe, page, version);
   const kind = version === 0 ? ZERO : kindOfHash(recipe, hash);
   if (kind === ZERO) return isZero(words, offset);
-  const mask = kind === RANDOM ? -1 : PATTERN_MASK;
+  const mask = kind === COMPRESSIBLE ? PATTERN_MASK : -1;
+  const shared = kind === COUNTED ? hashOf(recipe, page, 0) : hash;
   for (let index = 0; index < PAGE_WORDS; index++) {
     const at = (index & FRESH_MASK) === FRESH_MASK ? index : index & mask;
-    const x = (hash + Math.imul(at, STEP)) | 0;
+    const x = (((index & COUNTED_MASK) === 0 ? hash : shared) + Math.imul(at, STEP)) | 0;
     const y = Math.imul(x ^ (x >>> 15), 0x2c1b3c6d);
     if (words[offset + index] !== (y ^ (y >>> 13))) return false;
   }
