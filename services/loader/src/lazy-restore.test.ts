@@ -2,16 +2,26 @@ import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeSync } fro
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { assert, describe, it } from "@effect/vitest";
-import type { Settings } from "@godwit/actor";
+import type { OwnershipRegister, Settings } from "@godwit/actor";
 import { builtinTail, openWriter, RAM_SECTION_ID, readCheckpoint } from "@godwit/checkpoint";
-import type { Guest, GuestSpec, MissingMemory, Touch } from "@godwit/guest";
+import {
+  type Guest,
+  type GuestSpec,
+  lookAt,
+  type MissingMemory,
+  openGuest,
+  openRegistry,
+  startBuiltinIncoming,
+  type Touch,
+} from "@godwit/guest";
 import { createRamFile } from "@godwit/host";
 import { Bitmap, PAGE_BYTES, type RamBlock } from "@godwit/memory";
-import { GodwitError, type Parameters, type RestoreRequest } from "@godwit/protocol";
+import { GodwitError, type OwnershipRecord, type Parameters, type RestoreRequest } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Fiber from "effect/Fiber";
-import { lazyRestore } from "./lazy-restore.ts";
-import { leftPagings } from "./paging-file.ts";
+import { memoryOf } from "./guest-memory.ts";
+import { goOnRestoring, lazyRestore } from "./lazy-restore.ts";
+import { leftPagings, notePaging } from "./paging-file.ts";
 import type { Progress } from "./restoring.ts";
 
 const PAGES = 200;
@@ -41,6 +51,27 @@ const saveExample = (path: string) =>
       tail: builtinTail(new Uint8Array(3)),
     });
   });
+
+const ASKED = {
+  id: "0123456789abcdef",
+  guest: "vm1",
+  uri: "file:vm1",
+  parameters: {},
+  capabilities: {},
+  stop: false,
+  takeOver: false,
+  lazy: true,
+} as RestoreRequest;
+
+const makeProgress = (): Progress => ({
+  startedAt: 0,
+  total: 0,
+  remaining: 0,
+  transferred: 0,
+  checksums: "none",
+  isBound: false,
+  details: {},
+});
 
 /** A guest in name only: its memory is a file in which pages are put. */
 const makeWorld = (of: Partial<RamBlock> = {}, guestOf: Partial<Guest> = {}) =>
@@ -94,27 +125,10 @@ const makeWorld = (of: Partial<RamBlock> = {}, guestOf: Partial<Guest> = {}) =>
     } as Guest;
     const fd = openSync(path, "r");
     yield* Effect.addFinalizer(() => Effect.sync(() => closeSync(fd)));
-    const progress: Progress = {
-      startedAt: 0,
-      total: 0,
-      remaining: 0,
-      transferred: 0,
-      checksums: "none",
-      isBound: false,
-      details: {},
-    };
+    const progress = makeProgress();
     const restore = (restBytesPerSecond = 0) =>
       lazyRestore({
-        asked: {
-          id: "0123456789abcdef",
-          guest: "vm1",
-          uri: "file:vm1",
-          parameters: {},
-          capabilities: {},
-          stop: false,
-          takeOver: false,
-          lazy: true,
-        } as RestoreRequest,
+        asked: ASKED,
         place: { kind: "file", path, start: 0 },
         parameters: { "max-postcopy-bandwidth": restBytesPerSecond } as Parameters,
         settings: { runtimeDirectory: directory } as Settings,
@@ -200,6 +214,47 @@ describe("a lazy restore", () => {
       assert.strictEqual(error.code, "not-supported");
       assert.match(error.message, /Userfaultfd not available: restore without --lazy/);
       assert.deepStrictEqual([world.noted(), world.ram()[0]], [0, contentOf(99)[0]]);
+    }),
+  );
+});
+
+describe("a lazy restore whose loader has died", () => {
+  it.live("before its guest was claimed ends it, once nobody can claim it late, and says so", () =>
+    Effect.gen(function* () {
+      const directory = yield* scratch;
+      const block = { name: "ram0", lengthBytes: 2 ** 21, hostPageBytes: PAGE_BYTES, path: "", fileOffset: 0 };
+      const started = yield* Effect.acquireRelease(startBuiltinIncoming("vm1", [block], directory), (spec) =>
+        Effect.ignore(Effect.scoped(Effect.flatMap(openGuest(spec), (guest) => guest.discard))),
+      );
+      const { pid, blocks } = yield* Effect.flatMap(openGuest(started), (guest) => guest.describe);
+      const registry = openRegistry(directory);
+      registry.put({ ...started, moving: "arriving", epoch: 5 });
+      const facts = {
+        asked: ASKED,
+        startedAt: 0,
+        memory: memoryOf({ pid, blocks }),
+        place: { path: join(directory, "none"), start: 0 },
+        checkpoint: { device: "1", inode: "1", bytes: 1, fingerprint: 1 },
+        restBytesPerSecond: 0,
+      };
+      notePaging(directory, facts);
+      const written: number[] = [];
+      const record = { state: "source", epoch: 4, node: "a", open: false } as OwnershipRecord;
+      const register: OwnershipRegister = {
+        read: () => Effect.succeed({ record, revision: 7 }),
+        write: (_, __, revision) => Effect.sync(() => ({ revision: written.push(revision) })),
+      };
+      const settings = { node: "b", incarnation: "b".repeat(16), runtimeDirectory: directory } as Settings;
+      let isSettled = false;
+      const goOn = goOnRestoring(facts, { settings, registry, register }, makeProgress(), () => {
+        isSettled = true;
+      });
+      const error = yield* Effect.flip(goOn);
+      assert.match(error.message, /ended before guest vm1 was claimed; restore it again/);
+      assert.deepStrictEqual(written, [7]);
+      assert.isFalse(isSettled);
+      assert.strictEqual(yield* lookAt(started), "gone");
+      assert.deepStrictEqual([leftPagings(directory), registry.list()], [[], []]);
     }),
   );
 });
