@@ -175,7 +175,8 @@ const awaitMembers = Effect.fnUntraced(function* (
     }),
   ).pipe(
     Effect.timeoutOrElse({
-      duration: "60 seconds",
+      // Beside other work on the same processors a dozen processes take minutes to start.
+      duration: "180 seconds",
       orElse: () =>
         Effect.fail(
           new Error(`${deciders.size} coordinators came up, and these actors did not: ${[...missing].join(", ")}`),
