@@ -20,7 +20,9 @@ import { engine } from "./parts/engine.ts";
 import { lane } from "./parts/lane.ts";
 import { memory } from "./parts/memory.ts";
 import { postcopy } from "./parts/postcopy.ts";
+import { scale } from "./parts/scale.ts";
 import { scan } from "./parts/scan.ts";
+import { shapedLink } from "./parts/shaped-link.ts";
 import { steps } from "./parts/steps.ts";
 import { switchover } from "./parts/switchover.ts";
 import { vfio } from "./parts/vfio.ts";
@@ -44,6 +46,8 @@ const PARTS: ReadonlyArray<Part> = [
   encryption,
   compression,
   xbzrle,
+  shapedLink,
+  scale,
   steps,
 ];
 const RESULTS = fileURLToPath(new URL("../../bench-results", import.meta.url));

@@ -21,21 +21,35 @@ export const cpuSeconds = (pid: number): number => {
 
 /** The child of this process that runs that program. Throws when there is none. */
 export const childRunning = (program: string): number => {
-  for (const name of readdirSync("/proc")) {
-    const pid = Number(name);
-    if (!Number.isInteger(pid) || !isChild(pid)) continue;
-    if (readFileSync(`/proc/${pid}/comm`, "utf8").trim() === program) return pid;
-  }
-  throw new Error(`no child of this process runs ${program}`);
+  const found = childrenOf(process.pid).find((pid) => readFileSync(`/proc/${pid}/comm`, "utf8").trim() === program);
+  if (found === undefined) throw new Error(`no child of this process runs ${program}`);
+  return found;
 };
 
-const isChild = (pid: number): boolean => {
+export const childrenOf = (parent: number): ReadonlyArray<number> =>
+  readdirSync("/proc")
+    .map(Number)
+    .filter((pid) => Number.isInteger(pid) && isChild(pid, parent));
+
+const isChild = (pid: number, parent: number): boolean => {
   try {
-    return Number(statFields(pid)[1]) === process.pid;
+    return Number(statFields(pid)[1]) === parent;
   } catch {
     // It has ended meanwhile.
     return false;
   }
+};
+
+/** User and system time of a process without that of its threads of those names (of which the kernel keeps 15 characters), s. */
+export const cpuSecondsWithout = (pid: number, isLeftOut: (thread: string) => boolean): number => {
+  let ticks = 0;
+  for (const thread of readdirSync(`/proc/${pid}/task`)) {
+    const stat = readFileSync(`/proc/${pid}/task/${thread}/stat`, "utf8");
+    if (!isLeftOut(stat.slice(stat.indexOf("(") + 1, stat.lastIndexOf(")")))) continue;
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    ticks += Number(fields[11]) + Number(fields[12]);
+  }
+  return cpuSeconds(pid) - ticks / TICKS_PER_SECOND;
 };
 
 const statusBytes = (pid: number, field: string): number => {

@@ -14,7 +14,7 @@ const Address = Schema.Struct({ "socket-address": Schema.Array(Schema.Struct({ p
 const Finished = Schema.Struct({ status: Schema.String, "total-time": Schema.Number, downtime: Schema.Number });
 const Event = Schema.Struct({ status: Schema.String });
 
-const configure = (qmp: Qmp, channels: number, downtimeLimit: number) =>
+const configure = (qmp: Qmp, { channels, downtimeLimit, compression = "none" }: QemuParameters) =>
   qmp
     .execute("migrate-set-capabilities", Schema.Unknown, {
       capabilities: ["multifd", "events"].map((capability) => ({ capability, state: true })),
@@ -25,28 +25,36 @@ const configure = (qmp: Qmp, channels: number, downtimeLimit: number) =>
           "multifd-channels": channels,
           "max-bandwidth": 0,
           "downtime-limit": downtimeLimit,
+          "multifd-compression": compression,
         }),
       ),
     );
 
-/** Moves a guest from one QEMU to another that waits (`-incoming defer`), over TCP on loopback. The sockets are those of the monitors. */
-export const migrateByQemu = (
-  source: string,
-  destination: string,
-  parameters: { readonly channels: number; readonly downtimeLimit: number },
-) =>
+export interface QemuParameters {
+  readonly channels: number;
+  /** ms */
+  readonly downtimeLimit: number;
+  /** Default none. */
+  readonly compression?: "none" | "zstd";
+  /** Where the destination listens; default loopback. */
+  readonly address?: string;
+}
+
+/** Moves a guest from one QEMU to another that waits (`-incoming defer`), over TCP. The sockets are those of the monitors. */
+export const migrateByQemu = (source: string, destination: string, parameters: QemuParameters) =>
   Effect.scoped(
     Effect.gen(function* () {
       const [from, to] = [yield* connectQmp(source), yield* connectQmp(destination)];
-      for (const qmp of [from, to]) yield* configure(qmp, parameters.channels, parameters.downtimeLimit);
+      for (const qmp of [from, to]) yield* configure(qmp, parameters);
       const arrived = yield* to.events("MIGRATION");
       const events = yield* from.events("MIGRATION");
-      yield* to.execute("migrate-incoming", Schema.Unknown, { uri: "tcp:127.0.0.1:0" });
+      const { address = "127.0.0.1" } = parameters;
+      yield* to.execute("migrate-incoming", Schema.Unknown, { uri: `tcp:${address}:0` });
       const { "socket-address": addresses } = yield* to.execute("query-migrate", Address);
       const port = addresses[0]?.port;
       if (port === undefined)
         return yield* Effect.fail(new Error("the destination QEMU does not say where it listens"));
-      yield* from.execute("migrate", Schema.Unknown, { uri: `tcp:127.0.0.1:${port}` });
+      yield* from.execute("migrate", Schema.Unknown, { uri: `tcp:${address}:${port}` });
       yield* untilCompleted(events);
       yield* untilCompleted(arrived);
       const { "total-time": totalTime, downtime } = yield* from.execute("query-migrate", Finished);

@@ -11,6 +11,7 @@ import * as Effect from "effect/Effect";
 import * as Layer from "effect/Layer";
 import * as Schedule from "effect/Schedule";
 import type * as Scope from "effect/Scope";
+import { type Apart, actorOf, startNodeApart } from "./node-apart.ts";
 import { isAlive } from "./process-usage.ts";
 
 export type NodeName = "a" | "b";
@@ -58,6 +59,8 @@ export interface TestbedOptions {
   readonly filesIn?: string;
   /** Where the credentials of a node's actors are; default: they have none. */
   readonly credentialsOf?: (node: string) => string | undefined;
+  /** Node b is behind a link; default: beside node a. */
+  readonly apart?: Apart;
 }
 
 export const openTestbed = Effect.fnUntraced(function* (
@@ -82,13 +85,28 @@ export const openTestbed = Effect.fnUntraced(function* (
       endGuest,
     ),
   );
+  const { apart } = options;
   const cluster = yield* openLocalCluster({
     directory,
     guestDirectory: memoryDirectory,
-    nodes: NODES.map((name) => ({ name, workers: options.workers, guests: [] })),
+    nodes: NODES.filter((name) => name === "a" || apart === undefined).map((name) => ({
+      name,
+      workers: options.workers,
+      guests: [],
+    })),
+    ...(apart === undefined ? {} : { natsUrl: apart.natsUrl }),
     ...(options.coordinators === undefined ? {} : { coordinators: options.coordinators }),
     ...(options.credentialsOf === undefined ? {} : { credentialsOf: options.credentialsOf }),
   });
+  const supervisorOfB =
+    apart === undefined
+      ? null
+      : yield* startNodeApart(apart.enter, {
+          directory,
+          guestDirectory: memoryDirectory,
+          workers: options.workers,
+          natsUrl: apart.natsUrl,
+        });
   const context = yield* Layer.build(cluster.fabric);
   const fabric = yield* Effect.provideContext(Fabric, context);
   const allUp = awaitMembers(fabric, options);
@@ -121,6 +139,7 @@ export const openTestbed = Effect.fnUntraced(function* (
     verified,
     allUp,
     pidOf: (role, node, id) => {
+      if (node === "b" && supervisorOfB !== null) return actorOf(supervisorOfB, role, id);
       const child = cluster.children.get(childKey(role, node, id));
       if (child === undefined) throw new Error(`there is no ${childKey(role, node, id)}`);
       return child.pid;
@@ -156,7 +175,8 @@ const awaitMembers = Effect.fnUntraced(function* (
     }),
   ).pipe(
     Effect.timeoutOrElse({
-      duration: "60 seconds",
+      // Beside other work on the same processors a dozen processes take minutes to start.
+      duration: "180 seconds",
       orElse: () =>
         Effect.fail(
           new Error(`${deciders.size} coordinators came up, and these actors did not: ${[...missing].join(", ")}`),

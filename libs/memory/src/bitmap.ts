@@ -155,20 +155,21 @@ export const union = (one: Bitmap, other: Bitmap): Bitmap => {
 };
 
 /** The first page at or after `from` whose bit is set, or `pageCount`. Empty words are skipped at one comparison each. */
-const nextSet = (bitmap: Bitmap, from: number): number => next(bitmap, from, 0);
-/** The first page at or after `from` whose bit is clear, or `pageCount`. */
-const nextClear = (bitmap: Bitmap, from: number): number => next(bitmap, from, -1);
+const nextSet = (bitmap: Bitmap, from: number): number => next(bitmap, from, bitmap.pageCount, 0);
+/** The first page at or after `from` and before `end` whose bit is clear, or `end`. */
+const nextClear = (bitmap: Bitmap, from: number, end: number): number => next(bitmap, from, end, -1);
 
-const next = ({ words, pageCount }: Bitmap, from: number, flip: 0 | -1): number => {
-  if (from >= pageCount) return pageCount;
+const next = ({ words }: Bitmap, from: number, end: number, flip: 0 | -1): number => {
+  if (from >= end) return end;
+  const wordsEnd = wordCount(end);
   let index = from >>> 5;
   let word = (words[index]! ^ flip) & (-1 << (from & 31));
   while (word === 0) {
-    if (++index >= words.length) return pageCount;
+    if (++index >= wordsEnd) return end;
     word = words[index]! ^ flip;
   }
-  // word & -word leaves the lowest bit alone; the last word's bits beyond the end read as clear, hence the minimum.
-  return Math.min(pageCount, index * WORD_BITS + 31 - Math.clz32(word & -word));
+  // word & -word leaves the lowest bit alone; it may lie beyond the end, within the end's word, hence the minimum.
+  return Math.min(end, index * WORD_BITS + 31 - Math.clz32(word & -word));
 };
 
 /**
@@ -181,8 +182,7 @@ export const nextRun = (bitmap: Bitmap, from: number, maxPages: number): PageRun
   if (first === bitmap.pageCount) return null;
   // Looking no further than the cut keeps many short steps through one long run linear.
   const cut = Math.min(bitmap.pageCount, first + maxPages);
-  const end = Math.min(cut, nextClear(bitmap, first));
-  return { first, count: end - first };
+  return { first, count: nextClear(bitmap, first, cut) - first };
 };
 
 /** Sets, with each bit that is set, all bits of its group of `pages` pages. */

@@ -12,9 +12,9 @@ import { type CheckpointInfo, isCheckpointOver } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Schedule from "effect/Schedule";
 import { claimFreeMemory } from "../free-memory.ts";
+import { fillRandomly } from "../memory-images.ts";
 import { type BenchOptions, type Part, type Result, skipped } from "../part.ts";
 import { goOn, restoreByQemu, saveByQemu } from "../qemu-multifd.ts";
-import { fillRandomly } from "../random-memory.ts";
 import { median, showSpread, spreadOf } from "../samples.ts";
 import { openTestbed, type Testbed, UNLIMITED } from "../testbed.ts";
 

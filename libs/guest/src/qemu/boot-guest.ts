@@ -29,6 +29,8 @@ export interface TestQemuOptions {
   /** In place of the RAM options, for trying guests that cannot be moved; and further options. */
   readonly memoryOptions?: ReadonlyArray<string>;
   readonly moreOptions?: ReadonlyArray<string>;
+  /** What its command line begins with: it runs elsewhere on this machine, as `ip netns exec` has it. */
+  readonly enter?: ReadonlyArray<string>;
 }
 
 /** A QEMU with the boot guest. */
@@ -36,6 +38,8 @@ export interface TestQemu {
   readonly spec: QemuSpec;
   readonly ramPath: string;
   readonly program: BootProgram;
+  /** Its process; null once it is gone. */
+  readonly pid: () => number | null;
   /** What the guest has written to its serial line so far. */
   readonly serial: () => string;
   /** Returns when that holds for the serial output. */
@@ -74,6 +78,7 @@ export const launchTestQemu = (options: TestQemuOptions): Effect.Effect<TestQemu
       spec,
       program,
       ramPath: files.ram,
+      pid: () => runningPid(files),
       serial: () => readFileSync(files.serial, "utf8"),
       awaitSerial: (holds) => awaitFile(files.serial, holds),
     };
@@ -96,6 +101,7 @@ const filesOf = ({ name, directory, role, ramDirectory = "/dev/shm" }: TestQemuO
 });
 
 const commandLine = (options: TestQemuOptions, files: TestQemuFiles): ReadonlyArray<string> => [
+  ...(options.enter ?? []),
   QEMU_PROGRAM,
   ...["-accel", options.accelerator ?? "tcg"],
   ...["-m", `${options.memoryBytes / 1024}k`],
