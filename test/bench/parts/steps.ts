@@ -4,7 +4,10 @@ import { randomBytes } from "node:crypto";
 import { closeSync, openSync, readSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
+import { encodeXbzrle, PAGE_BYTES } from "@godwit/memory";
+import { DELTA_BYTES_MAX } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
+import { shortenPages } from "../../../services/multifd-worker/src/kernel/shorten.ts";
 import { MESSAGE_PAYLOAD_BYTES } from "../bare/sizes.ts";
 import { claimFreeMemory } from "../free-memory.ts";
 import type { BenchOptions, Part, Result } from "../part.ts";
@@ -13,6 +16,18 @@ const GIB = 1024 ** 3;
 /** Payloads in turn: guest memory does not stay in a processor's cache. */
 const PAYLOADS = 64;
 const DIRECTORY = "/dev/shm";
+const PAGES = MESSAGE_PAYLOAD_BYTES / PAGE_BYTES;
+const zeroMap = new Uint8Array(PAGES / 8);
+/** What was sent of pages before, and what has become of them. */
+const sent = randomBytes(MESSAGE_PAYLOAD_BYTES);
+const changed = Buffer.from(sent);
+for (let at = 0; at < changed.length; at += 1024) changed[at]! ^= 1;
+const delta = new Uint8Array(DELTA_BYTES_MAX);
+
+const encodeAll = (before: Buffer, now: Buffer): void => {
+  for (let at = 0; at < now.length; at += PAGE_BYTES)
+    encodeXbzrle(before.subarray(at, at + PAGE_BYTES), now.subarray(at, at + PAGE_BYTES), delta, DELTA_BYTES_MAX);
+};
 
 const run = Effect.fnUntraced(function* ({ quick }: BenchOptions) {
   const bytes = (quick ? 1 / 8 : 1) * GIB;
@@ -35,6 +50,12 @@ const run = Effect.fnUntraced(function* ({ quick }: BenchOptions) {
     ["pread", (_, at) => readSync(fd, target, 0, target.length, at)],
     ["crc32", (payload) => crc32(payload)],
     ["a copy in memory", (payload) => target.set(payload)],
+    [
+      "to look for equal pages",
+      (payload) => shortenPages(payload, 0, PAGES, { normalPages: PAGES, zeroMap }, null, null),
+    ],
+    ["a delta of four bytes for each page", () => encodeAll(sent, changed)],
+    ["a delta that is given up for each page", (payload) => encodeAll(sent, payload)],
   ];
   const figures = steps.map(([name, step]) => {
     const before = process.cpuUsage();

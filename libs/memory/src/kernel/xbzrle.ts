@@ -42,6 +42,21 @@ const nextDifference = (
   return at;
 };
 
+/** All four bytes of a word are others than 0. */
+const hasNoZero = (word: number): boolean => ((word - 0x01010101) & ~word & 0x80808080) === 0;
+
+/** Where from `at` on a run of changed bytes ends. A single equal byte costs less within it than two more lengths do. */
+const nextEquality = (base: Uint8Array, page: Uint8Array, baseWords: Int32Array, pageWords: Int32Array, at: number) => {
+  for (;;) {
+    // A page that has changed all over goes by words, too.
+    while ((at & 3) === 0 && at < PAGE_BYTES && hasNoZero(baseWords[at >>> 2]! ^ pageWords[at >>> 2]!)) at += 4;
+    if (at === PAGE_BYTES) return at;
+    const isEqual = base[at] === page[at];
+    if (isEqual && (at + 1 === PAGE_BYTES || base[at + 1] === page[at + 1])) return at;
+    at++;
+  }
+};
+
 /**
  * Writes the delta from `base` to `page` (each PAGE_BYTES, beginning at whole words of their memory) to `target` from 0 on. Returns its
  * bytes, or null when it would have more than `bytesMax`.
@@ -59,10 +74,7 @@ export const encodeXbzrle = (
   for (;;) {
     const from = nextDifference(base, page, baseWords, pageWords, done);
     if (from === PAGE_BYTES) return written;
-    let end = from + 1;
-    // A single equal byte costs less among the changed ones than two more lengths do.
-    while (end < PAGE_BYTES && (base[end] !== page[end] || (end + 1 < PAGE_BYTES && base[end + 1] !== page[end + 1])))
-      end++;
+    const end = nextEquality(base, page, baseWords, pageWords, from + 1);
     const bytes = lengthBytes(from - done) + lengthBytes(end - from) + (end - from);
     if (written + bytes > bytesMax) return null;
     written = writeLength(target, writeLength(target, written, from - done), end - from);

@@ -1,6 +1,6 @@
 /** Fewer bytes for pages that lie in a packet already: those that are the same as an earlier one, and those that only changed in part. */
 import { asBuffer, digestRange, encodeXbzrle, PAGE_BYTES } from "@godwit/memory";
-import { DELTA_BYTES_MAX, NO_SLOT, type ShortPage, type XbzrleItem } from "@godwit/protocol";
+import { DELTA_BYTES_MAX, NO_SLOT, PACKET_PAGES_MAX, type ShortPage, type XbzrleItem } from "@godwit/protocol";
 import type { Gathered } from "./gather.ts";
 
 /** Pages as they were sent last, by slot. Throws when they cannot be read or written. */
@@ -20,7 +20,7 @@ export interface Shortened {
 const SAMPLE_STEP = 272;
 const SAMPLES_END = 16 * SAMPLE_STEP;
 
-/** Equal for equal pages, and cheap: 40 ns instead of the microsecond that a checksum takes. */
+/** Equal for equal pages, and cheaper than a checksum of all of it. */
 const sampleOf = (view: DataView, at: number): number => {
   let key = 0;
   for (let step = 0; step < SAMPLES_END; step += SAMPLE_STEP)
@@ -28,11 +28,23 @@ const sampleOf = (view: DataView, at: number): number => {
   return key;
 };
 
+/** Whole pages of the packet at hand are found by BUCKET_BITS bits of their sample: the latest of each, so that a page is compared once at most. */
+const BUCKET_BITS = 10;
+const buckets = new Uint8Array(2 ** BUCKET_BITS);
+/** What is in no bucket. */
+const NOBODY = 0xff;
+/** Of each page of the packet, if it is whole: its sample, and where it stands now. */
+const samples = new Int32Array(PACKET_PAGES_MAX);
+const places = new Uint32Array(PACKET_PAGES_MAX);
+
 const ZEROS = new Uint8Array(PAGE_BYTES);
 /** The page at hand, what was sent of it last, and the delta between them: whole words, which a packet's pages are not. */
 const page = new Uint8Array(PAGE_BYTES);
 const base = new Uint8Array(PAGE_BYTES);
 const delta = new Uint8Array(DELTA_BYTES_MAX);
+
+const isSamePage = (bytes: Buffer, one: number, other: number): boolean =>
+  bytes.compare(bytes, one, one + PAGE_BYTES, other, other + PAGE_BYTES) === 0;
 
 /**
  * Makes the gathered pages, which stand in `packet` from byte `start` on, as short as they can be, in place: each ends at or before where it
@@ -49,8 +61,7 @@ export const shortenPages = (
   const bytes = asBuffer(packet);
   const view = new DataView(packet.buffer, packet.byteOffset, packet.byteLength);
   const short: ShortPage[] = [];
-  /** By sample, the latest whole page: where it stands now, and which it is. One for each is enough, and bounds the comparisons. */
-  const whole = new Map<number, { readonly at: number; readonly index: number }>();
+  buckets.fill(NOBODY);
   let overflow = 0;
   let end = start;
   let at = start;
@@ -66,9 +77,10 @@ export const shortenPages = (
     // Before the page is moved or written over.
     if (isKept) sent.write(slot, packet, at);
     const sample = sampleOf(view, at);
-    const like = whole.get(sample);
-    if (like !== undefined && bytes.compare(bytes, like.at, like.at + PAGE_BYTES, at, at + PAGE_BYTES) === 0) {
-      short.push({ how: "copy", page: index, of: like.index });
+    const bucket = sample >>> (32 - BUCKET_BITS);
+    const like = buckets[bucket]!;
+    if (like !== NOBODY && samples[like] === sample && isSamePage(bytes, places[like]!, at)) {
+      short.push({ how: "copy", page: index, of: like });
       at += PAGE_BYTES;
       continue;
     }
@@ -85,7 +97,9 @@ export const shortenPages = (
       overflow++;
     }
     if (at !== end) bytes.copyWithin(end, at, at + PAGE_BYTES);
-    whole.set(sample, { at: end, index });
+    buckets[bucket] = index;
+    samples[index] = sample;
+    places[index] = end;
     end += PAGE_BYTES;
     at += PAGE_BYTES;
   }
