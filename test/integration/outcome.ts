@@ -39,11 +39,25 @@ const expectRecord = async (
   expect(await world.record(guest)).toMatchObject({ state, node, open: false });
 };
 
+/** Where the downtime went adds up to it; of a switchover whose RAM sender has died there is no sum. */
+const expectWaterfall = ({ waterfall, downtime }: MigrationInfo): void => {
+  if (waterfall?.total === undefined) return;
+  const inSum = waterfall.parts.filter(({ beside }) => beside !== true);
+  const sum = inSum.reduce((all, { length }) => all + length, 0);
+  expect(sum + waterfall.rest!, JSON.stringify(waterfall)).toBe(waterfall.total);
+  expect(Math.abs(downtime! - waterfall.total / 1000)).toBeLessThanOrEqual(0.5);
+  for (const { begin, length } of waterfall.parts) {
+    expect(begin, JSON.stringify(waterfall)).toBeGreaterThanOrEqual(0);
+    expect(length, JSON.stringify(waterfall)).toBeGreaterThanOrEqual(0);
+  }
+};
+
 /** The migration completed: one process is left, it runs at `node`, every page of it is right, and the record says so. */
 export const expectMoved = async (world: World, journey: Journey, node: string): Promise<MigrationInfo> => {
   const end = await journey.end;
   expect(end, world.log().slice(-4000)).toMatchObject({ status: "completed", destination: node });
   expect(end.error).toBeUndefined();
+  expectWaterfall(end);
   const spec = await theOnly(world, end.guest, node);
   const verification = await world.run(awaitVerified(spec));
   expect(verification).toMatchObject({ done: true, badCount: 0, pagesChecked: verification.pagesTotal });

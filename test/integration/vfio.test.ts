@@ -51,6 +51,9 @@ describe("a guest with VFIO devices", () => {
     const spec = await world.startGuest({ name, memoryBytes: 8 * MIB, dirtyRateBytesPerSecond: MIB, devices });
     const there = await moveWithDevices(world, spec, "b");
     expect(there.end.attempts).toBe(1);
+    for (const { name: device } of spec.devices!)
+      for (const side of ["source", "destination"])
+        expect(there.end.waterfall!.parts).toContainEqual(expect.objectContaining({ device, side, beside: true }));
     expect((await moveWithDevices(world, spec, "a")).end.attempts).toBe(1);
   });
 

@@ -47,6 +47,11 @@ export interface Guest {
   readonly pause: Effect.Effect<void, GodwitError>;
   /** Lets a paused guest go on (source), or a loaded one start (destination). */
   readonly resume: Effect.Effect<void, GodwitError>;
+  /**
+   * Source, while the guest still runs: what can be had before it is stopped for a save. Optional. The scope's end undoes it; until then
+   * nobody else may reach the guest, so it is for a moment.
+   */
+  readonly prepareToSave: Effect.Effect<void, GodwitError, Scope.Scope>;
   /** Writes the guest's own device state into a new file at `path` and returns its length, bytes. The guest must be paused. */
   readonly saveDeviceState: (path: string) => Effect.Effect<number, GodwitError>;
   /**

@@ -1,6 +1,6 @@
 /** What a migration does to its guest at the source, step by step; each answers with the event that its decisions wait for. */
 import { rmSync } from "node:fs";
-import { answering, asGodwitError, type Settings } from "@godwit/actor";
+import { answering, asGodwitError, hostMicros, type Settings } from "@godwit/actor";
 import { Fabric } from "@godwit/fabric";
 import { type Guest, type GuestWatch, openRegistered, type Registry, watchGuest } from "@godwit/guest";
 import {
@@ -48,6 +48,8 @@ export const makeGuestSteps = Effect.fnUntraced(function* (
   let tracker: DirtyTracker | null = null;
   let trackerScope: Scope.Closeable | null = null;
   let readers: ReadonlyArray<RamReader> = [];
+  /** What was prepared for the save of the device state; null: nothing. */
+  let prepared: Scope.Closeable | null = null;
 
   const open: Effect.Effect<Guest, GodwitError> = Effect.suspend(() =>
     guest !== null
@@ -134,6 +136,20 @@ export const makeGuestSteps = Effect.fnUntraced(function* (
       );
     });
 
+  /** While the guest still runs. In pre-switchover it would keep others from the guest for as long as the operator takes. */
+  const prepareToSave = (opened: Guest): Effect.Effect<void, GodwitError> =>
+    source.capabilities["pause-before-switchover"]
+      ? Effect.void
+      : Effect.gen(function* () {
+          prepared ??= yield* Scope.fork(scope);
+          yield* opened.prepareToSave.pipe(Effect.provideService(Scope.Scope, prepared));
+        });
+  const undoPreparation: Effect.Effect<void> = Effect.suspend(() => {
+    const opened = prepared;
+    prepared = null;
+    return opened === null ? Effect.void : Scope.close(opened, Exit.void);
+  });
+
   const saveDeviceState = (opened: Guest): Effect.Effect<SourceEvent, GodwitError> => {
     const path = deviceStateExport(settings.runtimeDirectory, source.migration, source.epoch);
     rmSync(path, { force: true });
@@ -173,13 +189,27 @@ export const makeGuestSteps = Effect.fnUntraced(function* (
       case "pause":
         // Noted first: a successor that finds the guest stopped must know that it was for this.
         return note("note that the guest leaves", () => registry.mark(source.guest, "leaving")).pipe(
-          Effect.andThen(withGuest((opened) => opened.pause)),
-          Effect.as({ _tag: "Paused" }),
+          Effect.andThen(
+            withGuest((opened) =>
+              Effect.andThen(
+                prepareToSave(opened),
+                Effect.suspend((): Effect.Effect<SourceEvent, GodwitError> => {
+                  const since = hostMicros();
+                  return Effect.as(opened.pause, { _tag: "Paused", since });
+                }),
+              ),
+            ),
+          ),
         );
       case "save-device-state":
-        return withGuest(saveDeviceState);
+        // The guest may be let go on with, or thrown away, meanwhile: what is undone is said before either.
+        return Effect.ensuring(
+          withGuest(saveDeviceState),
+          Effect.forkIn(undoPreparation, scope, { startImmediately: true }),
+        );
       case "resume":
-        return withGuest((opened) => opened.resume).pipe(
+        return undoPreparation.pipe(
+          Effect.andThen(withGuest((opened) => opened.resume)),
           Effect.andThen(note("note that the guest stays", () => registry.settle(source.guest))),
           Effect.as({ _tag: "Resumed" }),
         );

@@ -169,6 +169,7 @@ const makeGuest = (spec: BuiltinSpec): Guest => ({
   track: (kind) => track(spec, kind),
   pause: command(spec, "pause"),
   resume: command(spec, "resume"),
+  prepareToSave: Effect.void,
   saveDeviceState: (path) =>
     ask({ socket: spec.socket, pid: spec.pid, execute: "save", arguments: { path } }, Saved).pipe(
       Effect.map((saved) => saved.lengthBytes),

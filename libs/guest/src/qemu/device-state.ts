@@ -21,7 +21,7 @@ import * as Schedule from "effect/Schedule";
 import * as Schema from "effect/Schema";
 import type * as Scope from "effect/Scope";
 import { asFailure, failure, localFailure, qmpFailure } from "./failure.ts";
-import { withDeviceStateSettings } from "./migration-settings.ts";
+import { type PutBack, withDeviceStateSettings } from "./migration-settings.ts";
 import type { Qmp } from "./qmp.ts";
 import { QmpError } from "./qmp-error.ts";
 import { listenOnce, rendezvousPath } from "./rendezvous.ts";
@@ -53,9 +53,14 @@ const isMigrationEvent = Schema.is(MigrationEvent);
 
 /**
  * Writes the device state of a stopped QEMU into a new file at `path`, and returns its length, bytes. The file appears last,
- * when all of it is there. Afterwards QEMU is in `postmigrate` and can go on, but not be saved again before it did.
+ * when all of it is there. Afterwards QEMU is in `postmigrate` and can go on, but not be saved again before it did. `settings`: whether
+ * its migration is set for that already.
  */
-export const saveDeviceState = (qmp: Qmp, path: string): Effect.Effect<number, GodwitError> =>
+export const saveDeviceState = (
+  qmp: Qmp,
+  path: string,
+  settings: "to be changed" | "changed",
+): Effect.Effect<number, GodwitError> =>
   Effect.gen(function* () {
     // Before QEMU gives away what it gives once.
     if (existsSync(path)) return yield* failure("device-state-failed", SAVE, `${path} exists already`);
@@ -63,7 +68,8 @@ export const saveDeviceState = (qmp: Qmp, path: string): Effect.Effect<number, G
     const removePartial = Effect.sync(() => rmSync(partial, { force: true }));
     yield* removePartial;
     yield* Effect.addFinalizer(() => removePartial);
-    yield* withDeviceStateSettings(qmp, receiveInto(qmp, partial));
+    const receiving = receiveInto(qmp, partial);
+    yield* settings === "changed" ? receiving : withDeviceStateSettings(qmp, receiving);
     // link, not rename: it refuses to replace what is there.
     return yield* Effect.try({
       try: () => {
@@ -102,7 +108,7 @@ const isRefusal = (cause: Cause.Cause<QmpError | GodwitError>): boolean => {
  * Feeds the device state at `path` to a QEMU that waits in `inmigrate`, with its RAM in place. It is stopped afterwards. After a
  * failure this QEMU is of no further use: an incoming migration can be started once in a process' life.
  */
-export const loadDeviceState = (qmp: Qmp, path: string): Effect.Effect<void, GodwitError> =>
+export const loadDeviceState = (qmp: Qmp, path: string, putBack: PutBack): Effect.Effect<void, GodwitError> =>
   withDeviceStateSettings(
     qmp,
     Effect.gen(function* () {
@@ -120,6 +126,7 @@ export const loadDeviceState = (qmp: Qmp, path: string): Effect.Effect<void, God
       yield* Effect.raceFirst(ending, brokenOff);
       yield* settled(qmp);
     }).pipe(Effect.scoped, withinTime(LOAD)),
+    putBack,
   ).pipe(Effect.mapError(asFailure(LOAD)));
 
 /** Lets a QEMU that waits take a migration from `uri`, and stay stopped and alive whatever comes of it. */

@@ -9,15 +9,16 @@ import type { Guest, GuestDriver } from "../guest.ts";
 import { describeQemu, type QemuDescription } from "./description.ts";
 import { loadDeviceState, saveDeviceState } from "./device-state.ts";
 import { endingOf } from "./ending.ts";
-import { failure, qmpFailure } from "./failure.ts";
+import { asFailure, failure, qmpFailure } from "./failure.ts";
 import { type IncomingPostcopy, openPostcopy, rejoinPostcopy } from "./incoming-postcopy.ts";
 import { type QemuSpec, qemuLogTail } from "./launch.ts";
 import type { QemuBlock } from "./memory-backend.ts";
+import { type ChangeBack, type PutBack, setForDeviceState } from "./migration-settings.ts";
 import type { QemuReach } from "./postcopy-line.ts";
 import { connectQmp, type Qmp } from "./qmp.ts";
 import type { QmpError } from "./qmp-error.ts";
 import { discardQemu, pauseQemu, resumeQemu, wrongState } from "./run-control.ts";
-import { readState } from "./run-state.ts";
+import { readRunState, readState } from "./run-state.ts";
 
 /**
  * An unmodified QEMU (8 or later), through its monitor. Opening one does nothing: `launchQemu` starts a destination.
@@ -32,6 +33,7 @@ export const QemuDriver: GuestDriver<QemuSpec> = {
     Effect.map(RcRef.make({ acquire: connectQmp(spec.qmp) }), (monitor) => makeGuest(spec, RcRef.get(monitor))),
 };
 
+const PREPARE = "prepare to save the device state";
 const SAVE = "save the device state";
 const LOAD = "load the device state";
 const TRACK = "start dirty tracking";
@@ -42,6 +44,11 @@ const makeGuest = (spec: QemuSpec, monitor: Effect.Effect<Qmp, QmpError, Scope.S
   const description = withMonitor("describe", (qmp) => describeQemu(qmp, spec.name));
   let incoming: IncomingPostcopy | null = null;
   let givenUp: string | null = null;
+  /** Its migration is set for a save (`prepareToSave`). */
+  let isSet = false;
+  /** By a connection that it may have to open anew; nobody waits for it. */
+  const putBackLater: PutBack = (changeBack) =>
+    Effect.asVoid(Effect.forkDetach(Effect.scoped(withSettingsBack(monitor, changeBack)), { startImmediately: true }));
   const reach: QemuReach = {
     spec,
     monitor,
@@ -54,7 +61,23 @@ const makeGuest = (spec: QemuSpec, monitor: Effect.Effect<Qmp, QmpError, Scope.S
     track: (kind) => Effect.flatMap(description, (found) => track(found, kind)),
     pause: withMonitor("pause", pauseQemu),
     resume: withMonitor("resume", resumeQemu),
-    saveDeviceState: (path) => withMonitor(SAVE, (qmp) => save(qmp, path)),
+    prepareToSave: Effect.gen(function* () {
+      // Held, so that nobody else has the monitor between here and the save.
+      const qmp = yield* Effect.mapError(monitor, qmpFailure(PREPARE));
+      yield* Effect.acquireRelease(
+        Effect.tap(Effect.mapError(setForDeviceState(qmp), asFailure(PREPARE)), () =>
+          Effect.sync(() => {
+            isSet = true;
+          }),
+        ),
+        (changeBack) =>
+          Effect.suspend(() => {
+            isSet = false;
+            return changeBack(qmp);
+          }),
+      );
+    }),
+    saveDeviceState: (path) => withMonitor(SAVE, (qmp) => save(qmp, path, isSet ? "changed" : "to be changed")),
     prepareForPostcopy: Effect.gen(function* () {
       incoming = yield* openPostcopy(reach);
       yield* Effect.addFinalizer(() =>
@@ -64,7 +87,7 @@ const makeGuest = (spec: QemuSpec, monitor: Effect.Effect<Qmp, QmpError, Scope.S
       );
     }),
     loadDeviceState: (path) =>
-      Effect.suspend(() => incoming?.load(path) ?? withMonitor(LOAD, (qmp) => load(spec, qmp, path))),
+      Effect.suspend(() => incoming?.load(path) ?? withMonitor(LOAD, (qmp) => load(spec, qmp, path, putBackLater))),
     expectPages: (blocks) => Effect.suspend(() => incoming?.expectPages(blocks) ?? rejoinPostcopy(reach, blocks)),
     discard: monitor.pipe(
       Effect.matchEffect({
@@ -80,14 +103,23 @@ const makeGuest = (spec: QemuSpec, monitor: Effect.Effect<Qmp, QmpError, Scope.S
   };
 };
 
+const withSettingsBack = (monitor: Effect.Effect<Qmp, QmpError, Scope.Scope>, changeBack: ChangeBack) =>
+  Effect.flatMap(monitor, changeBack).pipe(
+    Effect.catch((error) => Effect.logWarning(`migration settings stay changed: ${error.message}`)),
+  );
+
 const publicDescription = ({ blocks, ...description }: QemuDescription) => ({
   ...description,
   blocks: blocks.map(({ address: _, ramBlock: __, ...block }) => block),
 });
 
-const save = (qmp: Qmp, path: string): Effect.Effect<number, GodwitError> =>
+const save = (
+  qmp: Qmp,
+  path: string,
+  settings: Parameters<typeof saveDeviceState>[2],
+): Effect.Effect<number, GodwitError> =>
   Effect.gen(function* () {
-    const state = yield* readState(qmp).pipe(Effect.mapError(qmpFailure(SAVE)));
+    const state = yield* readRunState(qmp).pipe(Effect.mapError(qmpFailure(SAVE)));
     if (state.runState !== "paused") return yield* wrongState(SAVE, state, "pause it first");
     if (state.status === "postmigrate")
       return yield* wrongState(
@@ -95,10 +127,10 @@ const save = (qmp: Qmp, path: string): Effect.Effect<number, GodwitError> =>
         state,
         "it gave its device state away, which it does once; resume and pause it first",
       );
-    return yield* saveDeviceState(qmp, path);
+    return yield* saveDeviceState(qmp, path, settings);
   });
 
-const load = (spec: QemuSpec, qmp: Qmp, path: string): Effect.Effect<void, GodwitError> =>
+const load = (spec: QemuSpec, qmp: Qmp, path: string, putBack: PutBack): Effect.Effect<void, GodwitError> =>
   Effect.gen(function* () {
     const state = yield* readState(qmp).pipe(Effect.mapError(qmpFailure(LOAD)));
     // A migration that is over, and was none from here, was one to here.
@@ -106,7 +138,7 @@ const load = (spec: QemuSpec, qmp: Qmp, path: string): Effect.Effect<void, Godwi
     if (loaded && state.runState === "paused") return;
     if (state.runState !== "incoming")
       return yield* wrongState(LOAD, state, "start it with -incoming defer, and discard it after a failure");
-    yield* loadDeviceState(qmp, path).pipe(
+    yield* loadDeviceState(qmp, path, putBack).pipe(
       // QEMU's own answer is "Input/output error" where its log names the device.
       Effect.mapError((error) => {
         const tail = qemuLogTail(spec);

@@ -21,11 +21,18 @@ export interface MigrationSettings {
 /** With these, QEMU sends and takes device state alone, and says when it is done. */
 const DEVICE_STATE: MigrationSettings = { capabilities: new Set(["x-ignore-shared", "events"]), parameters: {} };
 
+/** Sets QEMU's migration for device state only, for work that is bracketed by somebody else. */
+export const setForDeviceState = (qmp: Qmp): Effect.Effect<ChangeBack, QmpError> => changeSettings(qmp, DEVICE_STATE);
+
 /** Runs `work` with QEMU's migration set for device state only. */
 export const withDeviceStateSettings = <A, E, R>(
   qmp: Qmp,
   work: Effect.Effect<A, E, R>,
-): Effect.Effect<A, E | QmpError, R> => withMigrationSettings(qmp, DEVICE_STATE, work);
+  putBack?: PutBack,
+): Effect.Effect<A, E | QmpError, R> => withMigrationSettings(qmp, DEVICE_STATE, work, putBack);
+
+/** How the settings of before are put back: at once, or by somebody whom nobody waits for. */
+export type PutBack = (changeBack: ChangeBack) => Effect.Effect<void>;
 
 /**
  * Puts back afterwards what was set before: the guest goes on living in this QEMU, and an operator's own `migrate` with
@@ -35,12 +42,8 @@ export const withMigrationSettings = <A, E, R>(
   qmp: Qmp,
   settings: MigrationSettings,
   work: Effect.Effect<A, E, R>,
-): Effect.Effect<A, E | QmpError, R> =>
-  Effect.acquireUseRelease(
-    changeSettings(qmp, settings),
-    () => work,
-    (changeBack) => changeBack(qmp),
-  );
+  putBack: PutBack = (changeBack) => changeBack(qmp),
+): Effect.Effect<A, E | QmpError, R> => Effect.acquireUseRelease(changeSettings(qmp, settings), () => work, putBack);
 
 /** Changes them back; the connection may be another one. */
 export type ChangeBack = (qmp: Qmp) => Effect.Effect<void>;

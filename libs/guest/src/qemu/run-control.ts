@@ -6,21 +6,21 @@ import * as Schema from "effect/Schema";
 import { asFailure, failure } from "./failure.ts";
 import { isQmpAbsent, type Qmp } from "./qmp.ts";
 import type { QmpError } from "./qmp-error.ts";
-import { type QemuState, readState } from "./run-state.ts";
+import { type QemuState, readRunState } from "./run-state.ts";
 
 /** How long QEMU may take to end after `quit`: it flushes its disks before. */
 const QUIT_TIMEOUT: Duration.Input = "30 seconds";
 
 /** The error of a QEMU that is in a state which does not allow `step`. */
-export const wrongState = (step: string, state: QemuState, remedy: string): GodwitError =>
+export const wrongState = (step: string, state: Pick<QemuState, "status">, remedy: string): GodwitError =>
   failure("wrong-state", step, `QEMU is in run state "${state.status}"; ${remedy}`);
 
 /** Stops all vCPUs. QEMU answers `stop` once they stand still and its disks are flushed. */
 export const pauseQemu = (qmp: Qmp): Effect.Effect<void, GodwitError> =>
   Effect.gen(function* () {
-    if ((yield* readState(qmp)).runState !== "running") return;
+    if ((yield* readRunState(qmp)).runState !== "running") return;
     yield* qmp.execute("stop", Schema.Unknown);
-    const state = yield* readState(qmp);
+    const state = yield* readRunState(qmp);
     if (state.runState === "running") return yield* wrongState("pause", state, "somebody else started it again");
   }).pipe(Effect.mapError(asFailure("pause")));
 
@@ -31,11 +31,11 @@ export const pauseQemu = (qmp: Qmp): Effect.Effect<void, GodwitError> =>
  */
 export const resumeQemu = (qmp: Qmp): Effect.Effect<void, GodwitError> =>
   Effect.gen(function* () {
-    const before = yield* readState(qmp);
+    const before = yield* readRunState(qmp);
     if (before.runState === "running") return;
     if (before.runState !== "paused") return yield* wrongState("resume", before, "only a paused guest can go on");
     yield* qmp.execute("cont", Schema.Unknown);
-    const after = yield* readState(qmp);
+    const after = yield* readRunState(qmp);
     if (after.runState !== "running") return yield* wrongState("resume", after, "it did not go on");
   }).pipe(Effect.mapError(asFailure("resume")));
 
@@ -46,7 +46,7 @@ export const resumeQemu = (qmp: Qmp): Effect.Effect<void, GodwitError> =>
  */
 export const discardQemu = (qmp: Qmp): Effect.Effect<void, GodwitError> =>
   Effect.gen(function* () {
-    const state = yield* readState(qmp);
+    const state = yield* readRunState(qmp);
     if (state.runState === "incoming")
       return yield* Effect.logInfo("the destination was fed nothing and stays, ready for another try");
     yield* quit(qmp, state);
@@ -54,7 +54,7 @@ export const discardQemu = (qmp: Qmp): Effect.Effect<void, GodwitError> =>
 
 /** Ends a QEMU for good, also one that waits; a guest that runs is refused. */
 export const quitQemu = (qmp: Qmp): Effect.Effect<void, GodwitError> =>
-  Effect.flatMap(readState(qmp), (state) => quit(qmp, state)).pipe(Effect.mapError(asFailure("quit")));
+  Effect.flatMap(readRunState(qmp), (state) => quit(qmp, state)).pipe(Effect.mapError(asFailure("quit")));
 
 /** Only says it. QEMU may end before its answer is out. */
 export const sayQuit = (qmp: Qmp): Effect.Effect<void, QmpError> =>
@@ -63,7 +63,7 @@ export const sayQuit = (qmp: Qmp): Effect.Effect<void, QmpError> =>
     Effect.asVoid,
   );
 
-const quit = (qmp: Qmp, state: QemuState): Effect.Effect<void, QmpError | GodwitError> =>
+const quit = (qmp: Qmp, state: Omit<QemuState, "migration">): Effect.Effect<void, QmpError | GodwitError> =>
   Effect.gen(function* () {
     if (state.runState === "running") return yield* wrongState("discard", state, "a running guest is not thrown away");
     yield* Effect.logInfo(`QEMU is ended in run state "${state.status}"`);

@@ -47,6 +47,14 @@ export const readState = (qmp: Qmp): Effect.Effect<QemuState, QmpError> =>
     return { status, migration, runState: runStateOf(status, migration) };
   });
 
+/** The same without what its migration says, which is asked only where the run state depends on it: while a guest stands still each answer counts. */
+export const readRunState = (qmp: Qmp): Effect.Effect<Omit<QemuState, "migration">, QmpError> =>
+  Effect.gen(function* () {
+    const { status } = yield* qmp.execute("query-status", QemuStatus);
+    const migration = status === "inmigrate" ? yield* qmp.execute("query-migrate", MigrationInfo) : {};
+    return { status, runState: runStateOf(status, migration) };
+  });
+
 /** QEMU's own run states in ours; null for those in which it is busy with something that must end first. */
 export const runStateOf = (status: string, migration: MigrationInfo): RunState | null => {
   switch (status) {

@@ -228,7 +228,8 @@ export type SourceEvent =
   | { readonly _tag: "Continue" }
   | { readonly _tag: "Tune"; readonly parameters: Parameters; readonly revision: number }
   | { readonly _tag: "Abort"; readonly failure: Failure }
-  | { readonly _tag: "Paused" }
+  /** `since`: when the guest was told to stop, us of the host's monotonic clock; it ran until then. Absent: not measured. */
+  | { readonly _tag: "Paused"; readonly since?: number }
   | { readonly _tag: "DevicesReported"; readonly report: SaveReport }
   | { readonly _tag: "DeviceStateSaved"; readonly bytes: number; readonly digest: number }
   | { readonly _tag: "Resumed" }

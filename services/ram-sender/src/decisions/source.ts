@@ -222,8 +222,9 @@ const handle = (source: Source, event: SourceEvent, now: number, emit: Emit): vo
     case "Abort":
       return fail(source, event.failure, emit);
     case "Paused":
-      if (phase._tag === "Stopping") Switchover.paused(source, now, emit);
-      return;
+      if (phase._tag !== "Stopping") return;
+      if (event.since !== undefined) Waterfall.stoppedSince(source, event.since);
+      return Switchover.paused(source, now, emit);
     case "DeviceStateSaved":
       if (phase._tag === "SavingDeviceState") Switchover.deviceStateSaved(source, event, now, emit);
       return;

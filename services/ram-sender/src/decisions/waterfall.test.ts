@@ -70,6 +70,20 @@ describe("the waterfall of a switchover", () => {
     expect(inSum(waterfall!)).toBe(waterfall!.total);
   });
 
+  it("begins when the guest was told to stop: it ran while that was prepared", () => {
+    const watch = new Watch(make());
+    until(watch, "Stopping");
+    const since = watch.now * 1000 + 4000;
+    watch.now += 7;
+    watch.happen({ _tag: "Paused", since });
+    until(watch, "AwaitingCommit");
+    running(watch);
+    const { waterfall } = reportOf(watch.source, watch.now);
+    expect(waterfall!.parts[0]).toMatchObject({ part: "stop", begin: 0, length: 3000 });
+    expect(waterfall!.total).toBe(watch.now * 1000 - since);
+    expect(inSum(waterfall!)).toBe(waterfall!.total);
+  });
+
   it("keeps what was said first: later reports tell of other times", () => {
     const watch = switched();
     running(watch, SAID);

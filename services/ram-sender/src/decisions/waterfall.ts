@@ -63,6 +63,12 @@ export const note = (source: Source, effects: ReadonlyArray<SourceEffect>, us: n
   if (times.verified === 0 && Ledger.isDone(ledger)) times.verified = us;
 };
 
+/** The guest ran on while its stop was prepared: the downtime begins with the word to stop. */
+export const stoppedSince = ({ times: { laps } }: Source, us: number): void => {
+  const [first] = laps.begun;
+  if (first !== undefined && us > first.at) laps.begun[0] = { ...first, at: us };
+};
+
 /** What is known by now; null: no switchover has begun. */
 export const waterfallOf = (source: Source): Waterfall | null => {
   const { laps } = source.times;
