@@ -13,5 +13,6 @@ export const BREAKAGES = [
   "no verification",
   "old pages are kept in a postcopy",
   "a postcopy's source lets go at the commit",
+  "a destination goes on waiting for pages that were given up",
 ] as const;
 export type Breakage = (typeof BREAKAGES)[number];

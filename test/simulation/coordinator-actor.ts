@@ -90,6 +90,8 @@ export const bootCoordinator = (scene: Scene, name: string, owner: string, begin
         step({ _tag: "DestinationReported", report: report as DestinationReport }),
       ),
       network.subscribe(name, "test.cancel", () => step({ _tag: "Cancel" })),
+      network.subscribe(name, "test.start-postcopy", () => step({ _tag: "StartPostcopy" })),
+      network.subscribe(name, "test.give-up", () => step({ _tag: "GiveUp" })),
       network.onLink(name, () => step({ _tag: "LinkChanged" })),
     );
     step({ _tag: "Tick" });

@@ -1,7 +1,14 @@
 /** A destination loader on the simulated network: the real decisions, a model of the incoming guest beneath. */
 import * as Loader from "@godwit/loader/decisions";
 import * as Bitmap from "@godwit/memory/bitmap";
-import { type DestinationCommand, digestOfBitmaps, PACKET_PAGES_MAX, POSTCOPY_ROUND, subjects } from "@godwit/protocol";
+import {
+  type DestinationCommand,
+  digestOfBitmaps,
+  type OwnershipEntry,
+  PACKET_PAGES_MAX,
+  POSTCOPY_ROUND,
+  subjects,
+} from "@godwit/protocol";
 import type { Breakage } from "./breakage.ts";
 import {
   arrivedDeviceState,
@@ -104,7 +111,7 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
         return performLocal(destination, effect.step);
       case "ReadRecord":
         return readOwnership(network, NAME, effect.afterMs, (entry) =>
-          step(destination, { _tag: "RecordRead", op: effect.op, entry }),
+          step(destination, { _tag: "RecordRead", op: effect.op, entry: asBroken(entry) }),
         );
       case "WriteRecord":
         if (broken.has("start without compare-and-set")) runGuest();
@@ -126,6 +133,12 @@ export const bootDestination = (scene: Scene, incarnation: string): void => {
       case "WakeAt":
         return wake(destination, effect.at);
     }
+  };
+  const asBroken = (entry: OwnershipEntry | null | "Unknown"): OwnershipEntry | null | "Unknown" => {
+    if (!broken.has("a destination goes on waiting for pages that were given up")) return entry;
+    if (entry === null || entry === "Unknown" || entry.record.state !== "destination") return entry;
+    const { lost: _, givenUp: __, ...record } = entry.record;
+    return { ...entry, record };
   };
   /** What is discarded gets no pages any more: its memory may be another attempt's. */
   const isDiscarded = ({ phase }: Loader.Destination): boolean =>

@@ -103,6 +103,31 @@ export const release = (scene: Scene, strikes: Strikes, faults: ReadonlyArray<Fa
   };
 };
 
+/** For how long an operator asks whether it may be given up, and how often, ms. */
+const GIVE_UP_WITHIN_MS = 60_000;
+const GIVE_UP_EVERY_MS = 2000;
+/** How long the host is away, ms: some are back before anybody is believed to be lost. */
+const AWAY_MS_MAX = 60_000;
+
+/** In a postcopy one of the two hosts is out of reach, and an operator takes it for lost; it comes back all the same. */
+export const loseHost = (scene: Scene): void => {
+  const { network } = scene;
+  const before = scene.saw;
+  let isLost = false;
+  scene.saw = (side, phase) => {
+    before(side, phase);
+    if (isLost || side !== "destination" || phase !== "Paging") return;
+    isLost = true;
+    const host = network.random() < 0.5 ? [SENDER, ...WORKERS] : [LOADER];
+    const awayMs = between(network, 1000, AWAY_MS_MAX);
+    network.after(network.random() * AFTER_MS_MAX, () => {
+      for (const actor of host) network.disconnect(actor, awayMs);
+    });
+    for (let ms = GIVE_UP_EVERY_MS; ms <= GIVE_UP_WITHIN_MS; ms += GIVE_UP_EVERY_MS)
+      network.after(ms, () => network.send("supervisor", "test.give-up", null));
+  };
+};
+
 const drawActor = (network: SimNetwork): string => {
   const actors = [SENDER, SENDER, LOADER, LOADER, ...COORDINATORS, ...WORKERS];
   return actors[Math.floor(network.random() * actors.length)]!;

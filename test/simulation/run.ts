@@ -6,7 +6,7 @@ import { bootCoordinator, isAsked, savedTruth } from "./coordinator-actor.ts";
 import { bootDestination } from "./destination-actor.ts";
 import { checkAlways, makeGuest, touch, Violation, write } from "./guest-model.ts";
 import { COORDINATORS, GUEST, LOADER, PAGES, SENDER, WORKERS } from "./names.ts";
-import { type Fault, release, type Strikes } from "./nemesis.ts";
+import { type Fault, loseHost, release, type Strikes } from "./nemesis.ts";
 import { between } from "./random-times.ts";
 import type { Scene } from "./scene.ts";
 import { bootSource } from "./source-actor.ts";
@@ -25,6 +25,11 @@ const FLIP_RATE = 0.02;
 const POSTCOPY_EVERY = 4;
 /** Seeds that this divides go by the direct lane, with and without postcopy. */
 const DIRECT_EVERY = 3;
+/** Of those that go to postcopy: seeds that this divides do so by an operator's word, in the middle of a round, within so many ms. */
+const BY_WORD_EVERY = 8;
+const BY_WORD_MS = 300;
+/** And of those, seeds that this divides are given up. */
+const GIVEN_UP_EVERY = 20;
 
 export interface RunOptions {
   readonly broken?: ReadonlyArray<Breakage>;
@@ -34,6 +39,7 @@ export interface RunOptions {
   readonly verify?: boolean;
   readonly postcopy?: boolean;
   readonly direct?: boolean;
+  readonly givesUp?: boolean;
   /** The guest writes all its pages as often as any. */
   readonly hotPages?: number;
   readonly strikes?: Strikes;
@@ -49,6 +55,8 @@ export interface Outcome {
   readonly flips: number;
   /** The guest ran at the destination before its memory was there. */
   readonly wasPostcopy: boolean;
+  /** An operator has given it up, and it ended so. */
+  readonly wasGivenUp: boolean;
   readonly counters: SimNetwork["counters"];
 }
 
@@ -89,6 +97,7 @@ export const run = (seed: number, options: RunOptions = {}): Outcome => {
     broken: new Set(options.broken),
     verify: options.verify ?? verify,
     postcopy: options.postcopy ?? seed % POSTCOPY_EVERY === 0,
+    givesUp: options.givesUp ?? (seed % POSTCOPY_EVERY === 0 && seed % GIVEN_UP_EVERY === 0),
     direct: options.direct ?? seed % DIRECT_EVERY === 0,
     flipRate: (options.verify ?? verify) ? flips : 0,
     switchoverDeadlineMs: network.random() < 0.5 ? 3000 : 150,
@@ -100,6 +109,9 @@ export const run = (seed: number, options: RunOptions = {}): Outcome => {
     saw: trace === undefined ? () => {} : tracePhases(network, trace),
   };
   release(scene, options.strikes ?? new Map(), options.faults);
+  if (scene.givesUp) loseHost(scene);
+  if (scene.postcopy && seed % BY_WORD_EVERY === 0)
+    network.after(network.random() * BY_WORD_MS, () => network.send("supervisor", "test.start-postcopy", null));
   network.start("supervisor");
   for (const worker of WORKERS) network.start(worker, () => bootWorker(scene, worker));
   network.start(SENDER, () => bootSource(scene, hex(network)));
@@ -131,8 +143,10 @@ const recordOf = ({ network }: Scene): OwnershipRecord | undefined =>
 /** After every step: what must hold of the guests, and between them and the record. */
 const checkStep = (scene: Scene): void => {
   const { guest } = scene;
+  const record = recordOf(scene);
+  guest.isSaidLost = record?.state === "destination" && record.lost !== undefined;
   checkAlways(guest);
-  const state = recordOf(scene)?.state ?? "source";
+  const state = record?.state ?? "source";
   if (guest.sourceRuns && state !== "source")
     throw new Violation(`the guest runs at the source, the record says ${state}`);
   if (guest.destinationRuns && state !== "destination")
@@ -147,7 +161,11 @@ const endingOf = (scene: Scene): string | null => {
 
 const settled = (scene: Scene): boolean => {
   const { guest } = scene;
-  if (endingOf(scene) === null) return false;
+  const ended = endingOf(scene);
+  if (ended === null) return false;
+  // What is given up is let go at both sides, by whoever was away as well.
+  if (ended === "failed" && guest.isSaidLost)
+    return !guest.destinationRuns && (guest.sourceDiscarded || guest.sourceEnded);
   if (guest.lost) return true;
   return guest.destinationRuns ? guest.sourceDiscarded : guest.sourceRuns || guest.sourceEnded;
 };
@@ -181,6 +199,11 @@ const judge = (scene: Scene): Outcome => {
     throw new Violation(`${ended}, and no guest runs (record ${state})`);
   if (guest.destinationRuns !== (ended === "completed"))
     throw new Violation(`${ended}, and the guest runs at the ${guest.destinationRuns ? "destination" : "source"}`);
+  if (
+    saved.info.error?.code === "postcopy-given-up" &&
+    !(guest.isSaidLost && (guest.sourceDiscarded || guest.sourceEnded))
+  )
+    throw new Violation(`given up, and the source keeps its copy (record ${state})`);
   if (ended === "failed" && saved.info["error-desc"] === undefined) throw new Violation("failed, and nobody says why");
   return {
     ended,
@@ -189,6 +212,7 @@ const judge = (scene: Scene): Outcome => {
     terms: saved.term,
     flips: scene.flips,
     wasPostcopy: saved.info["postcopy-requests"] !== undefined,
+    wasGivenUp: saved.info.error?.code === "postcopy-given-up",
     counters: network.counters,
   };
 };

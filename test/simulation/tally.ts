@@ -19,6 +19,8 @@ export interface Tally {
   flips: number;
   /** Runs whose guest ran at the destination before its memory was there. */
   postcopies: number;
+  /** Those that an operator has given up. */
+  givenUp: number;
 }
 
 export const emptyTally = (): Tally => ({
@@ -32,6 +34,7 @@ export const emptyTally = (): Tally => ({
   strikes: {},
   flips: 0,
   postcopies: 0,
+  givenUp: 0,
 });
 
 const add = (to: Record<string, number>, key: string, count: number): void => {
@@ -45,7 +48,7 @@ export const tallyOf = (from: number, count: number, options: RunOptions = {}): 
   for (let seed = from; seed < from + count; seed++) {
     tally.seeds++;
     try {
-      const { ended, attempts, terms, counters, flips, wasPostcopy } = run(seed, { ...options, strikes });
+      const { ended, attempts, terms, counters, flips, wasPostcopy, wasGivenUp } = run(seed, { ...options, strikes });
       add(tally.endings, ended, 1);
       add(tally.attempts, String(attempts), 1);
       add(tally.terms, String(terms), 1);
@@ -53,6 +56,7 @@ export const tallyOf = (from: number, count: number, options: RunOptions = {}): 
         add(tally.seen, name, counters[name]);
       tally.flips += flips;
       if (wasPostcopy) tally.postcopies++;
+      if (wasGivenUp) tally.givenUp++;
     } catch (error) {
       tally.violations++;
       if (tally.bad.length < BAD_SHOWN_MAX)
@@ -69,6 +73,7 @@ export const addTally = (tally: Tally, other: Tally): void => {
   tally.violations += other.violations;
   tally.flips += other.flips;
   tally.postcopies += other.postcopies;
+  tally.givenUp += other.givenUp;
   tally.bad.push(...other.bad.slice(0, BAD_SHOWN_MAX - tally.bad.length));
   for (const part of ["endings", "attempts", "terms", "seen", "strikes"] as const)
     for (const [key, times] of Object.entries(other[part])) add(tally[part], key, times);
