@@ -47,6 +47,8 @@ describe("a line that cannot be read", () => {
     ["a guest that is none", ["node", "--guest", "vm1=xen:1"], "not NAME=qemu:SOCKET"],
     ["a node's name that could not stand in a subject", ["node", "--name", "a.b"], "the node's name"],
     ["an id that is none", ["status", "newest"], "16 hex digits"],
+    ["giving up nothing in particular", ["give-up", "--yes"], "godwit give-up MIGRATION"],
+    ["giving up without a yes", ["give-up", "0123456789abcdef"], "--yes is missing"],
     ["one word too many", ["nodes", "a"], '"a" is too much'],
     [
       "credentials of no kind",

@@ -56,7 +56,7 @@ const OF_MIGRATIONS: Readonly<Record<RouteFamily, Line>> = {
   event: [["coordinator"], ["operator", "observer"]],
 };
 
-const CHANGES = ["migrate", "cancel", "continue", "start-postcopy", "pause", "recover", "set-parameters"];
+const CHANGES = ["migrate", "cancel", "continue", "start-postcopy", "pause", "recover", "give-up", "set-parameters"];
 const QUESTIONS = ["query-migrate", "list", "checkpoints"];
 const SAVES = ["save", "query-save", "cancel-save"];
 const RESTORES = ["restore", "query-restore", "cancel-restore"];

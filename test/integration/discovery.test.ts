@@ -57,7 +57,7 @@ describe("nats micro", () => {
   it("shows every endpoint with the subject it is asked on", async () => {
     const endpoints = (await askAll("INFO")).flatMap((info) => info.endpoints.map(({ subject }) => subject)).sort();
     const verbs = ["migrate", "query-migrate", "list", "nodes", "checkpoints", "cancel", "continue", "set-parameters"];
-    const ofPostcopy = ["start-postcopy", "pause", "recover"];
+    const ofPostcopy = ["start-postcopy", "pause", "recover", "give-up"];
     const ofNode = (node: string) => [
       subjects.node(node, "info"),
       ...["save", "restore"].flatMap((what) =>

@@ -2,7 +2,14 @@
 import { readdirSync, readlinkSync } from "node:fs";
 import * as Effect from "effect/Effect";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { cancel, pausePostcopy, recoverPostcopy, setParameters, startPostcopy } from "../../services/cli/src/client.ts";
+import {
+  cancel,
+  giveUp,
+  pausePostcopy,
+  recoverPostcopy,
+  setParameters,
+  startPostcopy,
+} from "../../services/cli/src/client.ts";
 import type { Journey } from "./journey.ts";
 import { expectMoved, expectStayed } from "./outcome.ts";
 import {
@@ -138,6 +145,8 @@ describe("in the middle of postcopy", () => {
     await world.run(pausePostcopy({ migration: journey.id }));
     const paused = await journey.until(({ status }) => status === "postcopy-paused");
     expect(paused.note).toContain("paused by request");
+    const kept = await world.run(Effect.flip(giveUp({ migration: journey.id })));
+    expect(kept).toMatchObject({ code: "wrong-state", reason: expect.stringContaining("godwit recover") });
     // Nothing is asked for any more; what was on its way has come by the next report.
     const left = (await journey.until((info) => info !== paused && info.status === "postcopy-paused")).ram?.remaining;
     await killAndAwaitRestart(world, loaderOf("b"));
@@ -157,6 +166,28 @@ describe("in the middle of postcopy", () => {
     const [left] = world.processesOf("lost");
     expect(left === undefined ? "gone" : await runStateOf(world, left.spec)).toMatch(/failed|gone/);
     expect(await world.record("lost")).toMatchObject({ state: "destination", open: false });
+  });
+});
+
+describe("a postcopy whose source is lost for good, as an operator says", () => {
+  it("is given up: the guest is ended at the destination, and its source, which comes back all the same, lets its copy go", async () => {
+    const journey = await midway("given-up", { "max-postcopy-bandwidth": 2 * MIB });
+    const early = await world.run(Effect.flip(giveUp({ migration: journey.id })));
+    expect(early).toMatchObject({ code: "wrong-state", reason: expect.stringContaining("pages of the guest come") });
+    const lost = [senderOf("a"), ...workersOf("a")].map(world.pidOf);
+    for (const pid of lost) process.kill(pid, "SIGSTOP");
+    await journey.until(({ status }) => status === "postcopy-recover" || status === "postcopy-paused");
+    await world.run(giveUp({ migration: journey.id }));
+    const end = await journey.end;
+    expect(end, world.log().slice(-4000)).toMatchObject({ status: "failed", error: { code: "postcopy-given-up" } });
+    const left = world.processesOf("given-up").find(({ node }) => node === "b");
+    expect(left === undefined ? "gone" : await runStateOf(world, left.spec)).toMatch(/failed|gone/);
+    const record = { state: "destination", node: "b", open: false, lost: expect.stringContaining("by an operator") };
+    expect(await world.record("given-up")).toMatchObject(record);
+    for (const pid of lost) process.kill(pid, "SIGCONT");
+    await eventually("the source's copy is gone", () =>
+      world.processesOf("given-up").every(({ node }) => node !== "a"),
+    );
   });
 });
 

@@ -15,5 +15,6 @@ export const BREAKAGES = [
   "a delta is applied to whatever is there",
   "old pages are kept in a postcopy",
   "a postcopy's source lets go at the commit",
+  "a destination goes on waiting for pages that were given up",
 ] as const;
 export type Breakage = (typeof BREAKAGES)[number];

@@ -10,7 +10,7 @@ import {
   type SourceReport,
   subjects,
 } from "@godwit/protocol";
-import { COORDINATORS, cancelling, lettingGo, NODE_A, NODE_B, PAGE_BYTES } from "./names.ts";
+import { COORDINATORS, NODE_A, NODE_B, PAGE_BYTES, word } from "./names.ts";
 import { readOwnership, writeOwnership } from "./ownership-register.ts";
 import { between } from "./random-times.ts";
 import type { Scene } from "./scene.ts";
@@ -117,8 +117,10 @@ const lookAfter = (scene: Scene, { name, owner, begins, isAlive }: Replica): voi
       network.subscribe(name, subjects.destinationReport(scene.route), (report) =>
         step({ _tag: "DestinationReported", report: report as DestinationReport }),
       ),
-      network.subscribe(name, cancelling(scene.migration), () => step({ _tag: "Cancel" })),
-      network.subscribe(name, lettingGo(scene.migration), () => {
+      network.subscribe(name, word(scene.migration, "cancel"), () => step({ _tag: "Cancel" })),
+      network.subscribe(name, word(scene.migration, "start-postcopy"), () => step({ _tag: "StartPostcopy" })),
+      network.subscribe(name, word(scene.migration, "give-up"), () => step({ _tag: "GiveUp" })),
+      network.subscribe(name, word(scene.migration, "let-go"), () => {
         const { parameters } = migration;
         const { "downtime-limit": limit } = PARAMETER_DEFAULTS;
         if (parameters["downtime-limit"] !== limit)

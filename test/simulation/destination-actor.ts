@@ -5,6 +5,7 @@ import {
   type DestinationCommand,
   digestOfBitmaps,
   NO_XBZRLE,
+  type OwnershipEntry,
   PACKET_PAGES_MAX,
   POSTCOPY_ROUND,
   subjects,
@@ -124,7 +125,7 @@ const bootGuest = (scene: Scene, loader: Loader.Loader): ((command: DestinationC
         return performLocal(destination, effect.step);
       case "ReadRecord":
         return readOwnership(network, NAME, name, effect.afterMs, (entry) =>
-          step(destination, { _tag: "RecordRead", op: effect.op, entry }),
+          step(destination, { _tag: "RecordRead", op: effect.op, entry: asBroken(entry) }),
         );
       case "WriteRecord":
         if (broken.has("start without compare-and-set")) runGuest();
@@ -146,6 +147,12 @@ const bootGuest = (scene: Scene, loader: Loader.Loader): ((command: DestinationC
       case "WakeAt":
         return wake(destination, effect.at);
     }
+  };
+  const asBroken = (entry: OwnershipEntry | null | "Unknown"): OwnershipEntry | null | "Unknown" => {
+    if (!broken.has("a destination goes on waiting for pages that were given up")) return entry;
+    if (entry === null || entry === "Unknown" || entry.record.state !== "destination") return entry;
+    const { lost: _, givenUp: __, ...record } = entry.record;
+    return { ...entry, record };
   };
   /** What is discarded gets no pages any more: its memory may be another attempt's. */
   const isDiscarded = ({ phase }: Loader.Destination): boolean =>

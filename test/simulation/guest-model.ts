@@ -32,6 +32,8 @@ export interface GuestModel {
   readonly own: Set<number>;
   /** The destination's guest was given up: what it lacks is lost. */
   lost: boolean;
+  /** The record says so, and the destination may not know it yet. */
+  isSaidLost: boolean;
   /** How often the guest was started at the destination. */
   starts: number;
 }
@@ -55,6 +57,7 @@ export const makeGuest = (pages: number, shadowed: boolean): GuestModel => ({
   touched: new Set(),
   own: new Set(),
   lost: false,
+  isSaidLost: false,
   starts: 0,
 });
 
@@ -138,7 +141,7 @@ export class Violation extends Error {}
 export const checkAlways = (guest: GuestModel): void => {
   if (guest.sourceRuns && guest.destinationRuns) throw new Violation("two guests run");
   if (guest.starts > 1) throw new Violation("the guest was started twice at the destination");
-  if (guest.sourceDiscarded && guest.missing.size > 0 && guest.destinationRuns)
+  if (guest.sourceDiscarded && guest.missing.size > 0 && guest.destinationRuns && !guest.isSaidLost)
     throw new Violation(`the source's copy is gone, and ${guest.missing.size} pages are missing at the destination`);
   if (guest.sourceRuns && guest.sourceDiscarded) throw new Violation("a guest runs that was discarded");
 };

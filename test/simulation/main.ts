@@ -56,7 +56,7 @@ const show = (tally: Tally, seconds: number): string => {
   );
   return [
     `${tally.seeds} migrations in ${seconds.toFixed(0)} s: ${list(tally.endings)}; attempts: ${list(tally.attempts)}; coordinators: ${list(tally.terms)}`,
-    `faults: ${list(tally.seen)}, pages changed on their way ${tally.flips}, postcopies ${tally.postcopies}`,
+    `faults: ${list(tally.seen)}, pages changed on their way ${tally.flips}, postcopies ${tally.postcopies}, given up ${tally.givenUp}`,
     `strikes: ${Object.values(tally.strikes).reduce((sum, times) => sum + times, 0)}, ${Object.keys(tally.strikes).length} kinds`,
     ...(never.length === 0 ? [] : [`never struck: ${never.join(", ")}`]),
     `violations: ${tally.violations}`,

@@ -8,7 +8,8 @@ export const LOADER = "loader";
 export const PAGE_BYTES = 4096;
 /** Pages of the guest: several items a round, so that items of one round take different ways. */
 export const PAGES = 400;
-/** Where the loader hears which pages of a migration's guest are missing, where its coordinator hears that it is cancelled, and that it may converge, where it was held in precopy. */
+/** Where the loader hears which pages of a migration's guest are missing. */
 export const missingAnswer = (migration: string): string => `test.missing.${migration}`;
-export const cancelling = (migration: string): string => `test.cancel.${migration}`;
-export const lettingGo = (migration: string): string => `test.let-go.${migration}`;
+/** Where a migration's coordinator hears an operator's word; `let-go`: that one which was held in precopy may converge. */
+export const word = (migration: string, what: "cancel" | "let-go" | "start-postcopy" | "give-up"): string =>
+  `test.${what}.${migration}`;

@@ -2,7 +2,7 @@
 import type { SimNetwork } from "@godwit/fabric/simulation";
 import { MIGRATIONS_BUCKET, OWNERSHIP_BUCKET } from "@godwit/protocol";
 import { endSource } from "./guest-model.ts";
-import { COORDINATORS, cancelling, LOADER, SENDER, WORKERS } from "./names.ts";
+import { COORDINATORS, LOADER, SENDER, WORKERS, word } from "./names.ts";
 import { between } from "./random-times.ts";
 import type { Scene } from "./scene.ts";
 
@@ -103,6 +103,31 @@ export const release = (scene: Scene, strikes: Strikes, faults: ReadonlyArray<Fa
   };
 };
 
+/** For how long an operator asks whether it may be given up, and how often, ms. */
+const GIVE_UP_WITHIN_MS = 60_000;
+const GIVE_UP_EVERY_MS = 2000;
+/** How long the host is away, ms: some are back before anybody is believed to be lost. */
+const AWAY_MS_MAX = 60_000;
+
+/** In a postcopy one of the two hosts is out of reach, and an operator takes it for lost; it comes back all the same. */
+export const loseHost = (scene: Scene): void => {
+  const { network } = scene;
+  const before = scene.saw;
+  let isLost = false;
+  scene.saw = (side, phase) => {
+    before(side, phase);
+    if (isLost || side !== "destination" || phase !== "Paging") return;
+    isLost = true;
+    const host = network.random() < 0.5 ? [SENDER, ...WORKERS] : [LOADER];
+    const awayMs = between(network, 1000, AWAY_MS_MAX);
+    network.after(network.random() * AFTER_MS_MAX, () => {
+      for (const actor of host) network.disconnect(actor, awayMs);
+    });
+    for (let ms = GIVE_UP_EVERY_MS; ms <= GIVE_UP_WITHIN_MS; ms += GIVE_UP_EVERY_MS)
+      network.after(ms, () => network.send("supervisor", word(scene.migration, "give-up"), null));
+  };
+};
+
 const drawActor = (network: SimNetwork): string => {
   const actors = [SENDER, SENDER, LOADER, LOADER, ...COORDINATORS, ...WORKERS];
   return actors[Math.floor(network.random() * actors.length)]!;
@@ -143,7 +168,7 @@ const strike = (scene: Scene, fault: Fault, actor: string, forMs: number): void 
       guest.incoming = false;
       return scene.incomingEnded();
     case "cancel":
-      return network.send("supervisor", cancelling(scene.migration), null);
+      return network.send("supervisor", word(scene.migration, "cancel"), null);
     case "late zombie":
       // A worker that outlives an attempt: it sleeps with packets in its hands while everything begins anew.
       network.pause(WORKERS[0], forMs);

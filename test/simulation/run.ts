@@ -5,8 +5,8 @@ import type { Breakage } from "./breakage.ts";
 import { bootCoordinator, isAsked, savedTruth } from "./coordinator-actor.ts";
 import { bootDestination } from "./destination-actor.ts";
 import { checkAlways, makeGuest, touch, Violation, write } from "./guest-model.ts";
-import { COORDINATORS, LOADER, lettingGo, NODE_A, NODE_B, PAGES, SENDER, WORKERS } from "./names.ts";
-import { type Fault, release, type Strikes } from "./nemesis.ts";
+import { COORDINATORS, LOADER, NODE_A, NODE_B, PAGES, SENDER, WORKERS, word } from "./names.ts";
+import { type Fault, loseHost, release, type Strikes } from "./nemesis.ts";
 import { between } from "./random-times.ts";
 import type { Scene } from "./scene.ts";
 import { bootSource } from "./source-actor.ts";
@@ -36,6 +36,11 @@ const LET_GO_EVERY_MS = 300;
 const FIRST_MIGRATION = 0xaa;
 /** Guests of a run whose phases faults wait for. */
 const STRUCK_GUESTS = 4;
+/** Of those that go to postcopy: seeds that this divides do so by an operator's word, in the middle of a round, within so many ms. */
+const BY_WORD_EVERY = 8;
+const BY_WORD_MS = 300;
+/** And of those, seeds that this divides are given up. */
+const GIVEN_UP_EVERY = 20;
 
 export interface RunOptions {
   readonly broken?: ReadonlyArray<Breakage>;
@@ -47,6 +52,7 @@ export interface RunOptions {
   readonly direct?: boolean;
   readonly shadow?: boolean;
   readonly xbzrle?: boolean;
+  readonly givesUp?: boolean;
   /** The guest writes all its pages as often as any. */
   readonly hotPages?: number;
   readonly strikes?: Strikes;
@@ -65,6 +71,8 @@ export interface Outcome {
   readonly otherBases: number;
   /** The guest ran at the destination before its memory was there. */
   readonly wasPostcopy: boolean;
+  /** An operator has given it up, and it ended so. */
+  readonly wasGivenUp: boolean;
   readonly counters: SimNetwork["counters"];
 }
 
@@ -122,6 +130,7 @@ export const runAll = (seed: number, guests: number, options: RunOptions = {}): 
       broken: new Set(options.broken),
       verify: options.verify ?? verify,
       postcopy: options.postcopy ?? seed % POSTCOPY_EVERY === 0,
+      givesUp: options.givesUp ?? (seed % POSTCOPY_EVERY === 0 && seed % GIVEN_UP_EVERY === 0),
       direct: options.direct ?? seed % DIRECT_EVERY === 0,
       xbzrle: options.xbzrle ?? seed % XBZRLE_EVERY === 0,
       flipRate: (options.verify ?? verify) ? flips : 0,
@@ -139,6 +148,13 @@ export const runAll = (seed: number, guests: number, options: RunOptions = {}): 
   });
   // Most faults strike actors, which all guests share.
   for (const scene of scenes.slice(0, STRUCK_GUESTS)) release(scene, options.strikes ?? new Map(), options.faults);
+  for (const scene of scenes) {
+    if (scene.givesUp) loseHost(scene);
+    if (scene.postcopy && seed % BY_WORD_EVERY === 0)
+      network.after(network.random() * BY_WORD_MS, () =>
+        network.send("supervisor", word(scene.migration, "start-postcopy"), null),
+      );
+  }
   network.start("supervisor");
   for (const worker of WORKERS) network.start(worker, () => bootWorker(scenes, worker));
   network.start(SENDER, () => bootSource(scenes, hex(network)));
@@ -171,7 +187,7 @@ const tracePhases = (network: SimNetwork, trace: Trace): Scene["saw"] => {
 
 const letGo = ({ network, guest, migration }: Scene): void => {
   const say = (): void => {
-    network.send("supervisor", lettingGo(migration), null);
+    network.send("supervisor", word(migration, "let-go"), null);
     if (!guest.destinationRuns) network.after(LET_GO_EVERY_MS, say);
   };
   network.after(between(network, HELD_MS.min, HELD_MS.max), say);
@@ -183,8 +199,10 @@ const recordOf = ({ network, name }: Scene): OwnershipRecord | undefined =>
 /** After every step: what must hold of the guests, and between them and the record. */
 const checkStep = (scene: Scene): void => {
   const { guest } = scene;
+  const record = recordOf(scene);
+  guest.isSaidLost = record?.state === "destination" && record.lost !== undefined;
   checkAlways(guest);
-  const state = recordOf(scene)?.state ?? "source";
+  const state = record?.state ?? "source";
   if (guest.sourceRuns && state !== "source")
     throw new Violation(`the guest runs at the source, the record says ${state}`);
   if (guest.destinationRuns && state !== "destination")
@@ -199,7 +217,11 @@ const endingOf = (scene: Scene): string | null => {
 
 const settled = (scene: Scene): boolean => {
   const { guest } = scene;
-  if (endingOf(scene) === null) return false;
+  const ended = endingOf(scene);
+  if (ended === null) return false;
+  // What is given up is let go at both sides, by whoever was away as well.
+  if (ended === "failed" && guest.isSaidLost)
+    return !guest.destinationRuns && (guest.sourceDiscarded || guest.sourceEnded);
   if (guest.lost) return true;
   return guest.destinationRuns ? guest.sourceDiscarded : guest.sourceRuns || guest.sourceEnded;
 };
@@ -233,6 +255,11 @@ const judge = (scene: Scene): Outcome => {
     throw new Violation(`${ended}, and no guest runs (record ${state})`);
   if (guest.destinationRuns !== (ended === "completed"))
     throw new Violation(`${ended}, and the guest runs at the ${guest.destinationRuns ? "destination" : "source"}`);
+  if (
+    saved.info.error?.code === "postcopy-given-up" &&
+    !(guest.isSaidLost && (guest.sourceDiscarded || guest.sourceEnded))
+  )
+    throw new Violation(`given up, and the source keeps its copy (record ${state})`);
   if (ended === "failed" && saved.info["error-desc"] === undefined) throw new Violation("failed, and nobody says why");
   return {
     ended,
@@ -243,6 +270,7 @@ const judge = (scene: Scene): Outcome => {
     deltas: scene.deltas,
     otherBases: scene.otherBases,
     wasPostcopy: saved.info["postcopy-requests"] !== undefined,
+    wasGivenUp: saved.info.error?.code === "postcopy-given-up",
     counters: network.counters,
   };
 };

@@ -27,6 +27,8 @@ export interface Scene {
   readonly verify: boolean;
   /** The migration goes to postcopy after its first round. */
   readonly postcopy: boolean;
+  /** In the middle of it a host is out of reach for long, and an operator gives the guest up. */
+  readonly givesUp: boolean;
   /** Workers send by connections of their own, while they have them (parameter `lane`). */
   readonly direct: boolean;
   /** Pages that are dirtied again go as deltas (capability `xbzrle`). */

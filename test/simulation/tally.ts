@@ -21,6 +21,8 @@ export interface Tally {
   otherBases: number;
   /** Runs whose guest ran at the destination before its memory was there. */
   postcopies: number;
+  /** Those that an operator has given up. */
+  givenUp: number;
 }
 
 export const emptyTally = (): Tally => ({
@@ -36,6 +38,7 @@ export const emptyTally = (): Tally => ({
   deltas: 0,
   otherBases: 0,
   postcopies: 0,
+  givenUp: 0,
 });
 
 const add = (to: Record<string, number>, key: string, count: number): void => {
@@ -49,7 +52,7 @@ export const tallyOf = (from: number, count: number, options: RunOptions = {}): 
   for (let seed = from; seed < from + count; seed++) {
     tally.seeds++;
     try {
-      const { ended, attempts, terms, counters, flips, deltas, otherBases, wasPostcopy } = run(seed, {
+      const { ended, attempts, terms, counters, flips, deltas, otherBases, wasPostcopy, wasGivenUp } = run(seed, {
         ...options,
         strikes,
       });
@@ -62,6 +65,7 @@ export const tallyOf = (from: number, count: number, options: RunOptions = {}): 
       tally.deltas += deltas;
       tally.otherBases += otherBases;
       if (wasPostcopy) tally.postcopies++;
+      if (wasGivenUp) tally.givenUp++;
     } catch (error) {
       tally.violations++;
       if (tally.bad.length < BAD_SHOWN_MAX)
@@ -80,6 +84,7 @@ export const addTally = (tally: Tally, other: Tally): void => {
   tally.deltas += other.deltas;
   tally.otherBases += other.otherBases;
   tally.postcopies += other.postcopies;
+  tally.givenUp += other.givenUp;
   tally.bad.push(...other.bad.slice(0, BAD_SHOWN_MAX - tally.bad.length));
   for (const part of ["endings", "attempts", "terms", "seen", "strikes"] as const)
     for (const [key, times] of Object.entries(other[part])) add(tally[part], key, times);

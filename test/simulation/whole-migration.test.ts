@@ -28,6 +28,7 @@ describe("a migration under faults", () => {
     expect(tally.deltas).toBeGreaterThan(SEEDS);
     expect(tally.otherBases).toBeGreaterThan(0);
     expect(tally.postcopies).toBeGreaterThan(SEEDS / 8);
+    expect(tally.givenUp).toBeGreaterThan(SEEDS / 200);
     expect(tally.attempts["2"]).toBeGreaterThan(0);
     expect(tally.terms["2"]).toBeGreaterThan(0);
     expect(tally.endings["completed"] ?? 0).toBeGreaterThan(SEEDS / 2);
@@ -57,6 +58,7 @@ const SITUATIONS: Partial<Record<Breakage, RunOptions>> = {
   "a delta is applied to whatever is there": { xbzrle: true },
   "old pages are kept in a postcopy": { postcopy: true },
   "a postcopy's source lets go at the commit": { postcopy: true },
+  "a destination goes on waiting for pages that were given up": { postcopy: true, givesUp: true },
 };
 
 describe("the invariants notice a migration that", () => {

@@ -76,6 +76,7 @@ export const REMEDIES = {
   "ownership-unknown": "wait until the ownership record can be reached; the guest stays stopped until then",
   "postcopy-source-lost":
     "the guest is lost, as it would be with its host: restore it from a checkpoint, or start it anew",
+  "postcopy-given-up": "none needed: it was asked for; restore the guest from a checkpoint, or start it anew",
   "verification-failed": "do not trust the destination's copy; report this with both logs",
   internal: "report this with the log",
 } as const;

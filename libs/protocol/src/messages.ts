@@ -272,6 +272,7 @@ export const OwnerRequest = Schema.Union([
   Schema.TaggedStruct("StartPostcopy", { migration: MigrationId }),
   Schema.TaggedStruct("Pause", { migration: MigrationId }),
   Schema.TaggedStruct("Recover", { migration: MigrationId }),
+  Schema.TaggedStruct("GiveUp", { migration: MigrationId }),
   Schema.TaggedStruct("SetParameters", {
     migration: MigrationId,
     parameters: Schema.Record(Schema.String, Schema.Unknown),

@@ -61,8 +61,10 @@ export const OwnershipRecord = Schema.Union([
     incarnation: Incarnation,
     /** While the record is open, pages of the guest are still at the source, and at no other place: nobody may throw them away. */
     postcopy: Schema.optionalKey(Schema.Literal(true)),
-    /** Written by the source: it has lost them, and why. */
+    /** Written by the source, which has lost them, or by the coordinator for an operator: why. Nobody brings them any more; who lacks none of them runs on. */
     lost: Schema.optionalKey(Schema.String.check(Schema.isMaxLength(LOST_REASON_MAX))),
+    /** An operator has given the guest up: nobody runs it any more, nor one that lacks nothing. */
+    givenUp: Schema.optionalKey(Schema.Literal(true)),
   }),
 ]);
 export type OwnershipRecord = typeof OwnershipRecord.Type;

@@ -37,7 +37,7 @@ export interface PermissionOptions {
 export const COORDINATOR_QUESTIONS = ["query-migrate", "list", "nodes", "checkpoints"] as const;
 export const COORDINATOR_VERBS = [
   ...COORDINATOR_QUESTIONS,
-  ...["migrate", "cancel", "continue", "start-postcopy", "pause", "recover", "set-parameters"],
+  ...["migrate", "cancel", "continue", "start-postcopy", "pause", "recover", "give-up", "set-parameters"],
 ] as const;
 export const SAVE_VERBS = ["save", "query-save", "cancel-save", "list-saves"] as const;
 export const RESTORE_VERBS = ["restore", "query-restore", "cancel-restore", "list-restores"] as const;

@@ -83,6 +83,7 @@ export const resumePaused = ask("continue", migrationRequest, migrationInfo, AGA
 export const startPostcopy = ask("start-postcopy", migrationRequest, migrationInfo, AGAIN);
 export const pausePostcopy = ask("pause", migrationRequest, migrationInfo, AGAIN);
 export const recoverPostcopy = ask("recover", migrationRequest, migrationInfo, AGAIN);
+export const giveUp = ask("give-up", migrationRequest, migrationInfo, AGAIN);
 export const setParameters = ask("set-parameters", tuneRequest, migrationInfo, AGAIN);
 export const nodes = ask("nodes", migrationRequest, nodeList, AGAIN);
 /** Saves and restores that are under way, oldest first. */

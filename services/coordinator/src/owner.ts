@@ -12,7 +12,7 @@ import {
   tuneParameters,
 } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
-import { infoOf, isSaved, type MigrationEventIn, type StoredMigration } from "./decisions/index.ts";
+import { infoOf, isSaved, type MigrationEventIn, obstacleToGivingUp, type StoredMigration } from "./decisions/index.ts";
 import { ACTOR } from "./replicas.ts";
 import type { Session } from "./session.ts";
 import type { Sessions } from "./sessions.ts";
@@ -39,6 +39,7 @@ const STEPS = {
   StartPostcopy: "start postcopy",
   Pause: "pause",
   Recover: "recover",
+  GiveUp: "give up",
   SetParameters: "set parameters",
 } as const satisfies Record<OwnerRequest["_tag"], string>;
 
@@ -78,6 +79,10 @@ const eventOf = (
           ? `migrate-pause is currently only supported during postcopy-active or postcopy-recover state, not ${status}`
           : `Migrate recover can only be run when postcopy is paused, not in state ${status}`,
       );
+    case "GiveUp": {
+      const obstacle = migration.givingUp === null ? obstacleToGivingUp(migration, Date.now()) : null;
+      return obstacle === null ? { _tag: "GiveUp" } : refuse("wrong-state", step, obstacle);
+    }
     case "Continue":
       // Told already, perhaps by the one who asks, whose first answer was lost with a coordinator.
       if (status === "pre-switchover" || migration.continuedAttempt === migration.attempt) return { _tag: "Continue" };

@@ -192,6 +192,7 @@ export const runCoordinator = Effect.fnUntraced(function* (
       word("start-postcopy", "StartPostcopy"),
       word("pause", "Pause"),
       word("recover", "Recover"),
+      word("give-up", "GiveUp"),
       endpoint("set-parameters", tuneRequest, migrationInfo, (request) =>
         about(request.migration, (migration) => ({ ...request, _tag: "SetParameters", migration })),
       ),

@@ -15,6 +15,7 @@ const Saved = Schema.Struct({
   continuedAttempt: Schema.NullOr(Schema.Int),
   /** Absent from what versions without postcopy have saved. */
   postcopyWanted: Schema.optionalKey(Schema.Boolean),
+  givenUp: Schema.optionalKey(Schema.Boolean),
   word: Schema.optionalKey(
     Schema.NullOr(Schema.Struct({ number: Schema.Natural, word: Schema.Literals(["Pause", "Recover"]) })),
   ),

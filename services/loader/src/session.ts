@@ -207,9 +207,7 @@ export const startSession = Effect.fnUntraced(function* (
         return Effect.as(postcopy.expectPages, { _tag: "PagesExpected" } as const);
       case "give-up-pages":
         // The guest's end is what is told of it.
-        return Effect.as(postcopy.giveUp(destination.failure?.reason ?? "its pages cannot be had"), {
-          _tag: "Heard",
-        } as const);
+        return Effect.as(withGuest(endForGood), { _tag: "Heard" } as const);
       case "load-device-state":
         return Effect.as(withGuest(loadDeviceState), { _tag: "DeviceStateLoaded" } as const);
       case "resume":
@@ -234,6 +232,12 @@ export const startSession = Effect.fnUntraced(function* (
         );
     }
   };
+
+  /** One that waits for no pages any more, or never did, is stopped first. */
+  const endForGood = (opened: Guest): Effect.Effect<void, GodwitError> =>
+    postcopy
+      .giveUp(destination.failure?.reason ?? "its pages cannot be had")
+      .pipe(Effect.catch(() => Effect.andThen(opened.pause, opened.discard)));
 
   const loadDeviceState = (opened: Guest): Effect.Effect<void, GodwitError> =>
     Effect.gen(function* () {

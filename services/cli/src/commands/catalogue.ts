@@ -79,6 +79,10 @@ export const CATALOGUE: Readonly<Record<string, Entry>> = {
     summary: "go on with a postcopy that is paused",
     load: async () => (await import("./recover.ts")).recoverCommand,
   },
+  "give-up": {
+    summary: "say that a guest in postcopy is lost with one of its hosts, and end its migration",
+    load: async () => (await import("./give-up.ts")).giveUpCommand,
+  },
   save: {
     summary: "write a guest into a checkpoint while it runs",
     load: async () => (await import("./save.ts")).saveCommand,

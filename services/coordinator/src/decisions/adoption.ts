@@ -77,6 +77,7 @@ export const adopt = ({ saved, revision }: StoredMigration, now: number): Migrat
   migration.continuedAttempt = saved.continuedAttempt;
   migration.postcopyWanted = saved.postcopyWanted ?? false;
   migration.word = saved.word ?? null;
+  migration.givingUp = saved.givenUp === true ? { settlement: null, isTold: false } : null;
   migration.setupMs = saved.info["setup-time"] ?? null;
   migration.status = saved.info.status;
   migration.failure = saved.failure;

@@ -1,5 +1,6 @@
 /** What a coordinator says to the two sides: each command again and again until the other side shows that it has arrived. */
 import type { DestinationReport, Epoch, Incarnation, SourceReport } from "@godwit/protocol";
+import { giveUpAgain } from "./giving-up.ts";
 import type { Migration } from "./migration-state.ts";
 import { type Emit, failure, header } from "./moves.ts";
 import { reckonAgain } from "./reckoning.ts";
@@ -64,9 +65,10 @@ export const sayCommand = (migration: Migration, emit: Emit): void => {
     }
     case "Reckoning":
       return reckonAgain(migration, emit);
+    case "Postcopy":
+      return giveUpAgain(migration, emit);
     case "Active":
     case "Switching":
-    case "Postcopy":
     case "Ending":
     case "Ended":
     case "Replaced":

@@ -1,5 +1,6 @@
 export * from "./adoption.ts";
 export * from "./convergence.ts";
+export { obstacleToGivingUp } from "./giving-up.ts";
 export { infoOf, savedOf, statusOf } from "./info.ts";
 export { makeMigration, step } from "./migration.ts";
 export type * from "./migration-state.ts";

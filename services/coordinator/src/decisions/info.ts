@@ -166,6 +166,7 @@ export const savedOf = (migration: Migration, now: number): SavedMigration => {
     continuedAttempt: migration.continuedAttempt,
     postcopyWanted: migration.postcopyWanted,
     word: migration.word,
+    givenUp: migration.givingUp !== null,
     undoing: phase._tag === "Aborting" || phase._tag === "Reckoning" ? phase.next : null,
     capabilities: migration.capabilities,
     failure: migration.failure,

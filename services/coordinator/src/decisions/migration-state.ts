@@ -105,6 +105,8 @@ export interface Migration {
   postcopyWanted: boolean;
   /** The operator's words to a postcopy (pause, recover): the last one, and its number. */
   word: { readonly number: number; readonly word: "Pause" | "Recover" } | null;
+  /** The operator has given the guest of a postcopy up, which the ownership record is to say; `settlement` null: it is being read; null: nobody has. */
+  givingUp: { settlement: Settlement | null; isTold: boolean } | null;
   sourceHeardAt: number;
   destinationHeardAt: number;
   destinationToldAt: number;
@@ -137,6 +139,7 @@ export type MigrationEventIn =
   | { readonly _tag: "Continue" }
   | { readonly _tag: "StartPostcopy" }
   | { readonly _tag: "SayToFetching"; readonly word: "Pause" | "Recover" }
+  | { readonly _tag: "GiveUp" }
   | { readonly _tag: "Tune"; readonly parameters: Parameters }
   | { readonly _tag: "Tick" };
 
@@ -171,6 +174,7 @@ export interface SavedMigration {
   readonly continuedAttempt: number | null;
   readonly postcopyWanted?: boolean;
   readonly word?: Migration["word"];
+  readonly givenUp?: boolean;
   /** What shall follow the attempt that is being undone; null: none is. */
   readonly undoing: Next | null;
   readonly capabilities: Record<string, boolean>;

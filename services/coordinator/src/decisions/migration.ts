@@ -1,5 +1,5 @@
 /** A migration's state machine: one event in, its effects out. No clock, no randomness, no I/O. */
-import type { Capabilities, DestinationReport, Failure, Parameters } from "@godwit/protocol";
+import type { Capabilities, DestinationReport, Failure, OwnershipEntry, Parameters } from "@godwit/protocol";
 import {
   sayCommand,
   sayContinue,
@@ -9,6 +9,7 @@ import {
   sayToFetching,
 } from "./commands.ts";
 import { answerDestination, answerSource, sayConclusion } from "./conclusion.ts";
+import * as GivingUp from "./giving-up.ts";
 import { statusOf } from "./info.ts";
 import type { Migration, MigrationEffect, MigrationEventIn, Phase } from "./migration-state.ts";
 import { abort, type Emit, end, failure, nextAfter } from "./moves.ts";
@@ -73,6 +74,7 @@ export const makeMigration = (options: {
   continuedAttempt: null,
   postcopyWanted: false,
   word: null,
+  givingUp: null,
   sourceHeardAt: options.now,
   destinationHeardAt: options.now,
   destinationToldAt: options.now,
@@ -108,7 +110,7 @@ export const step = (migration: Migration, event: MigrationEventIn, now: number)
 };
 
 const isOperators = ({ _tag }: MigrationEventIn): boolean =>
-  _tag === "Cancel" || _tag === "Continue" || _tag === "StartPostcopy" || _tag === "SayToFetching" || _tag === "Tune";
+  ["Cancel", "Continue", "StartPostcopy", "SayToFetching", "GiveUp", "Tune"].includes(_tag);
 
 const hasBeenReplaced = ({ phase }: Migration): boolean => phase._tag === "Replaced";
 
@@ -120,6 +122,7 @@ const tenureAnswered = (
 ): void => {
   if (!tenureEvent(migration, event, now, emit) || event._tag !== "SaveAnswered") return;
   fenceAllowed(migration, event.save, emit);
+  GivingUp.writeAllowed(migration, event.save, emit);
   const { phase } = migration;
   if (phase._tag !== "Ending" || !isSaved(migration)) return;
   migration.phase = { _tag: "Ended", status: phase.status };
@@ -141,7 +144,8 @@ const handle = (
       sayStartPostcopy(migration, event.report, emit);
       return sayParameters(migration, event.report, emit);
     case "DestinationReported":
-      migration.destinationHeardAt = now;
+      // The same of one that has forgotten it: nobody brings pages there.
+      if (migration.phase._tag !== "Postcopy" || event.report.phase !== "unknown") migration.destinationHeardAt = now;
       if (migration.phase._tag === "Ended") return answerDestination(migration, event.report, now, emit);
       // It must know of this coordinator before a word of the predecessor comes late, which may be to abandon the guest.
       if (event.report.term < migration.term) inspectDestination(migration, now, emit);
@@ -152,8 +156,10 @@ const handle = (
       if (BEFORE_IT_MOVES.has(migration.phase._tag)) abort(migration, event.failure, "failed");
       return;
     case "RecordRead":
-      return recordRead(migration, event.entry, now, emit);
+      return recordAnswered(migration, event.entry, now, emit);
     case "RecordWritten":
+      if (migration.phase._tag === "Postcopy")
+        return GivingUp.settlementEvent(migration, { ...event, _tag: "Written" }, now, emit);
       return settlementEvent(migration, { ...event, _tag: "Written" }, now, emit);
     case "Cancel":
       return cancel(migration);
@@ -174,6 +180,9 @@ const handle = (
       migration.word = { number: (migration.word?.number ?? 0) + 1, word: event.word };
       wantSave(migration);
       return sayToFetching(migration, emit);
+    case "GiveUp":
+      if (GivingUp.obstacleToGivingUp(migration, now) === null) GivingUp.giveUp(migration);
+      return;
     case "Tune":
       if (isOver(migration)) return;
       migration.parameters = event.parameters;
@@ -188,6 +197,18 @@ const handle = (
     case "LinkChanged":
       return;
   }
+};
+
+const recordAnswered = (
+  migration: Migration,
+  entry: OwnershipEntry | null | "Unknown",
+  now: number,
+  emit: Emit,
+): void => {
+  if (migration.phase._tag !== "Postcopy") return recordRead(migration, entry, now, emit);
+  const op = migration.givingUp?.settlement?.record.op;
+  if (op === undefined) return GivingUp.recordRead(migration, entry, now);
+  GivingUp.settlementEvent(migration, { _tag: "Read", op, entry }, now, emit);
 };
 
 const BEFORE_IT_MOVES: ReadonlySet<Phase["_tag"]> = new Set(["Claiming", "Preparing", "Starting"]);

@@ -1,5 +1,6 @@
 import {
   type DestinationReport,
+  type OwnershipRecord,
   PARAMETER_DEFAULTS,
   type PassReport,
   type PostcopyInfo,
@@ -8,6 +9,7 @@ import {
 } from "@godwit/protocol";
 import { describe, expect, it } from "vitest";
 import { adopt } from "./adoption.ts";
+import { obstacleToGivingUp } from "./giving-up.ts";
 import { infoOf, savedOf, statusOf } from "./info.ts";
 import { makeMigration, step } from "./migration.ts";
 import type { Migration, MigrationEffect, MigrationEventIn } from "./migration-state.ts";
@@ -183,6 +185,28 @@ describe("a migration in postcopy", () => {
     expect(tuned(step(migration, { _tag: "DestinationReported", report: heard }, 50))).toEqual([]);
     expect(tuned(step(migration, { _tag: "DestinationReported", report: { ...report, life: 1 } }, 60))).toEqual([5]);
   });
+  it("that both sides have forgotten ends as its record says", () => {
+    const closed = {
+      ...{ state: "destination", epoch: EPOCH, op: "o", migration: "0123456789abcdef", node: "b" },
+      open: false,
+    };
+    for (const [lost, status] of [
+      [{}, "completed"],
+      [{ lost: "gone" }, "failed"],
+    ] as const) {
+      const migration = inPostcopy();
+      let asked = 0;
+      const forgot = destination("unknown", { epoch: 0 as never });
+      for (let now = 250; now < 20_000 && asked === 0; now += 250) {
+        step(migration, { _tag: "DestinationReported", report: forgot }, now);
+        asked += step(migration, { _tag: "Tick" }, now).filter(({ _tag }) => _tag === "ReadRecord").length;
+        if (asked > 0) expect(now).toBeGreaterThanOrEqual(15_000);
+      }
+      const record = { ...closed, ...lost, wasRunning: true, incarnation: "0".repeat(16) } as OwnershipRecord;
+      step(migration, { _tag: "RecordRead", entry: { record, revision: 9 } }, migration.lastStepAt + 1);
+      expect(migration.phase).toEqual({ _tag: "Ending", status });
+    }
+  });
   it("is taken over as what it is, with the operator's last word", () => {
     const migration = inPostcopy();
     step(migration, { _tag: "SayToFetching", word: "Pause" }, 30);
@@ -191,5 +215,104 @@ describe("a migration in postcopy", () => {
     expect(heir.phase._tag).toBe("Postcopy");
     const report = destination("postcopy", { postcopy: info(), term: 2 });
     expect(words(step(heir, { _tag: "DestinationReported", report }, 60))).toEqual(["Pause"]);
+  });
+});
+
+describe("a postcopy that an operator gives up", () => {
+  const LOST = info({ state: "recover", reason: "the source does not answer" });
+  const record = (of: Record<string, unknown> = {}): OwnershipRecord =>
+    ({
+      ...{ state: "destination", epoch: EPOCH, op: "loader's", migration: "0123456789abcdef", node: "b", open: true },
+      ...{ wasRunning: true, incarnation: "00000000000000bb", postcopy: true },
+      ...of,
+    }) as OwnershipRecord;
+  const cutOff = (): Migration => {
+    const migration = inPostcopy();
+    step(migration, { _tag: "DestinationReported", report: destination("postcopy", { postcopy: LOST }) }, 40);
+    return migration;
+  };
+  const saved = (migration: Migration, save: number): MigrationEventIn => ({
+    ...{ _tag: "SaveAnswered", save, outcome: { revision: migration.tenure.revision + 1 } },
+  });
+  /** A gap between two steps would be a coordinator that stood still. */
+  const soon = (migration: Migration): number => migration.lastStepAt + 260;
+  /** Answers reads and saves for a while, until a write of the record is asked for; null: none is. */
+  const written = (migration: Migration, event: MigrationEventIn, entry: OwnershipRecord) => {
+    const { pending } = migration.tenure;
+    const events = pending === null ? [event] : [saved(migration, pending), event];
+    for (let steps = 0; steps < 40; steps++)
+      for (const effect of step(migration, events.shift() ?? { _tag: "Tick" }, soon(migration))) {
+        if (effect._tag === "WriteRecord") return effect;
+        if (effect._tag === "Save") events.push(saved(migration, effect.save));
+        if (effect._tag === "ReadRecord") events.push({ _tag: "RecordRead", entry: { record: entry, revision: 9 } });
+      }
+    return null;
+  };
+  const giveUp = (migration: Migration, entry = record()) => written(migration, { _tag: "GiveUp" }, entry);
+  const answered = (migration: Migration, op: string, outcome: "Unknown" | { revision: number }): void =>
+    void step(migration, { _tag: "RecordWritten", op, outcome }, soon(migration));
+  const heard = (migration: Migration, report: DestinationReport): void =>
+    void step(migration, { _tag: "DestinationReported", report }, soon(migration));
+
+  it("must have no other way left: not while pages come, nor while his own word holds them back", () => {
+    expect(obstacleToGivingUp(make(POSTCOPY), 10)).toContain("cancel");
+    const comes = inPostcopy();
+    expect(obstacleToGivingUp(comes, 30)).toContain("pages of the guest come");
+    step(comes, { _tag: "GiveUp" }, 30);
+    expect(comes.givingUp).toBeNull();
+    const paused = cutOff();
+    step(paused, { _tag: "SayToFetching", word: "Pause" }, 45);
+    expect(obstacleToGivingUp(paused, 50)).toContain("godwit recover");
+    expect(obstacleToGivingUp(cutOff(), 50)).toBeNull();
+    // A host that is not heard may be the one that is lost.
+    expect(obstacleToGivingUp(comes, 20 + 14_999)).not.toBeNull();
+    expect(obstacleToGivingUp(comes, 20 + 15_000)).toBeNull();
+  });
+  it("has that written into the record, by whoever is the owner still, and ends by the destination's word", () => {
+    const migration = cutOff();
+    const write = giveUp(migration)!;
+    expect(write).toMatchObject({ revision: 9, record: { state: "destination", open: true, epoch: EPOCH } });
+    expect(write.record).toMatchObject({ lost: expect.stringContaining("given up by an operator") });
+    const saves = migration.tenure.saves;
+    answered(migration, write.record.op, "Unknown");
+    // Written again only upon another save.
+    const again = written(migration, { _tag: "Tick" }, record());
+    expect(again?.record.op).toBe(write.record.op);
+    expect(migration.tenure.saves).toBeGreaterThan(saves);
+    answered(migration, write.record.op, { revision: 10 });
+    expect(migration.phase._tag).toBe("Postcopy");
+    const gone = { code: "postcopy-source-lost", actor: "loader", step: "s", reason: "r" } as const;
+    heard(migration, destination("failed", { failure: gone }));
+    expect(migration).toMatchObject({ phase: { status: "failed" }, failure: { code: "postcopy-given-up" } });
+  });
+  it("is not waited for by a destination that is gone as well, and has come to its end after all where that has all pages", () => {
+    const won = (): Migration => {
+      const migration = cutOff();
+      const { record: told } = giveUp(migration)!;
+      answered(migration, told.op, { revision: 10 });
+      return migration;
+    };
+    const silent = won();
+    while (soon(silent) < 40 + 15_000) step(silent, { _tag: "Tick" }, soon(silent));
+    expect(silent.phase._tag).toBe("Postcopy");
+    step(silent, { _tag: "Tick" }, soon(silent));
+    expect(silent.phase).toEqual({ _tag: "Ending", status: "failed" });
+    const whole = won();
+    for (const until = soon(whole) + 2000; soon(whole) < until; ) step(whole, { _tag: "Tick" }, soon(whole));
+    heard(whole, destination("running"));
+    expect(whole.phase).toEqual({ _tag: "Ending", status: "completed" });
+  });
+  it("is given up by a successor, too; what the record says already is not written again", () => {
+    const migration = cutOff();
+    giveUp(migration);
+    const heir = adopt({ saved: { ...savedOf(migration, 60), term: 2, owner: "d".repeat(16) }, revision: 9 }, 70);
+    expect(written(heir, { _tag: "Tick" }, record({ lost: "by the predecessor", givenUp: true }))).toBeNull();
+    expect(heir).toMatchObject({ givingUp: { isTold: true }, failure: { reason: "by the predecessor" } });
+    const over = cutOff();
+    expect(giveUp(over, record({ open: false }))).toBeNull();
+    expect(over.phase).toMatchObject({ status: "completed" });
+    const taken = cutOff();
+    expect(giveUp(taken, record({ epoch: EPOCH + 1, node: "c" }))).toBeNull();
+    expect(taken.phase).toMatchObject({ status: "failed" });
   });
 });

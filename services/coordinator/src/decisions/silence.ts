@@ -1,6 +1,7 @@
 /** What time alone leads to: deadlines, questions to whoever is silent, and giving up whoever stays silent. */
 import * as Convergence from "./convergence.ts";
 import { devicesOf } from "./devices.ts";
+import { mayEnd } from "./giving-up.ts";
 import type { Migration } from "./migration-state.ts";
 import { abort, type Emit, end, failure, header } from "./moves.ts";
 import { reckon } from "./reckoning.ts";
@@ -41,6 +42,7 @@ export const tick = (migration: Migration, now: number, emit: Emit): void => {
       migration.sourceReport?.failure ?? failure("source-lost", "bring pages", "both hosts are gone");
     return end(migration, "failed", now);
   }
+  if (mayEnd(migration, now)) return end(migration, "failed", now);
   if (phase._tag !== "Postcopy" && now - migration.sourceHeardAt >= lostAfterMs(migration))
     return sourceSilent(migration, now);
   if (now - migration.destinationHeardAt >= LOST_AFTER_MS && (phase._tag === "Preparing" || phase._tag === "Active")) {

@@ -8,6 +8,7 @@ import {
   EPOCH,
   entryOf,
   FAILURE,
+  FETCHING,
   GUEST_ENDED,
   MIGRATION,
   Watch,
@@ -91,6 +92,18 @@ const until = (watch: Watch, phase: Destination["phase"]["_tag"]): Watch => {
     if (events > 20) throw new Error(`it stays in ${watch.destination.phase._tag}`);
     watch.happen(watch.helpful()[0]!);
   }
+  return watch;
+};
+
+/** A guest that runs, and waits for pages. */
+const paging = (): Watch => {
+  const watch = new Watch(true);
+  watch.happen({ _tag: "Prepared", words: new Uint32Array(Fence.wordsOf(1000)), loaded: false });
+  watch.happen({ _tag: "RecordRead", op: "promise", entry: watch.promiseOf() });
+  const slice = { kind: "slice" as const, migration: MIGRATION, epoch: EPOCH, round: 2, channel: 0, channelEpoch: 1 };
+  for (const item of [0, 1]) Fence.applied(watch.destination.fence, { ...slice, item });
+  watch.happen({ _tag: "MissingKnown", digest: 5 });
+  while (watch.destination.phase._tag !== "Paging") watch.happen(watch.helpful()[0]!);
   return watch;
 };
 
@@ -209,6 +222,39 @@ describe("a destination", () => {
     const running = until(new Watch(), "Running");
     running.happen({ _tag: "Concluded", failure: FAILURE });
     expect(reportOf(running.destination).phase).toBe("running");
+  });
+
+  it.each([
+    ["was given up", { state: "destination", postcopy: true, lost: "by an operator" }, "by an operator"],
+    ["has been taken over", { state: "source", node: "c", epoch: (EPOCH + 1) as never }, "fenced off by epoch 6"],
+  ] as const)("whose guest waits for pages and %s ends it, and never lets it go on", (_, change, reason) => {
+    const watch = paging();
+    const entry = entryOf(change as Change, 20);
+    const effects = step(watch.destination, { _tag: "RecordRead", op: "promise", entry }, watch.now);
+    expect(effects).toContainEqual({ _tag: "Local", step: "give-up-pages" });
+    watch.happen({ _tag: "GuestEnded", failure: GUEST_ENDED });
+    expect(reportOf(watch.destination)).toMatchObject({
+      phase: "failed",
+      failure: { reason: expect.stringContaining(reason) },
+    });
+    expect(watch.unanswered.has("resume")).toBe(false);
+  });
+
+  it("whose guest was given up when it had just got its last page does not let it run either", () => {
+    const watch = paging();
+    watch.happen({ _tag: "Fetched", info: FETCHING, isAllThere: true });
+    const { phase } = watch.destination;
+    if (phase._tag !== "Closing") throw new Error(phase._tag);
+    const { op } = phase.settlement.record;
+    watch.happen({ _tag: "RecordWritten", op, outcome: "Lost" });
+    const change = { state: "destination", postcopy: true, lost: "by an operator", givenUp: true } as unknown as Change;
+    const read = { _tag: "RecordRead", op, entry: entryOf(change, 20) } as const;
+    expect(step(watch.destination, read, watch.now)).toContainEqual({ _tag: "Local", step: "give-up-pages" });
+    watch.happen({ _tag: "Fetched", info: FETCHING, isAllThere: true });
+    const closing = step(watch.destination, { _tag: "GuestEnded", failure: GUEST_ENDED }, watch.now);
+    const record = expect.objectContaining({ open: false, lost: "by an operator", givenUp: true });
+    expect(closing).toContainEqual(expect.objectContaining({ _tag: "WriteRecord", revision: 20, record }));
+    expect(reportOf(watch.destination)).toMatchObject({ phase: "failed", failure: { code: "postcopy-given-up" } });
   });
 
   it("goes by the newest parameters, and shows which it has", () => {

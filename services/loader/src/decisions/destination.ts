@@ -24,6 +24,8 @@ import * as Laps from "./laps.ts";
 import {
   ASK_AGAIN_MS,
   beginPostcopy,
+  isEndedByOperator,
+  isGivenUp,
   isOurs,
   lookedAtWhilePaging,
   missingKnown,
@@ -97,6 +99,7 @@ const handle = (destination: Destination, event: DestinationEvent, now: number, 
       if (destination.postcopy === null) return;
       destination.postcopy.info = event.info;
       destination.postcopy.isAllThere ||= event.isAllThere;
+      if (isGivenUp(destination)) return;
       // Whatever the source has lost meanwhile is needed no more.
       if (event.isAllThere && phase._tag === "Paging") destination.failure = null;
       if (phase._tag === "Paging" && destination.postcopy.isAllThere) started(destination, emit);
@@ -197,6 +200,7 @@ const promised = (destination: Destination, entry: OwnershipEntry | null | "Unkn
     }
     // A former life has committed, and did not live to start the guest.
     if (record.state !== "destination") return;
+    if (isEndedByOperator(destination, record, emit)) return;
     destination.failure = null;
     if (record.postcopy === true && record.open) destination.postcopy ??= { ...beginPostcopy(), isKnown: true };
     committed(destination, emit);
@@ -252,7 +256,10 @@ const record = (destination: Destination, open: boolean): OwnershipRecord => ({
   incarnation: destination.incarnation as Incarnation,
   ...(destination.postcopy === null ? {} : { postcopy: true as const }),
   // Its end is no completion, for whoever reads it later as well.
-  ...(destination.failure?.code === "postcopy-source-lost" ? { lost: destination.failure.reason } : {}),
+  ...(destination.failure?.code === "postcopy-source-lost" || isGivenUp(destination)
+    ? { lost: destination.failure?.reason ?? "" }
+    : {}),
+  ...(isGivenUp(destination) ? { givenUp: true as const } : {}),
 });
 
 const write = (destination: Destination, value: OwnershipRecord, emit: Emit) => {
@@ -302,10 +309,11 @@ const closed = (destination: Destination, emit: Emit): void => {
   if (destination.postcopy !== null) emit({ _tag: "Report" });
 };
 
-/** What the source has said of pages that it has lost changes nothing: all are here, or the guest is lost already. */
+/** What the source has said of pages that it has lost changes nothing: all are here, or the guest is lost already. An operator's word does. */
 const closedByOther = (destination: Destination, entry: OwnershipEntry, emit: Emit): void => {
   if (!isOurs(destination, entry.record) || !entry.record.open) return closed(destination, emit);
   destination.revision = entry.revision;
+  if (isEndedByOperator(destination, entry.record, emit)) return;
   destination.phase = { _tag: "Closing", settlement: write(destination, record(destination, false), emit) };
 };
 
@@ -462,10 +470,10 @@ const tick = (destination: Destination, now: number, emit: Emit): void => {
   }
 };
 
-const mustLook = ({ phase, life, promise, postcopy }: Destination): boolean =>
+const mustLook = ({ phase, life, promise, postcopy, failure }: Destination): boolean =>
   phase._tag === "Yielding" ||
-  // Pages that do not come may never come.
-  (phase._tag === "Paging" && postcopy?.info?.state !== "active") ||
+  // Pages that do not come may never come; and a guest that is to end is asked to until it has.
+  (phase._tag === "Paging" && (postcopy?.info?.state !== "active" || failure !== null)) ||
   (phase._tag === "Ready" && life > 0 && promise === null);
 
 /** Nothing is left to be done but to tell how it ended. */

@@ -49,6 +49,8 @@ export const recover = (
     return { _tag: "Discard", record: { ...record, op }, revision: entry.revision };
   if (record.state !== "destination") return { _tag: "Nothing" };
   if (record.node !== node || !record.open) return { _tag: "Nothing" };
+  // Whose session is gone is not started any more.
+  if (record.givenUp === true) return { _tag: "Nothing" };
   // Closing it would let the source throw away pages that are not here: only the session that fetches them may.
   if (record.postcopy === true && pagesMissing) return { _tag: "Nothing" };
   return {

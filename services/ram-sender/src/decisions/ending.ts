@@ -137,8 +137,13 @@ export const released = (source: Source, emit: Emit): void => {
 
 /** The record says `destination`: this copy of the guest must never run again. */
 export const complete = (source: Source, emit: Emit): void => {
-  source.phase = { _tag: "Discarding", guestIsGone: false };
   source.failure = null;
+  discard(source, emit);
+};
+
+/** With a failure the attempt ends as failed, and without the guest all the same. */
+export const discard = (source: Source, emit: Emit): void => {
+  source.phase = { _tag: "Discarding", guestIsGone: false };
   if (source.devices !== null) Devices.lead(source.devices, "discarded", source.lastStepAt, emit);
   emit({ _tag: "Report" });
   emit({ _tag: "CloseTracker" });

@@ -29,7 +29,8 @@ export const recover = (entry: OwnershipEntry | null, node: string, op: string):
   const { record } = entry;
   if (record.state === "destination" && record.node !== node) {
     if (record.open && record.postcopy === true) {
-      if (record.lost !== undefined) return { _tag: "Nothing", why: "what the destination lacks is known to be lost" };
+      // Given up: nobody fetches pages from here any more.
+      if (record.lost !== undefined) return { _tag: "Discard", record: { ...record, op }, revision: entry.revision };
       return { _tag: "Serve", record, revision: entry.revision };
     }
     // Until it has started there the record is the destination's to write.

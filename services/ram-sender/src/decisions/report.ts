@@ -48,7 +48,7 @@ const phaseOf = (source: Source): SourcePhase => {
     case "Releasing":
       return "taking-back";
     case "Discarding":
-      return "completed";
+      return source.failure === null ? "completed" : "failed";
     case "Ended":
       return source.phase.outcome;
   }

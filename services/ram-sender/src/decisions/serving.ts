@@ -9,7 +9,7 @@ import {
   type OwnershipEntry,
   PAGE_BYTES,
 } from "@godwit/protocol";
-import { complete, type Emit, nextOp, write } from "./ending.ts";
+import { complete, discard, type Emit, nextOp, write } from "./ending.ts";
 import type { Source } from "./source-state.ts";
 
 /** Memory that could not be given to the workers is given again, ms; and the record is looked at so often while they serve it. */
@@ -40,17 +40,21 @@ export const handedOver = (source: Source, entry: OwnershipEntry, now: number, e
   if (source.marks.running === 0) source.marks.running = now;
   if (isFetching(entry)) return serve(source, entry, now, emit);
   const { record } = entry;
-  if (record.state === "destination" && record.lost !== undefined) {
-    source.failure = { ...LOST, reason: record.lost };
-    emit({ _tag: "CloseTracker" });
-    return lossTold(source, emit);
-  }
+  if (record.state === "destination" && record.lost !== undefined) return givenUp(source, record.lost, emit);
   source.revision = entry.revision;
   complete(source, emit);
 };
 
 const isFetching = ({ record }: OwnershipEntry): boolean =>
-  record.state === "destination" && record.postcopy === true && record.open;
+  record.state === "destination" && record.postcopy === true && record.open && record.lost === undefined;
+
+/** The record says that the guest is lost, and this side has not: an operator has given it up, or a former life knew why. Nobody needs this copy any more. */
+const givenUp = (source: Source, reason: string, emit: Emit): void => {
+  source.failure = { ...LOST, reason };
+  if (source.guestEnded === null) return discard(source, emit);
+  emit({ _tag: "CloseTracker" });
+  lossTold(source, emit);
+};
 
 const serve = (source: Source, entry: OwnershipEntry, now: number, emit: Emit): void => {
   source.handedOver = entry;
@@ -97,6 +101,7 @@ export const lossTold = (source: Source, emit: Emit): void => {
 
 /** Somebody else has written: the destination that it needs nothing any more, or a former life of this side that all is lost. */
 export const lossNotTold = (source: Source, entry: OwnershipEntry, now: number, emit: Emit): void => {
+  // The guest is gone here already.
   if (!isHandedOver(source, entry) || (entry.record.state === "destination" && entry.record.lost !== undefined))
     return lossTold(source, emit);
   if (!isFetching(entry)) return handedOver(source, entry, now, emit);

@@ -110,7 +110,7 @@ export class Watch {
     if (record.epoch > this.source.epoch) this.seenClosed = true;
     if (record.state !== "destination" || record.epoch !== this.source.epoch) return;
     this.seenHandedOver = true;
-    if (record.postcopy !== true || !record.open) this.seenClosed = true;
+    if (record.postcopy !== true || !record.open || record.lost !== undefined) this.seenClosed = true;
   }
 
   answered(event: SourceEvent): void {
@@ -239,6 +239,8 @@ export class Watch {
       const closed = recordOf(source, { state: "destination", postcopy: true, open: false });
       events.push({ _tag: "Tick" });
       events.push({ _tag: "RecordRead", op: "confirm", entry: { record: closed, revision: source.revision + 2 } });
+      const lost = recordOf(source, { state: "destination", postcopy: true, lost: "an operator gave it up" });
+      events.push({ _tag: "RecordRead", op: "confirm", entry: { record: lost, revision: source.revision + 2 } });
     }
     const items = Uint32Array.from(source.ledger.outstanding.keys());
     const applied = { epoch, round, incarnation: DESTINATION, normalPages: 1, wireBytes: 100, xbzrle: NO_XBZRLE };

@@ -328,6 +328,23 @@ describe("a source", () => {
     });
   });
 
+  it("whose guest is given up in postcopy lets its copy go, and has failed", () => {
+    const watch = new Watch(make({ "postcopy-ram": true }));
+    for (let events = 0; watch.source.phase._tag !== "Serving"; events++) {
+      expect(events).toBeLessThan(100);
+      const wanted = (event: SourceEvent) => event._tag !== "Verdict" || event.verdict === "start-postcopy";
+      watch.happen(watch.helpful().filter(wanted).at(-1)!);
+    }
+    watch.happen({ _tag: "Served" });
+    const reason = "given up by an operator";
+    const record = recordOf(watch.source, { state: "destination", postcopy: true, lost: reason });
+    watch.happen({ _tag: "RecordRead", op: "confirm", entry: { record, revision: watch.source.revision + 2 } });
+    expect([...watch.unanswered.keys()]).toEqual(["discard"]);
+    expect(reportOf(watch.source, watch.now)).toMatchObject({ phase: "failed", failure: { reason } });
+    watch.happen({ _tag: "Discarded" });
+    expect(watch.source.phase).toEqual({ _tag: "Ended", outcome: "failed" });
+  });
+
   describe("that is told to start postcopy", () => {
     const WANTED = { "postcopy-ram": true };
     const start = ({ source }: Watch): SourceEvent => ({ _tag: "StartPostcopy", epoch: source.epoch });

@@ -48,6 +48,6 @@ export const maybeEnded = (source: Source, now: number, emit: Emit): void => {
 };
 
 const ended = (source: Source, emit: Emit): void => {
-  source.phase = { _tag: "Ended", outcome: "completed" };
+  source.phase = { _tag: "Ended", outcome: source.failure === null ? "completed" : "failed" };
   emit({ _tag: "Report" });
 };
