@@ -73,8 +73,9 @@ describe("by the direct lane", () => {
   });
 
   it("so is the state of VFIO devices", async () => {
-    // More than fits the windows, so that most of it is sent once there is a connection.
-    const devices = ["nic", "gpu"].map((name) => device(name, { stateBytes: 16 * MIB, initialBytes: 8 * MIB }));
+    // Slow ones, so that most of it is sent once there is a connection.
+    const sizes = { stateBytes: 16 * MIB, initialBytes: 8 * MIB, readBytesPerSecond: 8 * MIB };
+    const devices = ["nic", "gpu"].map((name) => device(name, sizes));
     const spec = await world.startGuest({ name: "devices", memoryBytes: 4 * MIB, devices });
     const { end } = await moveWithDevices(world, spec, "b", { parameters: { lane: "direct" } });
     expect(end.attempts).toBe(1);

@@ -30,6 +30,7 @@ import {
   openLocalCluster,
 } from "../../services/cli/src/local-cluster.ts";
 import { type GuestProcess, guestProcesses } from "./guest-process.ts";
+import { endsWithItsTest } from "./guests-of-a-test.ts";
 import { type Journey, makeJourney } from "./journey.ts";
 
 export const MIB = 1024 ** 2;
@@ -115,7 +116,7 @@ export const openWorld = async (options: WorldOptions = {}): Promise<World> => {
     await Effect.runPromise(
       Scope.close(scope, Exit.void).pipe(Effect.provideService(References.MinimumLogLevel, "None")),
     );
-    for (const { spec } of guestProcesses(guestDirectory)) process.kill(spec.pid, "SIGKILL");
+    endGuests(guestDirectory, () => true);
     await eventually("the guests end", () => guestProcesses(guestDirectory).length === 0);
     await options.tidy?.(guestDirectory);
     for (const path of [directory, guestDirectory]) rmSync(path, { recursive: true, force: true });
@@ -177,6 +178,7 @@ const makeWorld = (
     startGuest: async (options, node = "a") => {
       const spec = await run(startBuiltin({ ...options, directory: join(guestDirectory, node) }));
       register(node, spec);
+      endsWithItsTest(() => endGuests(guestDirectory, (guest) => guest === spec.name));
       return spec;
     },
     migrate: async (guest, destination, { parameters = {}, capabilities = {} } = {}) => {
@@ -199,6 +201,16 @@ const makeWorld = (
       ),
     log: () => readFileSync(cluster.logFile, "utf8"),
   };
+};
+
+const endGuests = (directory: string, isMeant: (guest: string) => boolean): void => {
+  for (const { spec } of guestProcesses(directory)) {
+    try {
+      if (isMeant(spec.name)) process.kill(spec.pid, "SIGKILL");
+    } catch {
+      // It has ended since it was looked for.
+    }
+  }
 };
 
 /** Presence tells when each actor is there; the coordinator's answer tells that it knows the nodes. */

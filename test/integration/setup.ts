@@ -1,0 +1,5 @@
+import { afterEach, beforeEach } from "vitest";
+import { testBegins, testEnds } from "./guests-of-a-test.ts";
+
+beforeEach(testBegins);
+afterEach(testEnds);
