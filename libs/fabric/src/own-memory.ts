@@ -34,7 +34,10 @@ export const isWhole = (view: Uint8Array): boolean => view.byteLength === view.b
 
 /**
  * Whoever has got a message (`Message.data`) and is done with it may say so: its bytes are gone from then on, and where they had
- * memory of their own, that is free, or used for another message, at once. Without this word the garbage collector finds out in time.
+ * memory of their own, that is free, or used for another message, in this turn. Without this word the garbage collector finds out in time.
+ *
+ * Trap: whoever hears of a message within its arrival says so while the client's parser still stands in that memory. It reads on to the
+ * message's end before anything else has a turn, and would lose its place if the memory were gone under it.
  */
 export const letGo = (data: Uint8Array): void => {
   const giveBack = lent.get(data.buffer);
@@ -42,5 +45,5 @@ export const letGo = (data: Uint8Array): void => {
     lent.delete(data.buffer);
     return giveBack();
   }
-  if (owned.has(data.buffer)) free(data);
+  if (owned.has(data.buffer)) queueMicrotask(() => free(data));
 };

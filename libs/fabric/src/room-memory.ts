@@ -4,8 +4,8 @@ import { allocateOwned, lendMemory } from "./own-memory.ts";
 
 /** Room for any packet, with what either lane reads beside it: the lines of a message and of the next one. */
 const ROOM_BYTES = LANE_FRAME_BYTES_MAX + 8192;
-/** A shorter packet gets as much as it needs: 8,192 packets of one page can be on their way, and would take 2 GiB in rooms. */
-const ROOM_WORTH_BYTES = 64 * 1024;
+/** What would leave half of a room empty gets as much as it needs: 8,192 packets of one page can be on their way, and would take 2 GiB in rooms. */
+const ROOM_WORTH_BYTES = ROOM_BYTES / 2;
 /** Rooms kept while nobody needs them: what a migration may have on its way, 32 MiB. */
 const SPARE_ROOMS_MAX = 128;
 

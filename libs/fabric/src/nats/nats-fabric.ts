@@ -8,6 +8,7 @@ import type * as Scope from "effect/Scope";
 import { FabricError } from "../errors.ts";
 import { Fabric, type LinkEvent, type Message, type Plane, ROUND_TRIP_MS } from "../fabric.ts";
 import { type Inbox, makeInbox, makeNewsInbox } from "../inbox.ts";
+import { letGo } from "../own-memory.ts";
 import type { PresenceWire } from "../presence.ts";
 import { presenceOn } from "../presence-effects.ts";
 import { openBucket } from "./bucket.ts";
@@ -133,7 +134,10 @@ const make = Effect.fnUntraced(function* (options: NatsOptions) {
       const inbox = yield* trackedInbox<Message>(plane, capacity);
       yield* received(plane, subject, (error, message) => {
         if (error !== null) inbox.fail(deniedError(`subscribe ${subject}`, error.message));
-        else if (!inbox.offer({ subject: message.subject, data: message.data })) counters.messagesDropped++;
+        else if (!inbox.offer({ subject: message.subject, data: message.data })) {
+          counters.messagesDropped++;
+          letGo(message.data);
+        }
       });
       return { takeAll: inbox.takeAll, dropped: inbox.dropped };
     },

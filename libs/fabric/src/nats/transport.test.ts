@@ -1,4 +1,6 @@
 import { randomFillSync } from "node:crypto";
+import { setImmediate as nextTurn } from "node:timers/promises";
+import * as Deferred from "effect/Deferred";
 import * as Effect from "effect/Effect";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { take } from "../conformance/messages.ts";
@@ -46,7 +48,7 @@ describe("what goes over a connection", () => {
       }),
     ));
 
-  it("is let go of at once when it is longer than any packet", () =>
+  it("is let go of in that turn when it is longer than any packet", () =>
     run(
       Effect.gen(function* () {
         const fabric = yield* joinNats(nats.server.url, "alice");
@@ -54,7 +56,26 @@ describe("what goes over a connection", () => {
         fabric.publish("long", new Uint8Array(1_000_000), "bulk");
         const [message] = yield* take(subscription, 1);
         letGo(message!.data);
+        yield* Effect.promise(() => nextTurn());
         expect(message!.data.length).toBe(0);
+      }),
+    ));
+
+  it("may be let go of within its arrival, whatever its length, and the next ones come whole", () =>
+    run(
+      Effect.gen(function* () {
+        const [alice, bob] = [yield* joinNats(nats.server.url, "alice"), yield* joinNats(nats.server.url, "bob")];
+        const lengths = LENGTHS.flatMap((length) => [length, 70_000, 200_000]);
+        const came: number[] = [];
+        const all = yield* Deferred.make<void>();
+        yield* bob.listen("arrival", ({ data }) => {
+          came.push(data.length);
+          letGo(data);
+          if (came.length === lengths.length) Deferred.doneUnsafe(all, Effect.void);
+        });
+        for (const length of lengths) alice.publish("arrival", new Uint8Array(length));
+        yield* Deferred.await(all);
+        expect(came).toEqual(lengths);
       }),
     ));
 
