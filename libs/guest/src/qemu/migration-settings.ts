@@ -1,4 +1,5 @@
 import * as Effect from "effect/Effect";
+import * as Exit from "effect/Exit";
 import * as Schema from "effect/Schema";
 import type { Qmp } from "./qmp.ts";
 import type { QmpError } from "./qmp-error.ts";
@@ -31,7 +32,7 @@ export const withDeviceStateSettings = <A, E, R>(
   putBack?: PutBack,
 ): Effect.Effect<A, E | QmpError, R> => withMigrationSettings(qmp, DEVICE_STATE, work, putBack);
 
-/** How the settings of before are put back: at once, or by somebody whom nobody waits for. */
+/** How the settings of before are put back once the work has succeeded: at once, or by somebody whom nobody waits for. */
 export type PutBack = (changeBack: ChangeBack) => Effect.Effect<void>;
 
 /**
@@ -43,7 +44,13 @@ export const withMigrationSettings = <A, E, R>(
   settings: MigrationSettings,
   work: Effect.Effect<A, E, R>,
   putBack: PutBack = (changeBack) => changeBack(qmp),
-): Effect.Effect<A, E | QmpError, R> => Effect.acquireUseRelease(changeSettings(qmp, settings), () => work, putBack);
+): Effect.Effect<A, E | QmpError, R> =>
+  Effect.acquireUseRelease(
+    changeSettings(qmp, settings),
+    () => work,
+    // Who has failed, or was interrupted, has this QEMU ended next, and a second client of the monitor would be in the way of that.
+    (changeBack, exit) => (Exit.isSuccess(exit) ? putBack(changeBack) : changeBack(qmp)),
+  );
 
 /** Changes them back; the connection may be another one. */
 export type ChangeBack = (qmp: Qmp) => Effect.Effect<void>;

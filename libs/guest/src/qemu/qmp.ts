@@ -90,9 +90,15 @@ export const connectQmp = (socketPath: string, options: QmpOptions = {}): Effect
           ),
         ),
       );
-    yield* execute("qmp_capabilities", Schema.Unknown);
+    yield* execute("qmp_capabilities", Schema.Unknown).pipe(
+      Effect.catchIf(isNegotiatedAlready, () => Effect.void),
+    );
     return { socketPath, version, peer, execute, events: conversation.events, ended: conversation.ended };
   });
+
+/** A client before this one had said it, and was gone before QEMU came to it: it counted for this connection then. */
+const isNegotiatedAlready = ({ kind, reason }: QmpError): boolean =>
+  kind === "refused" && reason.includes("negotiation is already complete");
 
 /** Whether nothing listens on a monitor's socket. Any other trouble with it will be met, and told, by whoever uses it. */
 export const isQmpAbsent = (socketPath: string): Effect.Effect<boolean> =>
