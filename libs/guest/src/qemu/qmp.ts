@@ -90,9 +90,7 @@ export const connectQmp = (socketPath: string, options: QmpOptions = {}): Effect
           ),
         ),
       );
-    yield* execute("qmp_capabilities", Schema.Unknown).pipe(
-      Effect.catchIf(isNegotiatedAlready, () => Effect.void),
-    );
+    yield* execute("qmp_capabilities", Schema.Unknown).pipe(Effect.catchIf(isNegotiatedAlready, () => Effect.void));
     return { socketPath, version, peer, execute, events: conversation.events, ended: conversation.ended };
   });
 

@@ -487,14 +487,8 @@ export const mayForget = (destination: Destination, now: number): boolean =>
 const nextWake = (destination: Destination, now: number): number | null => {
   if (isOver(destination) && (destination.concluded || now - destination.heardAt >= IDLE_MS)) return null;
   const tellAt = destination.devices === null ? null : Devices.nextWake(destination.devices);
-  const report = Math.max(
-    now,
-    Math.min(
-      destination.nextReportAt,
-      mustLook(destination) ? destination.nextLookAt : destination.nextReportAt,
-      tellAt ?? destination.nextReportAt,
-    ),
-  );
+  const lookAt = mustLook(destination) ? destination.nextLookAt : destination.nextReportAt;
+  const report = Math.max(now, Math.min(destination.nextReportAt, lookAt, tellAt ?? destination.nextReportAt));
   const asks =
     destination.phase._tag === "Ready" && !destination.mayBeCommitted && destination.postcopy?.isKnown === false;
   if (asks) return Math.min(report, Math.max(now, destination.postcopy?.nextAskAt ?? now));
