@@ -9,7 +9,7 @@ export type Plane = "control" | "bulk";
 
 export interface Message {
   readonly subject: string;
-  /** Valid until the receiver drops it, or says so (`letGo`), which frees a long one, or lets another use its memory, at once. */
+  /** Valid until the receiver drops it, or says so (`letGo`), which frees a long one, or lets another use its memory, in that turn. */
   readonly data: Uint8Array;
 }
 

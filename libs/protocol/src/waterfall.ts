@@ -12,6 +12,7 @@
  * is placed between the message that let it begin and the one that told the source of its end (`services/ram-sender`).
  */
 import * as Schema from "effect/Schema";
+import type { ArcInfo } from "./migration-info.ts";
 
 /** More parts than a switchover has phases at both sides, and arcs of devices that are shown (`WATERFALL_ARCS_MAX` for each side). */
 export const WATERFALL_PARTS_MAX = 128;
@@ -79,19 +80,11 @@ export const partsOf = ({ begun, endedAt }: Laps, side: WaterfallPart["side"]): 
     return end === null ? [] : [{ part, side, begin: at - begun[0]!.at, length: end - at }];
   });
 
-/** An arc of a device, and when it began by the clock of its host, us; absent: its agent did not say. */
-interface TimedArc {
-  readonly from: string;
-  readonly to: string;
-  readonly ms: number;
-  readonly at?: number;
-}
-
 /** Arcs that devices went in the time of `laps`, measured on the same host; the longest WATERFALL_ARCS_MAX, in order of their begin. */
 export const arcPartsOf = (
   { begun, endedAt }: Laps,
   side: WaterfallPart["side"],
-  devices: ReadonlyArray<{ readonly device: string; readonly arcs: ReadonlyArray<TimedArc> }>,
+  devices: ReadonlyArray<{ readonly device: string; readonly arcs: ReadonlyArray<ArcInfo> }>,
 ): ReadonlyArray<WaterfallPart> => {
   const from = begun[0]?.at;
   if (from === undefined) return [];

@@ -26,9 +26,5 @@ export const memoryOf = ({ pid, blocks }: Pick<GuestDescription, "pid" | "blocks
   }),
 });
 
-/** Whether it is memory of this process of the present boot. */
-export const isOfProcess = (memory: GuestMemory, pid: number): boolean =>
-  memory.boot === bootId() && memory.pid === pid;
-
 export const isSameMemory = (one: GuestMemory, other: GuestMemory): boolean =>
   one.boot === other.boot && one.pid === other.pid && one.files.join() === other.files.join();

@@ -3,7 +3,7 @@ import { LANE_LENGTH_BYTES } from "@godwit/protocol";
 import { ROOM_BYTES } from "./sealing.ts";
 
 /** Rooms kept while nobody needs them: what a migration may have unacknowledged, 32 MiB in packets of 256 KiB, and a turn's more. */
-export const SPARE_ROOMS_MAX = 136;
+const SPARE_ROOMS_MAX = 136;
 /** A packet much shorter than a room moves to memory of its own, so that 8,192 of a page each do not hold as many rooms. */
 const COPIED_BYTES_MAX = 32 * 1024;
 

@@ -18,7 +18,7 @@ import type * as Scope from "effect/Scope";
 import { makeAtOnce } from "./at-once.ts";
 import { type DirectLanes, makeDirectLanes } from "./direct-lanes.ts";
 import { makeFileCopier } from "./file-copier.ts";
-import { makePacker, type Packer } from "./packing.ts";
+import { makePacker } from "./packing.ts";
 import { makeRooms, type Packed, type Rooms } from "./rooms.ts";
 import { makeSealingPacker, type SealingPacker } from "./sealing.ts";
 
@@ -36,18 +36,26 @@ export const runWorker = Effect.fnUntraced(function* (
   const packer = makePacker(settings.runtimeDirectory);
   yield* Effect.addFinalizer(() => Effect.sync(packer.close));
   const direct = yield* makeDirectLanes;
-  const sending: Sending = {
-    rooms: makeRooms(),
+  const rooms = makeRooms();
+  const sendingFor = (way: Pick<Sending, "purposeOf" | "publish">): Sending => ({
+    rooms,
     packer: makeSealingPacker(packer, settings.runtimeDirectory),
     fabric,
     direct,
     incarnation: settings.incarnation,
     node: settings.node,
+    ...way,
+  });
+  const sending = sendingFor({
     purposeOf: (item) => (isOfDevice(item) ? "devices" : "ram"),
     publish: (item, route, { bytes, done }) => fabric.publishInPlace(dataSubject(item, route), bytes, "bulk", done),
-  };
+  });
+  const urgently = sendingFor({
+    purposeOf: () => "urgent",
+    publish: (_item, route, { bytes, done }) => fabric.publishInPlace(subjects.urgent(route), bytes, "control", done),
+  });
   const work = yield* fabric.subscribe(subjects.work(settings.node, id, "*"), { capacity: WAITING_ITEMS_MAX });
-  yield* answerUrgently(settings, id, packer, direct);
+  yield* answerUrgently(settings, id, urgently);
   yield* copyFiles(settings, id);
   const { node, incarnation, runtimeDirectory } = settings;
   yield* announceReady(settings, { role: "multifd-worker", node, id, incarnation }, "multifd worker", [
@@ -60,24 +68,9 @@ export const runWorker = Effect.fnUntraced(function* (
  * Serves pages that a guest waits for (postcopy), on connections that never have bulk before them: an item of a page or a few, and at
  * once, so that a worker which has nothing else to do answers within a round trip.
  */
-const answerUrgently = Effect.fnUntraced(function* (
-  settings: Settings,
-  id: string,
-  packer: Packer,
-  direct: DirectLanes,
-) {
+const answerUrgently = Effect.fnUntraced(function* (settings: Settings, id: string, sending: Sending) {
   const fabric = yield* Fabric;
   const run = Effect.runForkWith(yield* Effect.context<never>());
-  const sending: Sending = {
-    rooms: makeRooms(),
-    packer: makeSealingPacker(packer, settings.runtimeDirectory),
-    fabric,
-    direct,
-    incarnation: settings.incarnation,
-    node: settings.node,
-    purposeOf: () => "urgent",
-    publish: (_item, route, { bytes, done }) => fabric.publishInPlace(subjects.urgent(route), bytes, "control", done),
-  };
   const limits = { perTurn: PACKETS_PER_TURN, waitingMax: WAITING_ITEMS_MAX };
   const atOnce = makeAtOnce<Message>(limits, (message) => {
     const complaint = send(message, sending);

@@ -48,7 +48,7 @@ export const withMigrationSettings = <A, E, R>(
   Effect.acquireUseRelease(
     changeSettings(qmp, settings),
     () => work,
-    // Who has failed, or was interrupted, has this QEMU ended next, and a second client of the monitor would be in the way of that.
+    // Where the work has failed, somebody may try again at once, who must find what was set before and not what was changed.
     (changeBack, exit) => (Exit.isSuccess(exit) ? putBack(changeBack) : changeBack(qmp)),
   );
 

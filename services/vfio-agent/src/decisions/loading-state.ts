@@ -8,6 +8,7 @@
  * The devices run only when the loader says so, which is after the ownership record was won (O3).
  */
 import type {
+  ArcInfo,
   Failure,
   LaneCounts,
   LoadStage,
@@ -18,7 +19,7 @@ import type {
 } from "@godwit/protocol";
 import type { DeviceState, MigrationFeatures } from "@godwit/vfio";
 import type { Piece, Reassembly } from "./reassembly.ts";
-import type { Arc } from "./saving-state.ts";
+import type { Arrived } from "./saving-state.ts";
 
 export type LoadPhase = "Opening" | "Ready" | "Loaded" | "Starting" | "Running" | "Discarding" | "Discarded";
 
@@ -44,7 +45,7 @@ export interface LoadingDevice {
   configLoaded: boolean;
   /** Where the source's initial data ends; null: not known yet. */
   initialEnd: number | null;
-  readonly arcs: Arc[];
+  readonly arcs: ArcInfo[];
   /** Only a reset made it start. */
   stateLost: boolean;
   switchoverMs: number;
@@ -90,14 +91,7 @@ export type LoadingEvent =
       readonly state: DeviceState;
       readonly switchoverMs: number;
     }
-  | {
-      readonly _tag: "Arrived";
-      readonly device: number;
-      readonly state: DeviceState;
-      readonly ms: number;
-      /** When it set out, us of the host's monotonic clock; absent: it was not measured (a reset). */
-      readonly at?: number;
-    }
+  | Arrived
   /** `digest`: of the whole stream up to here. */
   | { readonly _tag: "Written"; readonly device: number; readonly digest: number }
   | { readonly _tag: "ConfigWritten"; readonly device: number; readonly digest: number }

@@ -2,7 +2,7 @@
 import { configStream, dataStream, type Failure, VFIO_CONFIG_BYTES_MAX, VFIO_STREAM_BYTES_MAX } from "@godwit/protocol";
 import * as Budget from "./budget.ts";
 import { deviceFailure, isInPrecopy, OPEN_TRIES } from "./saving-device.ts";
-import { type DeviceOp, fail, type Saving, type SavingDevice, type SavingEvent } from "./saving-state.ts";
+import { type Arrived, type DeviceOp, fail, type Saving, type SavingDevice, type SavingEvent } from "./saving-state.ts";
 import * as Slices from "./slices.ts";
 
 /** A device that does not go where it shall is asked again, ms. */
@@ -52,11 +52,7 @@ export const answered = (saving: Saving, device: SavingDevice, event: Answer, no
   }
 };
 
-const arrived = (
-  device: SavingDevice,
-  { state, ms, at }: Extract<SavingEvent, { _tag: "Arrived" }>,
-  now: number,
-): void => {
+const arrived = (device: SavingDevice, { state, ms, at }: Arrived, now: number): void => {
   device.arcs.push({ from: device.state, to: state, ms, ...(at === undefined ? {} : { at }) });
   if (state === "PRE_COPY") {
     device.nextInfoAt = now;

@@ -9,7 +9,7 @@
  * still writes into another that has stopped. Each device does one thing at a time; `nextOp` says which.
  */
 import type { Channels, Pace } from "@godwit/multifd";
-import type { Failure, Parameters, SavedStreams, SaveStage } from "@godwit/protocol";
+import type { ArcInfo, Failure, Parameters, SavedStreams, SaveStage } from "@godwit/protocol";
 import type { DeviceState, MigrationFeatures } from "@godwit/vfio";
 import type { Slices } from "./slices.ts";
 
@@ -34,11 +34,13 @@ export type DeviceOp =
   | { readonly _tag: "Read"; readonly offset: number; readonly bytesMax: number }
   | { readonly _tag: "ReadConfig" };
 
-export interface Arc {
-  readonly from: string;
-  readonly to: string;
+/** A device has gone an arc, or was reset. */
+export interface Arrived {
+  readonly _tag: "Arrived";
+  readonly device: number;
+  readonly state: DeviceState;
   readonly ms: number;
-  /** When it began, us of the host's monotonic clock; absent: the device was there when somebody looked. */
+  /** When it set out, us of the host's monotonic clock; absent: it was not measured (a reset). */
   readonly at?: number;
 }
 
@@ -65,7 +67,7 @@ export interface SavingDevice {
   /** STOP_COPY has given its last byte. */
   ended: boolean;
   config: { readonly bytes: number; readonly digest: number } | null;
-  readonly arcs: Arc[];
+  readonly arcs: ArcInfo[];
   /** Only a reset led it back to RUNNING. */
   stateLost: boolean;
   /** Of the arcs of a switchover, as measured before, ms. */
@@ -114,14 +116,7 @@ export type SavingEvent =
       readonly state: DeviceState;
       readonly switchoverMs: number;
     }
-  | {
-      readonly _tag: "Arrived";
-      readonly device: number;
-      readonly state: DeviceState;
-      readonly ms: number;
-      /** When it set out, us of the host's monotonic clock; absent: it was not measured (a reset). */
-      readonly at?: number;
-    }
+  | Arrived
   | {
       readonly _tag: "Info";
       readonly device: number;
