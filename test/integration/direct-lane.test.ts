@@ -73,8 +73,8 @@ describe("by the direct lane", () => {
   });
 
   it("so is the state of VFIO devices", async () => {
-    // Slow ones, so that most of it is sent once there is a connection.
-    const sizes = { stateBytes: 16 * MIB, initialBytes: 8 * MIB, readBytesPerSecond: 8 * MIB };
+    // Slow ones, so that most of it is sent once there is a connection, which takes seconds on a busy machine.
+    const sizes = { stateBytes: 16 * MIB, initialBytes: 8 * MIB, readBytesPerSecond: 3 * MIB };
     const devices = ["nic", "gpu"].map((name) => device(name, sizes));
     const spec = await world.startGuest({ name: "devices", memoryBytes: 4 * MIB, devices });
     const { end } = await moveWithDevices(world, spec, "b", { parameters: { lane: "direct" } });
@@ -92,7 +92,7 @@ describe("by the direct lane", () => {
       dirtyRateBytesPerSecond: 64 * MIB,
     });
     const journey = await world.migrate("late", "b", {
-      parameters: { lane: "auto", "max-bandwidth": 32 * MIB, "downtime-limit": 20, "max-postcopy-bandwidth": 8 * MIB },
+      parameters: { lane: "auto", "max-bandwidth": 32 * MIB, "downtime-limit": 20, "max-postcopy-bandwidth": 3 * MIB },
       capabilities: { "postcopy-ram": true, "postcopy-preempt": true },
     });
     await journey.until(({ ram }) => (ram?.["dirty-sync-count"] ?? 0) >= 2);
