@@ -1,9 +1,10 @@
-// Makes a clone ready to run: packages, the pinned Node.js, a nats-server. Plain JavaScript for any Node >= 18 without
+// Makes a clone ready to run: packages, the pinned Node.js, the built programs, a nats-server. Plain JavaScript for any Node >= 18 without
 // dependencies, since it runs before anything is there. Does nothing, quickly, when nothing is to be done.
 // All text goes to stderr: stdout belongs to the command that set-up was run for.
 import { pathToFileURL } from "node:url";
 import { installPackages, packagesAreInstalled } from "./packages.mjs";
 import { checkPinnedNode, checkPlatform } from "./pinned-node.mjs";
+import { providePrograms } from "./programs.mjs";
 import { natsServerPath } from "./setup-nats.mjs";
 
 const log = (line) => process.stderr.write(`${line}\n`);
@@ -16,6 +17,7 @@ export async function setUp({ nats }) {
   checkPlatform();
   if (!packagesAreInstalled()) await installPackages(log);
   checkPinnedNode();
+  await providePrograms(log);
   if (nats) await natsServerPath({ log });
 }
 

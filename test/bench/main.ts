@@ -1,5 +1,5 @@
 // `npm run bench -- [part...] [--quick] [--profile]`: measures godwit on this machine. Every figure that is compared is measured in one run.
-import "../compile-cache.ts";
+import "../programs.ts";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, loadavg, release, totalmem } from "node:os";
 import { join } from "node:path";
@@ -63,6 +63,8 @@ const quick = values.quick ?? false;
 if (values.profile) {
   rmSync(PROFILES, { recursive: true, force: true });
   process.env["GODWIT_BENCH_PROFILES"] = PROFILES;
+  // Functions are told by the source file they stand in.
+  delete process.env["GODWIT_PROGRAMS"];
   // Actors inherit it. What it costs makes every figure worse.
   process.env["NODE_OPTIONS"] = `--import ${new URL("./profile/recorder.ts", import.meta.url)}`;
 }

@@ -1,5 +1,5 @@
 // `npm run chaos -- --runs 200 [--seed N] ...`: kills, pauses and cuts off real actors while a guest is moved, and looks what comes of it.
-import "../compile-cache.ts";
+import "../programs.ts";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus, release, totalmem } from "node:os";
 import { join } from "node:path";

@@ -3,10 +3,14 @@ import { spawn } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { programFile } from "@godwit/host";
 
 export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
-const mainOf = (root: string): string => join(root, "services/cli/src/main.ts");
+const mainOf = (root: string): string => {
+  const source = join(root, "services/cli/src/main.ts");
+  return root === ROOT ? programFile(pathToFileURL(source)) : source;
+};
 
 export interface Finished {
   readonly code: number;
@@ -36,6 +40,7 @@ export interface RunOptions {
 const environmentWith = (more: Readonly<Record<string, string>>): NodeJS.ProcessEnv => ({
   ...Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("GODWIT_"))),
   NODE_COMPILE_CACHE: join(ROOT, ".cache", "compiled"),
+  GODWIT_PROGRAMS: process.env["GODWIT_PROGRAMS"],
   ...more,
 });
 

@@ -2,7 +2,9 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
 import type { Readable } from "node:stream";
+import { pathToFileURL } from "node:url";
 import { startThroughLauncher } from "./launcher-client.ts";
+import { programFile } from "./program.ts";
 
 /** `node ENTRY --spec SPEC --report-fd N`: the program says one line on that descriptor once it is ready, or cannot be. */
 export interface DetachedProgram {
@@ -56,13 +58,18 @@ export const startHere = async ({ entry, spec, log }: DetachedProgram): Promise<
 const spawnDetached = (entry: string, spec: string, log: string): ChildProcess => {
   const logFd = openSync(log, "a", 0o600);
   try {
-    return spawn(process.execPath, [entry, "--spec", spec, "--report-fd", String(REPORT_FD)], {
-      detached: true,
-      stdio: ["ignore", logFd, logFd, "pipe"],
-      cwd: "/",
-      // Nothing of the starter's environment, such as NODE_OPTIONS, is meant for the program.
-      env: {},
-    });
+    const { GODWIT_PROGRAMS, NODE_COMPILE_CACHE } = process.env;
+    return spawn(
+      process.execPath,
+      [programFile(pathToFileURL(entry)), "--spec", spec, "--report-fd", String(REPORT_FD)],
+      {
+        detached: true,
+        stdio: ["ignore", logFd, logFd, "pipe"],
+        cwd: "/",
+        // Nothing else of the starter's environment, such as NODE_OPTIONS, is meant for the program.
+        env: { GODWIT_PROGRAMS, NODE_COMPILE_CACHE },
+      },
+    );
   } finally {
     closeSync(logFd);
   }

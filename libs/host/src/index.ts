@@ -20,6 +20,7 @@ export * from "./pagemap.ts";
 export * from "./process-control.ts";
 export * from "./process-maps.ts";
 export * from "./process-state.ts";
+export { programFile } from "./program.ts";
 export * from "./ram-file.ts";
 export * from "./soft-dirty.ts";
 export * from "./userfaultfd.ts";

@@ -6,6 +6,7 @@
 import { Worker } from "node:worker_threads";
 import { HostError } from "./host-error.ts";
 import type { IoctlCall } from "./ioctl.ts";
+import { programFile } from "./program.ts";
 
 /** What the kernel left in the call's memory, which are copies: the caller's own stay as they were. */
 export interface IoctlAnswer {
@@ -40,7 +41,7 @@ interface Waiting {
 }
 
 export const openIoctlThread = (): IoctlThread => {
-  const worker = new Worker(new URL("./ioctl-loop.ts", import.meta.url), { name: "ioctl" });
+  const worker = new Worker(programFile(new URL("./ioctl-loop.ts", import.meta.url)), { name: "ioctl" });
   const waiting = new Map<number, Waiting>();
   let last = 0;
   let ended: { readonly errno: string; readonly detail: string } | null = null;

@@ -3,8 +3,10 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { lstatSync, mkdirSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { randomId, type Settings } from "@godwit/actor";
 import type { Member } from "@godwit/fabric";
+import { programFile } from "@godwit/host";
 import * as Effect from "effect/Effect";
 
 /** Which process: its role is its service's name. `id` distinguishes several of one role. */
@@ -41,7 +43,7 @@ export type LogTarget = "inherit" | number;
 export const startChild = (spec: ChildSpec, settings: Settings, log: LogTarget): Child => {
   const incarnation = randomId();
   const compiled = compileCache(settings.runtimeDirectory);
-  const child = spawn(process.execPath, [require.resolve(ENTRIES[spec.role])], {
+  const child = spawn(process.execPath, [programFile(pathToFileURL(require.resolve(ENTRIES[spec.role])))], {
     stdio: ["ignore", "ignore", log],
     env: {
       ...process.env,

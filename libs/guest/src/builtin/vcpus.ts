@@ -1,5 +1,6 @@
 /** The vCPU threads of a guest as its main thread sees them: commands go to all of them, and are done when all have answered. */
 import { Worker } from "node:worker_threads";
+import { programFile } from "@godwit/host";
 import { PAGE_BYTES, recipeOf } from "./kernel/page.ts";
 import { shareOf } from "./share.ts";
 import type { Workload } from "./spec.ts";
@@ -133,7 +134,10 @@ class Thread {
     const doorbell = new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT);
     this.#doorbell = new Int32Array(doorbell);
     const start: VcpuStart = { address, doorbell };
-    this.#worker = new Worker(new URL("./vcpu.ts", import.meta.url), { workerData: start, name: `vcpu-${index}` });
+    this.#worker = new Worker(programFile(new URL("./vcpu.ts", import.meta.url)), {
+      workerData: start,
+      name: `vcpu-${index}`,
+    });
     const ready = Promise.withResolvers<void>();
     this.ready = ready.promise;
     const fail = (reason: string): void => {

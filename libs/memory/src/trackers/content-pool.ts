@@ -1,5 +1,6 @@
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
+import { programFile } from "@godwit/host";
 import type { DirtyRun } from "../dirty-tracker.ts";
 import {
   CONTROL,
@@ -37,9 +38,10 @@ export const openContentPool = (blocks: ReadonlyArray<ShadowedBlock>): ContentPo
   const chunks = chunksOf(blocks.map(({ block }) => block));
   const data: ContentWorkerData = { blocks, chunks, control };
   const threads = Math.max(1, Math.min(availableParallelism(), THREADS_MAX, chunks.length));
+  const program = programFile(new URL("./content-worker.ts", import.meta.url));
   const workers = Array.from(
     { length: threads },
-    () => new Worker(new URL("./content-worker.ts", import.meta.url), { workerData: data, name: "content-tracker" }),
+    () => new Worker(program, { workerData: data, name: "content-tracker" }),
   );
   let running: Running | null = null;
   /** Set once a thread has ended: its share of a scan would be missing. */

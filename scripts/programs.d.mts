@@ -1,0 +1,1 @@
+export function providePrograms(log: (line: string) => void): Promise<void>;
