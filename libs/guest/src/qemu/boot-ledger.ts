@@ -1,8 +1,8 @@
-import { type BootProgram, COUNTER_OFFSETS } from "./boot-sector.ts";
+import { ADDRESS_OFFSET, type BootProgram, COUNTER_OFFSETS } from "./boot-sector.ts";
 
-/** One counter that is not what it must be. */
+/** One counter, or address of a page, that is not what it must be. */
 export interface LedgerFault {
-  /** Guest physical address of the counter, bytes. */
+  /** Guest physical address of the word, bytes. */
   readonly address: number;
   readonly expected: number;
   readonly found: number;
@@ -10,9 +10,9 @@ export interface LedgerFault {
 
 /** What the counters of a stopped boot guest say. */
 export interface BootLedger {
-  /** How many counters break the ledger: 0 when no update was lost, torn, or put elsewhere. */
+  /** How many words break the ledger: 0 when no update was lost, torn, or put elsewhere. */
   readonly faultCount: number;
-  /** The first of them, in order of address. */
+  /** The first of them: counters in order of address, then addresses. */
   readonly faults: ReadonlyArray<LedgerFault>;
   /** The pass over its range the guest is in, counted from 1; 0: it never began. Trap: RAM of nothing but zeros is without faults, too. */
   readonly round: number;
@@ -48,12 +48,26 @@ export const checkBootGuest = (
     const found = counters[index]!;
     if (found !== expected) faults.push({ address: addresses[index]!, expected, found });
   }
+  const misplaced = best.round === 0 ? [] : misplacedPages(view, range);
   return {
-    faultCount: best.faultCount,
-    faults,
+    faultCount: best.faultCount + misplaced.length,
+    faults: [...faults, ...misplaced].slice(0, FAULTS_LISTED_MAX),
     round: best.round,
     position: best.position === counters.length ? null : addresses[best.position]!,
   };
+};
+
+/** Pages that do not hold their own address. */
+const misplacedPages = (
+  view: DataView,
+  { startAddress, endAddress }: Pick<BootProgram, "startAddress" | "endAddress">,
+): LedgerFault[] => {
+  const misplaced: LedgerFault[] = [];
+  for (let page = startAddress; page < endAddress; page += 4096) {
+    const found = view.getUint32(page + ADDRESS_OFFSET, true);
+    if (found !== page) misplaced.push({ address: page + ADDRESS_OFFSET, expected: page, found });
+  }
+  return misplaced;
 };
 
 /** Addresses of all counters in the order in which the guest increments them. */

@@ -4,13 +4,13 @@ import { address16, address32, assemble, type CodeLine, far, near, word } from "
  * The guest that proves a migration: 512 bytes that boot on any PC and then, for ever, add one to three 32-bit
  * counters in every page of a range, in order of address:
  *
- *     page n:    [0]        ...      [0x800]      ...      [0xffc]
- *                 |                     |                     |
- *                 +---- 1st counter     +---- 2nd             +---- 3rd
+ *     page n:    [0]   [4]        ...      [0x800]      ...      [0xffc]
+ *                 |     +---- its address      |                     |
+ *                 +---- 1st counter            +---- 2nd             +---- 3rd
  *
  * However and whenever it is stopped, all counters read along the range are equal, save for one place where they drop
- * by one: there the guest is. A page that was lost, came from an older pass, was torn or landed elsewhere breaks that
- * (`boot-ledger.ts` checks it). With `burstPages` it sleeps until the next timer tick after that many pages, so it
+ * by one: there the guest is. A page that was lost, came from an older pass or was torn breaks that, and one that
+ * landed elsewhere has another one's address (`boot-ledger.ts` checks both); nor are two pages ever equal, of which only one would be sent. With `burstPages` it sleeps until the next timer tick after that many pages, so it
  * writes at a known rate, leaves the host's cores to others, and goes on only where its timer and its interrupt
  * controllers moved with it. On COM1 it writes `A` at its start, then B..Z in turn, one after each `roundsPerLetter`.
  */
@@ -33,6 +33,8 @@ export const BOOT_RANGE_END_MAX = 0xc000_0000;
 export const BOOT_TICKS_PER_SECOND = 100;
 /** Where in a page the three counters lie, bytes, in the order they are written. */
 export const COUNTER_OFFSETS = [0, 0x800, 0xffc] as const;
+/** Where in a page its own address lies, 32 bits, from before the first pass on. */
+export const ADDRESS_OFFSET = 4;
 
 const SECTOR_BYTES = 512;
 /** Where the firmware loads a boot sector and jumps to. */
@@ -127,6 +129,7 @@ const lines = (program: BootProgram): ReadonlyArray<CodeLine> => [
   { text: "mov edi, start", code: [0xbf, word(program.startAddress)] },
   { text: "xor eax, eax", code: [0x31, 0xc0] },
   { label: "zero", text: "mov [edi], eax", code: [0x89, 0x07] },
+  { text: "mov [edi+4], edi", code: [0x89, 0x7f, ADDRESS_OFFSET] },
   { text: "mov [edi+0x800], eax", code: [0x89, 0x87, word(COUNTER_OFFSETS[1])] },
   { text: "mov [edi+0xffc], eax", code: [0x89, 0x87, word(COUNTER_OFFSETS[2])] },
   { text: "add edi, 4096", code: [0x81, 0xc7, word(4096)] },
