@@ -13,6 +13,7 @@ export const REMEDIES = {
   "invalid-request": "check the message against the protocol version of both sides",
   "no-such-guest": "`godwit guests` lists the guests that nodes have",
   "no-such-node": "`godwit nodes` lists the nodes that are up",
+  "node-silent": "look at the log of the node named, and ask again once it answers",
   "no-such-migration": "`godwit status` lists the migrations that are known",
   "migration-in-progress": "wait for it, or `godwit cancel` it",
   "not-the-owner": "ask again: another coordinator owns the migration, or is just taking it over",

@@ -14,6 +14,7 @@ import {
 } from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import type * as Scope from "effect/Scope";
+import { type Asked, chooseSource } from "./decisions/index.ts";
 
 /** A node that has not answered by then is left out, ms: it asks its guests' monitors. */
 const NODE_TIMEOUT_MS = 3000;
@@ -32,12 +33,9 @@ export interface Inventory {
   readonly ask: Effect.Effect<ReadonlyArray<NodeInfo>>;
   /** The saves and restores that are under way at all of them, oldest first; an actor that does not answer has none that could be shown. */
   readonly checkpoints: Effect.Effect<ReadonlyArray<CheckpointInfo>>;
-  /** The node that has the guest as a source, and the guest's driver. Fails with `no-such-guest`, or with `version-mismatch` when it may be at one that cannot be asked. */
+  /** The node that has the guest as a source, and the guest's driver. Fails with `no-such-guest`, or with `node-silent` or `version-mismatch` when it may be at one that did not answer or cannot be asked. */
   readonly sourceOf: (guest: string) => Effect.Effect<{ readonly node: string; readonly driver: string }, GodwitError>;
 }
-
-/** States in which a guest can be moved away; elsewhere it is a destination, or dead. */
-const MOVABLE = new Set(["running", "paused"]);
 
 export const openInventory = Effect.gen(function* () {
   const fabric = yield* Fabric;
@@ -79,6 +77,12 @@ export const openInventory = Effect.gen(function* () {
     const foreign = unasked(node);
     return foreign === null ? askNode(node) : Effect.succeed(foreign);
   };
+  const asked = (node: string): Effect.Effect<Asked> =>
+    Effect.map(versionObstacle(node) === null ? askNode(node) : Effect.succeed(null), (info) => ({
+      node,
+      info,
+      versionObstacle: versionObstacle(node),
+    }));
   const ask = Effect.suspend(() =>
     Effect.map(Effect.forEach(nodes(), lookAt, { concurrency: "unbounded" }), (all) =>
       all.filter((info) => info !== null),
@@ -100,20 +104,11 @@ export const openInventory = Effect.gen(function* () {
     );
   });
   const sourceOf = Effect.fnUntraced(function* (guest: string) {
-    const all = yield* ask;
-    const found = all.flatMap((info) =>
-      info.guests.filter(({ name }) => name === guest).map((one) => ({ node: info.node, ...one })),
-    );
-    const movable = found.filter((one) => MOVABLE.has(one.state));
-    const first = movable[0] ?? found[0];
-    if (first !== undefined) return { node: first.node, driver: first.driver };
-    const foreign = nodes().find((node) => unasked(node) !== null);
-    if (foreign !== undefined) {
-      const reason = `no node that this coordinator can ask has a guest ${guest}; ${versionObstacle(foreign)}`;
-      return yield* new GodwitError({ code: "version-mismatch", actor: "coordinator", step: "find the guest", reason });
-    }
-    const reason = `none of the nodes ${nodes().join(", ") || "(there are none)"} has a guest ${guest}`;
-    return yield* new GodwitError({ code: "no-such-guest", actor: "coordinator", step: "find the guest", reason });
+    const answers = Effect.forEach(nodes(), asked, { concurrency: "unbounded" });
+    const choice = chooseSource(guest, yield* answers);
+    if (choice._tag === "Found") return choice;
+    const { code, reason } = choice;
+    return yield* new GodwitError({ code, actor: "coordinator", step: "find the guest", reason });
   });
   const inventory: Inventory = { nodes, versionObstacle, ask, checkpoints, sourceOf };
   return inventory;
