@@ -20,7 +20,7 @@ describe("godwit demo", () => {
     assert.match(stdout, /^migration completed$/m);
     for (const [part, at] of [
       ["stop", "source"],
-      ["final-round", "destination"],
+      ["commit", "destination"],
       ["start", "destination"],
     ])
       assert.match(stdout, new RegExp(`^ {2}${part} +${at} +[\\d,]+ +[\\d,]+ *#*$`, "m"));

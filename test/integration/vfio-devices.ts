@@ -64,8 +64,14 @@ export const expectDevicesAt = async (
 };
 
 /** Lets the guest go on from pre-switchover, with its devices in STOP_COPY: what they held then, by name. */
-const letSwitch = async (world: World, journey: Journey, guest: string): Promise<ReadonlyMap<string, string>> => {
+const letSwitch = async (
+  world: World,
+  journey: Journey,
+  guest: string,
+  beforeSwitch: (journey: Journey) => Promise<unknown> = async () => {},
+): Promise<ReadonlyMap<string, string>> => {
   await journey.until((info) => info.status === "pre-switchover");
+  await beforeSwitch(journey);
   const stopped = (await devicesOf(world, guest)).filter(({ diagnosis }) => diagnosis?.state === "STOP_COPY");
   await world.run(resumePaused({ migration: journey.id }));
   return new Map(stopped.map((seen) => [seen.device, seen.diagnosis!.saved!.digest]));
@@ -77,6 +83,8 @@ export const moveWithDevices = async (
   spec: BuiltinSpec,
   node: string,
   { parameters = {}, capabilities = {} }: MigrateOptions = {},
+  /** Before the guest is handed over, everything that can be moved while it runs has been. */
+  beforeSwitch: (journey: Journey) => Promise<unknown> = async () => {},
 ): Promise<{ readonly end: MigrationInfo; readonly devices: ReadonlyMap<string, SimulatedDiagnosis> }> => {
   // How fast a busy machine moves them is not what is asked here.
   const options = {
@@ -84,7 +92,7 @@ export const moveWithDevices = async (
     capabilities: { ...capabilities, "pause-before-switchover": true },
   };
   const journey = await world.migrate(spec.name, node, options);
-  const saved = await letSwitch(world, journey, spec.name);
+  const saved = await letSwitch(world, journey, spec.name, beforeSwitch);
   return arrive(world, spec, journey, node, saved);
 };
 

@@ -41,7 +41,7 @@ it("an actor keeps what it has compiled for the next one, in a folder of its nod
   await killedOnceReady(runtime);
   const compiled = join(runtime, "compiled");
   expect(statSync(compiled).mode & 0o777).toBe(0o700);
-  expect(readdirSync(compiled, { recursive: true }).length).toBeGreaterThan(50);
+  expect(readdirSync(compiled, { recursive: true }).length).toBeGreaterThan(5);
 });
 
 it("an actor uses no folder that others could write to", async () => {
@@ -57,6 +57,6 @@ it("an actor shares the cache of whoever started its node, where that has one", 
   const shared = join(directory, "shared");
   vi.stubEnv("NODE_COMPILE_CACHE", shared);
   await killedOnceReady(join(directory, "a"));
-  expect(readdirSync(shared, { recursive: true }).length).toBeGreaterThan(50);
+  expect(readdirSync(shared, { recursive: true }).length).toBeGreaterThan(5);
   expect(existsSync(join(directory, "a", "compiled"))).toBe(false);
 });

@@ -10,7 +10,7 @@ import { makeFrameReader } from "./kernel/frame-reader.ts";
 import { LANE_TLS } from "./tls.ts";
 
 /** From the connection to the whole hello, TLS included, ms; a round trip or three on the longest way around the earth. */
-export const HELLO_MS = 3_000;
+export const HELLO_MS = 5_000;
 /** Connections that have not proved anything: as many as channels may begin at once. Further ones are closed at once. */
 export const STRANGERS_MAX = 256;
 

@@ -16,8 +16,10 @@ import { splitAddress } from "./addresses.ts";
 import { helloOf, isTrueWelcome } from "./proof.ts";
 import { LANE_TLS } from "./tls.ts";
 
-/** One address, from the first packet of TCP to the welcome, ms; behind a wall that swallows packets the next one is tried. */
-export const DIAL_MS = 1_500;
+/** One address, until its kernel answers, ms; behind a wall that swallows packets the next one is tried. */
+export const CONNECT_MS = 1_500;
+/** From then on to the welcome, ms: the process that listens there may be busy. Nothing waits for it, since packets go by NATS meanwhile. */
+export const WELCOME_MS = 5_000;
 /** So long may packets be unreceipted before the connection counts as broken, ms. A loader that is busy takes some hundred. */
 export const STALL_MS = 2_000;
 /** How often that is looked at, ms. */
@@ -100,7 +102,11 @@ const dial = (address: string, offer: LaneOffer, claim: LaneClaim, { failed, wel
     giveUp();
     failed(reason);
   };
-  const late = setTimeout(() => fail(`no welcome within ${DIAL_MS} ms`), DIAL_MS);
+  let late = setTimeout(() => fail(`no connection within ${CONNECT_MS} ms`), CONNECT_MS);
+  socket.once("connect", () => {
+    clearTimeout(late);
+    late = setTimeout(() => fail(`no welcome within ${WELCOME_MS} ms`), WELCOME_MS);
+  });
   socket.once(offer.tls ? "secureConnect" : "connect", () => socket.write(hello));
   const stopHearing = hear(socket, {
     error: (error: Error) => fail(error.message),

@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { COUNTER_OFFSETS } from "@godwit/guest";
+import { ADDRESS_OFFSET, COUNTER_OFFSETS } from "@godwit/guest";
 import { afterAll, assert, describe, it } from "vitest";
 import { isProven, proveRam } from "./ram-proof.ts";
 
@@ -20,6 +20,8 @@ const ramAfter = (updates: number): Buffer => {
   for (const [index, address] of addresses.entries()) {
     ram.writeUInt32LE(Math.floor((updates + addresses.length - 1 - index) / addresses.length), address);
   }
+  for (let page = program.startAddress; page < program.endAddress; page += PAGE_BYTES)
+    ram.writeUInt32LE(page, page + ADDRESS_OFFSET);
   return ram;
 };
 

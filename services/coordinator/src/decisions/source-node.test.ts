@@ -1,4 +1,3 @@
-import type { NodeInfo } from "@godwit/protocol";
 import { describe, expect, it } from "vitest";
 import { type Asked, chooseSource } from "./source-node.ts";
 
