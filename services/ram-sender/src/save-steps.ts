@@ -308,7 +308,14 @@ export const makeSaveSteps = Effect.fnUntraced(function* (
         );
       case "save-device-state":
         return Effect.sync(() => rmSync(statePath, { force: true })).pipe(
-          Effect.andThen(withGuest((opened) => opened.saveDeviceState(statePath))),
+          Effect.andThen(
+            withGuest((opened) =>
+              // A guest that was let go on refuses; who asked shall hear why.
+              Effect.catch(opened.saveDeviceState(statePath), (error) =>
+                Effect.andThen(requireStill(opened), Effect.fail(error)),
+              ),
+            ),
+          ),
           Effect.as<SaveEvent>({ _tag: "DeviceStateSaved" }),
           oneAtATime.withPermits(1),
         );
