@@ -16,7 +16,7 @@ const LOCKFILE = join(ROOT, "package-lock.json");
 const MODULES = join(ROOT, "node_modules");
 /** Inside node_modules, so that it goes with what it vouches for. */
 const STAMP = join(MODULES, ".godwit-setup");
-const CACHE = join(ROOT, ".cache");
+export const CACHE = join(ROOT, ".cache");
 
 /**
  * What an npm that runs us (`npm -w x run y`, `npm run demo --json`) would pass on to the inner one through the
@@ -151,7 +151,8 @@ function canBeMade(path) {
   }
 }
 
-function read(path) {
+/** What a file vouches for; undefined when there is none. */
+export function read(path) {
   try {
     return readFileSync(path, "utf8");
   } catch {

@@ -6,14 +6,13 @@
 // that they are of the sources as they stand now may set it; without it the sources themselves are run.
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import { accessSync, constants, existsSync, mkdirSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { accessSync, constants, existsSync, mkdirSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { withLock } from "./lock.mjs";
-import { ROOT } from "./packages.mjs";
+import { CACHE, ROOT, read } from "./packages.mjs";
 import { PINNED_NODE } from "./pinned-node.mjs";
 
-const CACHE = join(ROOT, ".cache");
 const PROGRAMS = join(CACHE, "programs");
 const STAMP = join(PROGRAMS, "stamp");
 
@@ -85,13 +84,5 @@ function isWritable() {
     return !existsSync(PROGRAMS) || statSync(PROGRAMS).uid === process.getuid();
   } catch {
     return false;
-  }
-}
-
-function read(path) {
-  try {
-    return readFileSync(path, "utf8");
-  } catch {
-    return undefined; // Not built, or not ours to read.
   }
 }

@@ -48,12 +48,12 @@ const moreBy = (journey: Journey, lane: "nats" | "direct"): Promise<MigrationInf
   return journey.until((info) => packetsOf(info)[lane] > before + 4);
 };
 const isDirect = (info: MigrationInfo): boolean => isMidway(info) && packetsOf(info).direct > 4;
+const CHANNELS = 2;
 /** On the way, and each channel's newest packet went by its connection. */
 const isAllDirect = (info: MigrationInfo): boolean =>
   isDirect(info) &&
   packetsOf(info).newest.length === CHANNELS &&
   packetsOf(info).newest.every((lane) => lane === "direct");
-const CHANNELS = 2;
 const GUEST = { memoryBytes: 24 * MIB, workingSetBytes: MIB, dirtyRateBytesPerSecond: MIB };
 const begin = async (name: string, lane: string, parameters: object = HELD): Promise<Journey> => {
   await world.startGuest({ name, ...GUEST });

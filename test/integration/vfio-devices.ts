@@ -84,7 +84,7 @@ export const moveWithDevices = async (
   node: string,
   { parameters = {}, capabilities = {} }: MigrateOptions = {},
   /** Before the guest is handed over, everything that can be moved while it runs has been. */
-  beforeSwitch: (journey: Journey) => Promise<unknown> = async () => {},
+  beforeSwitch?: (journey: Journey) => Promise<unknown>,
 ): Promise<{ readonly end: MigrationInfo; readonly devices: ReadonlyMap<string, SimulatedDiagnosis> }> => {
   // How fast a busy machine moves them is not what is asked here.
   const options = {

@@ -66,28 +66,19 @@ export const openInventory = Effect.gen(function* () {
       Effect.catch((error) => Effect.as(Effect.logWarning(`node ${node}: ${error.message}`), null)),
     );
   const nodes = (): ReadonlyArray<string> => [...members.keys()].sort();
-  /** A node of another version: it would not understand the question. */
-  const unasked = (node: string): NodeInfo | null => {
-    const error = versionObstacle(node);
-    if (error === null) return null;
+  const asked = (node: string): Effect.Effect<Asked> => {
+    const obstacle = versionObstacle(node);
+    // A node of another version would not understand the question.
+    const answer = obstacle === null ? askNode(node) : Effect.succeed(null);
+    return Effect.map(answer, (info) => ({ node, info, versionObstacle: obstacle }));
+  };
+  const answers = Effect.suspend(() => Effect.forEach(nodes(), asked, { concurrency: "unbounded" }));
+  const shown = ({ node, info, versionObstacle: error }: Asked): NodeInfo | null => {
+    if (error === null) return info;
     const protocol = members.get(node)?.protocol ?? "";
     return { node, "godwit-version": "", protocol, error, guests: [], workers: 0 };
   };
-  const lookAt = (node: string): Effect.Effect<NodeInfo | null> => {
-    const foreign = unasked(node);
-    return foreign === null ? askNode(node) : Effect.succeed(foreign);
-  };
-  const asked = (node: string): Effect.Effect<Asked> =>
-    Effect.map(versionObstacle(node) === null ? askNode(node) : Effect.succeed(null), (info) => ({
-      node,
-      info,
-      versionObstacle: versionObstacle(node),
-    }));
-  const ask = Effect.suspend(() =>
-    Effect.map(Effect.forEach(nodes(), lookAt, { concurrency: "unbounded" }), (all) =>
-      all.filter((info) => info !== null),
-    ),
-  );
+  const ask = Effect.map(answers, (all) => all.map(shown).filter((info) => info !== null));
   const listOf = (node: string, verb: string): Effect.Effect<CheckpointList> =>
     fabric.request(subjects.node(node, verb), NOTHING, { timeoutMs: CHECKPOINTS_TIMEOUT_MS }).pipe(
       Effect.map((bytes) => {
@@ -104,7 +95,6 @@ export const openInventory = Effect.gen(function* () {
     );
   });
   const sourceOf = Effect.fnUntraced(function* (guest: string) {
-    const answers = Effect.forEach(nodes(), asked, { concurrency: "unbounded" });
     const choice = chooseSource(guest, yield* answers);
     if (choice._tag === "Found") return choice;
     const { code, reason } = choice;

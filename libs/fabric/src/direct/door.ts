@@ -9,7 +9,7 @@ import { type Inlet, plainInlet, type Receiving, tlsInlet } from "./inlet.ts";
 import { makeFrameReader } from "./kernel/frame-reader.ts";
 import { LANE_TLS } from "./tls.ts";
 
-/** From the connection to the whole hello, TLS included, ms; a round trip or three on the longest way around the earth. */
+/** From the connection to the whole hello, TLS included, ms; a round trip or three on the longest way around the earth, from a worker that is busy. */
 export const HELLO_MS = 5_000;
 /** Connections that have not proved anything: as many as channels may begin at once. Further ones are closed at once. */
 export const STRANGERS_MAX = 256;

@@ -17,9 +17,9 @@ import { helloOf, isTrueWelcome } from "./proof.ts";
 import { LANE_TLS } from "./tls.ts";
 
 /** One address, until its kernel answers, ms; behind a wall that swallows packets the next one is tried. */
-export const CONNECT_MS = 1_500;
+const CONNECT_MS = 1_500;
 /** From then on to the welcome, ms: the process that listens there may be busy. Nothing waits for it, since packets go by NATS meanwhile. */
-export const WELCOME_MS = 5_000;
+const WELCOME_MS = 5_000;
 /** So long may packets be unreceipted before the connection counts as broken, ms. A loader that is busy takes some hundred. */
 export const STALL_MS = 2_000;
 /** How often that is looked at, ms. */
