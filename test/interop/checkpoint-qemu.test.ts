@@ -1,5 +1,5 @@
 /** Checkpoints between godwit and an unmodified QEMU, both ways: mapped-ram is QEMU's own format. */
-import { mkdirSync, readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { randomId } from "@godwit/actor";
 import { checkBootGuest, launchTestQemu, qemuIsInstalled, type TestQemu } from "@godwit/guest";
@@ -11,7 +11,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 // The monitor itself is not part of what the library offers: nobody but its driver speaks QMP.
 import { connectQmp } from "../../libs/guest/src/qemu/qmp.ts";
 import { queryRestore, querySave, restore, save } from "../../services/cli/src/client.ts";
-import { beginRestore, saved } from "../integration/checkpoint-journey.ts";
+import { beginRestore, restored, saved } from "../integration/checkpoint-journey.ts";
 import { eventually, loaderOf, openWorld, type World } from "../integration/world.ts";
 import { MEMORY_BYTES } from "./qemu-pair.ts";
 import { startQemuAt } from "./qemu-world.ts";
@@ -154,6 +154,41 @@ suite(`a checkpoint of a QEMU guest${because}`, () => {
     expect(info, world.log().slice(-3000)).toMatchObject({ status: "completed" });
     await expectAlive(destination, name);
     expect(await world.record(name)).toMatchObject({ state: "destination", node: "b", open: false });
+  });
+
+  it("whose RAM lies in two backends starts with `godwit restore`, each page looked at, in a QEMU that has preallocated its own", async () => {
+    const name = "numa";
+    const half = MEMORY_BYTES / 2;
+    const memoryOptions = (role: string) => [
+      ...["-machine", "pc", "-smp", "2"],
+      ...["low", "high"].flatMap((part, node) => [
+        "-object",
+        `memory-backend-file,id=${part},size=${half},mem-path=/dev/shm/godwit-${name}-${role}-${part},share=on,prealloc=${role === "destination" ? "on" : "off"}`,
+        "-numa",
+        `node,nodeid=${node},memdev=${part}`,
+      ]),
+    ];
+    try {
+      const source = await startQemuAt(world, name, "source", { program, memoryOptions: memoryOptions("source") });
+      await world.run(source.awaitSerial((text) => text.includes("B")));
+      const saving = await saved(world, "a", name, `file:${name}`, { stop: true, checksums: true });
+      expect(saving, world.log().slice(-3000)).toMatchObject({ status: "completed" });
+      await atMonitor(source, ["quit"]).catch(() => {});
+      const destination = await startQemuAt(world, name, "destination", {
+        program,
+        memoryOptions: memoryOptions("destination"),
+      });
+      const info = await restored(world, "b", name, `file:${name}`);
+      expect(info, world.log().slice(-3000)).toMatchObject({
+        status: "completed",
+        checksums: "verified",
+        remaining: 0,
+      });
+      await expectAlive(destination, name);
+    } finally {
+      for (const role of ["source", "destination"])
+        for (const part of ["low", "high"]) rmSync(`/dev/shm/godwit-${name}-${role}-${part}`, { force: true });
+    }
   });
 
   it.each([

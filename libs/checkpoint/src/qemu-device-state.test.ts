@@ -1,4 +1,4 @@
-import { closeSync, mkdtempSync, openSync, rmSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as Bitmap from "@godwit/memory/bitmap";
@@ -8,6 +8,7 @@ import { MalformedCheckpoint } from "./malformed.ts";
 import { putTogether, qemuDeviceState } from "./qemu-device-state.ts";
 import { takeApart } from "./qemu-state.ts";
 import { type Checkpoint, readCheckpoint } from "./reader.ts";
+import { ignoresShared } from "./stream-head.ts";
 import { contentOf, writeExample } from "./testing.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "godwit-device-state-"));
@@ -32,7 +33,7 @@ describe("the device state of a checkpoint", () => {
     ];
     await writeExample({ path, blocks });
     await withCheckpoint(async (fd, found) => {
-      const stream = await qemuDeviceState(fd, found, new Set(["ram0"]));
+      const stream = await qemuDeviceState(fd, found, new Set(["ram0"]), "x-ignore-shared");
       const state = takeApart(stream, new Set(["ram0"]));
       assert.strictEqual(state.machine, "pc-i440fx-10.0");
       assert.deepStrictEqual(
@@ -51,7 +52,23 @@ describe("the device state of a checkpoint", () => {
         Buffer.from(bios!.pages),
         Buffer.concat([contentOf(1, 1), contentOf(1, 2), contentOf(1, 8)]),
       );
-      assert.deepStrictEqual(Buffer.from(putTogether(state)), Buffer.from(stream));
+      assert.deepStrictEqual(Buffer.from(putTogether(state, "x-ignore-shared")), Buffer.from(stream));
+    });
+  });
+
+  it("says for itself whether it is to be read with x-ignore-shared, and names no addresses where it is not", async () => {
+    await writeExample({ path, blocks: [{ name: "ram0", pages: 50, stored: [0, 7] }] });
+    await withCheckpoint(async (fd, found) => {
+      const lengths: number[] = [];
+      for (const leftOut of ["x-ignore-shared", "not sent"] as const) {
+        const stream = await qemuDeviceState(fd, found, new Set(["ram0"]), leftOut);
+        const file = join(directory, "stream");
+        writeFileSync(file, stream);
+        assert.strictEqual(ignoresShared(file), leftOut === "x-ignore-shared");
+        lengths.push(stream.length);
+      }
+      const subsection = 1 + 1 + "configuration/capabilities".length + 4 + 4 + 1 + "x-ignore-shared".length;
+      assert.strictEqual(lengths[0]! - lengths[1]!, subsection + 8);
     });
   });
 
@@ -60,7 +77,7 @@ describe("the device state of a checkpoint", () => {
     await writeExample({ path, blocks: [{ name: "ram0", pages, stored: [] }] });
     await withCheckpoint(async (fd, found) => {
       const full = { ...found, blocks: found.blocks.map((block) => ({ ...block, presentPages: pages })) };
-      const error = await qemuDeviceState(fd, full, new Set()).catch((cause: unknown) => cause);
+      const error = await qemuDeviceState(fd, full, new Set(), "not sent").catch((cause: unknown) => cause);
       assert.instanceOf(error, MalformedCheckpoint);
     });
   });

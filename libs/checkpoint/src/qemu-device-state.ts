@@ -1,7 +1,4 @@
-/**
- * The device state of a QEMU's checkpoint as QEMU itself hands it over with x-ignore-shared: what `takeApart` takes apart. For a guest
- * whose memory comes by another way than its devices.
- */
+/** The device state of a QEMU's checkpoint, for a guest whose memory comes by another way than its devices. */
 import * as Bitmap from "@godwit/memory/bitmap";
 import { DEVICE_STATE_BYTES_MAX, PAGE_BYTES } from "@godwit/protocol";
 import {
@@ -20,6 +17,13 @@ import { readStoredPages } from "./stored-pages.ts";
 import { shortText, text, u8, u32, u64 } from "./stream-words.ts";
 
 /**
+ * How a stream leaves pages out. `x-ignore-shared`: as QEMU itself hands its devices over, for `takeApart`; QEMU would refuse it where a
+ * block has another address than 0 in its machine. `not sent`: a plain stream in which they never come; QEMU, which reads it with all
+ * capabilities off, leaves those pages as they are.
+ */
+export type PagesLeftOut = "x-ignore-shared" | "not sent";
+
+/**
  * `fd`: the checkpoint's file. `shared`: the names of the blocks whose pages come by themselves; those of all others are in the result.
  * Rejects with MalformedCheckpoint when these are more than a device state can hold.
  */
@@ -27,6 +31,7 @@ export const qemuDeviceState = async (
   fd: number,
   { machine, ramSection, blocks, tail }: Checkpoint,
   shared: ReadonlySet<string>,
+  leftOut: PagesLeftOut,
 ): Promise<Uint8Array> => {
   const stored = blocks.filter(({ name }) => !shared.has(name));
   const bytes = stored.reduce((sum, { presentPages }) => sum + presentPages * PAGE_BYTES, tail.length);
@@ -44,23 +49,30 @@ export const qemuDeviceState = async (
     }
     own.push({ name: block.name, lengthBytes: block.lengthBytes, present: block.present, pages });
   }
-  return putTogether({ machine, ramSection, blocks, own, tail });
+  return putTogether({ machine, ramSection, blocks, own, tail }, leftOut);
 };
 
-/**
- * `takeApart` the other way round. Trap: the blocks have no addresses, which a QEMU would compare that took the stream with
- * x-ignore-shared itself.
- */
-export const putTogether = ({ machine, ramSection, blocks, own, tail }: QemuState): Uint8Array => {
+/** `takeApart` the other way round. */
+export const putTogether = (
+  { machine, ramSection, blocks, own, tail }: QemuState,
+  leftOut: PagesLeftOut,
+): Uint8Array => {
+  const ignoresShared = leftOut === "x-ignore-shared";
   const total = blocks.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
   const type = text(machine);
   return Buffer.concat([
     ...[u32(STREAM_MAGIC), u32(STREAM_VERSION)],
     ...[u8(SECTION.configuration), u32(type.length), type],
-    ...[u8(SECTION.subsection), shortText(CAPABILITIES_SUBSECTION), u32(1), u32(1), shortText(IGNORE_SHARED)],
+    ...(ignoresShared
+      ? [u8(SECTION.subsection), shortText(CAPABILITIES_SUBSECTION), u32(1), u32(1), shortText(IGNORE_SHARED)]
+      : []),
     ...[u8(SECTION.start), u32(ramSection), shortText(RAM_SECTION.name), u32(RAM_SECTION.instance)],
     ...[u32(RAM_SECTION.version), u64(total + RAM_FLAG.memSize)],
-    ...blocks.flatMap(({ name, lengthBytes }) => [shortText(name), u64(lengthBytes), u64(0)]),
+    ...blocks.flatMap(({ name, lengthBytes }) => [
+      ...[shortText(name), u64(lengthBytes)],
+      // Its address, which only who reads pages of their own looks at.
+      ...(ignoresShared ? [u64(0)] : []),
+    ]),
     ...own.flatMap(recordsOf),
     ...[u64(RAM_FLAG.eos), u8(SECTION.footer), u32(ramSection)],
     tail,

@@ -5,18 +5,9 @@
 import * as Bitmap from "@godwit/memory/bitmap";
 import { BLOCKS_MAX, DEVICE_STATE_BYTES_MAX, PAGE_BYTES } from "@godwit/protocol";
 import { type Cursor, memoryCursor } from "./cursor.ts";
-import {
-  CAPABILITIES_MAX,
-  CAPABILITIES_SUBSECTION,
-  IGNORE_SHARED,
-  MACHINE_BYTES_MAX,
-  RAM_FLAG,
-  RAM_SECTION,
-  SECTION,
-  STREAM_MAGIC,
-  STREAM_VERSION,
-} from "./format.ts";
+import { IGNORE_SHARED, RAM_FLAG, RAM_SECTION, SECTION } from "./format.ts";
 import { MalformedCheckpoint } from "./malformed.ts";
+import { readStreamHead } from "./stream-head.ts";
 
 export interface OwnBlock {
   readonly name: string;
@@ -49,7 +40,9 @@ interface Block {
 /** Throws MalformedCheckpoint; offsets are those of `stream`. `shared`: the names of the blocks whose pages are not in it. */
 export const takeApart = (stream: Uint8Array, shared: ReadonlySet<string>): QemuState => {
   const cursor = memoryCursor(stream);
-  const machine = readHead(cursor);
+  const { machine, capabilities } = readStreamHead(cursor);
+  if (!capabilities.includes(IGNORE_SHARED))
+    throw new MalformedCheckpoint(cursor.offset(), `the stream was not saved with ${IGNORE_SHARED}`);
   const { ramSection, blocks } = readStart(cursor);
   const owned = new Map(
     blocks.filter(({ name }) => !shared.has(name)).map((block) => [block.name, makeBlock(block)] as const),
@@ -84,27 +77,6 @@ export const takeApart = (stream: Uint8Array, shared: ReadonlySet<string>): Qemu
       );
     }
   }
-};
-
-const readHead = (cursor: Cursor): string => {
-  if (cursor.u32("the magic") !== STREAM_MAGIC || cursor.u32("the version") !== STREAM_VERSION)
-    throw new MalformedCheckpoint(0, "not a migration stream");
-  if (cursor.u8("the configuration") !== SECTION.configuration)
-    throw new MalformedCheckpoint(8, "no configuration section");
-  const length = cursor.u32("the machine type's length");
-  if (length > MACHINE_BYTES_MAX)
-    throw new MalformedCheckpoint(cursor.offset() - 4, `a machine type of ${length} bytes`);
-  const machine = new TextDecoder().decode(cursor.bytes(length, "the machine type"));
-  const at = cursor.offset();
-  if (cursor.u8("a section") !== SECTION.subsection || cursor.name("its name") !== CAPABILITIES_SUBSECTION)
-    throw new MalformedCheckpoint(at, "no capabilities in the configuration");
-  cursor.u32("its version");
-  const count = cursor.u32("the number of capabilities");
-  if (count > CAPABILITIES_MAX) throw new MalformedCheckpoint(cursor.offset() - 4, `${count} capabilities`);
-  let ignoresShared = false;
-  for (let n = 0; n < count; n++) if (cursor.name("a capability") === IGNORE_SHARED) ignoresShared = true;
-  if (!ignoresShared) throw new MalformedCheckpoint(at, `the stream was not saved with ${IGNORE_SHARED}`);
-  return machine;
 };
 
 const readStart = (cursor: Cursor): Pick<QemuState, "ramSection" | "blocks"> => {

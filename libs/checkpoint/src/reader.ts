@@ -9,21 +9,17 @@ import { type Cursor, fileCursor } from "./cursor.ts";
 import { DESCRIPTION_BYTES_MAX, type DeviceSection, describedDevices, TAIL_BYTES_MAX } from "./device-sections.ts";
 import {
   bitmapBytes,
-  CAPABILITIES_MAX,
-  CAPABILITIES_SUBSECTION,
   IGNORE_SHARED,
-  MACHINE_BYTES_MAX,
   MAPPED_HEADER_BYTES,
   MAPPED_RAM,
   MAPPED_VERSION,
   RAM_FLAG,
   RAM_SECTION,
   SECTION,
-  STREAM_MAGIC,
-  STREAM_VERSION,
 } from "./format.ts";
 import type { BlockPlace } from "./layout.ts";
 import { MalformedCheckpoint } from "./malformed.ts";
+import { readStreamHead } from "./stream-head.ts";
 
 export interface StoredBlock extends BlockPlace {
   readonly pages: number;
@@ -73,20 +69,8 @@ export const readCheckpoint = (fd: number, start = 0): Checkpoint => {
   return { machine, blocks, ramSection, devicesOffset, tail, devices, fileBytes };
 };
 
-/** Magic, version, machine type, capabilities. */
 const readHead = (cursor: Cursor): string => {
-  const start = cursor.offset();
-  if (cursor.u32("the magic") !== STREAM_MAGIC) throw new MalformedCheckpoint(start, "not a migration stream");
-  const version = cursor.u32("the version");
-  if (version !== STREAM_VERSION)
-    throw new MalformedCheckpoint(start + 4, `stream version ${version}, expected ${STREAM_VERSION}`);
-  if (cursor.u8("the configuration") !== SECTION.configuration)
-    throw new MalformedCheckpoint(cursor.offset() - 1, "no configuration section");
-  const length = cursor.u32("the length of the machine type");
-  if (length > MACHINE_BYTES_MAX)
-    throw new MalformedCheckpoint(cursor.offset() - 4, `a machine type of ${length} bytes`);
-  const machine = new TextDecoder().decode(cursor.bytes(length, "the machine type"));
-  const capabilities = readCapabilities(cursor);
+  const { machine, capabilities } = readStreamHead(cursor);
   if (!capabilities.includes(MAPPED_RAM))
     throw new MalformedCheckpoint(
       cursor.offset(),
@@ -95,19 +79,6 @@ const readHead = (cursor: Cursor): string => {
   if (capabilities.includes(IGNORE_SHARED))
     throw new MalformedCheckpoint(cursor.offset(), "the stream was saved with 'x-ignore-shared': its RAM is elsewhere");
   return machine;
-};
-
-const readCapabilities = (cursor: Cursor): ReadonlyArray<string> => {
-  const at = cursor.offset();
-  if (cursor.peek("a section") !== SECTION.subsection) return [];
-  cursor.u8("a section");
-  const name = cursor.name("the name of a subsection");
-  cursor.u32("its version");
-  if (name !== CAPABILITIES_SUBSECTION)
-    throw new MalformedCheckpoint(at, `subsection ${JSON.stringify(name)}, expected ${CAPABILITIES_SUBSECTION}`);
-  const count = cursor.u32("the number of capabilities");
-  if (count > CAPABILITIES_MAX) throw new MalformedCheckpoint(cursor.offset() - 4, `${count} capabilities`);
-  return Array.from({ length: count }, () => cursor.name("a capability"));
 };
 
 const readRamStart = (cursor: Cursor): number => {

@@ -16,6 +16,7 @@ import * as Deferred from "effect/Deferred";
 import * as Effect from "effect/Effect";
 import * as Schedule from "effect/Schedule";
 import type * as Scope from "effect/Scope";
+import { clearAbsent } from "./clearing.ts";
 import { FILL_ROUND, type FillEffect, type FillEvent, makeFill, stepFill } from "./decisions/index.ts";
 import type { Progress } from "./restoring.ts";
 
@@ -45,6 +46,7 @@ export const fillMemory = (filling: Filling): Effect.Effect<void, GodwitError, F
     Effect.gen(function* () {
       const { id, settings, blocks, stored } = filling;
       const { runtimeDirectory } = settings;
+      for (const block of blocks) yield* clearAbsent(block, stored.find(({ name }) => name === block.name)!.present);
       const places = blocks.map((block) => {
         const place = stored.find(({ name }) => name === block.name)!;
         const sums = filling.sums?.find(({ name }) => name === block.name)?.sums ?? null;

@@ -11,12 +11,13 @@ import {
   fingerprintOf,
   type HostPlace,
   MalformedCheckpoint,
+  type PagesLeftOut,
   qemuDeviceState,
   readCheckpoint,
   takesDirectIo,
 } from "@godwit/checkpoint";
 import { Fabric, FabricError, openObjectStore } from "@godwit/fabric";
-import { type Guest, type GuestSpec, loadQemuCheckpoint, openDestination } from "@godwit/guest";
+import { type Guest, openDestination } from "@godwit/guest";
 import { PAGE_BYTES, type RamBlock } from "@godwit/memory";
 import {
   type CheckpointInfo,
@@ -119,30 +120,27 @@ export const restoreGuest = Effect.fnUntraced(function* (
       // Devices of a QEMU touch memory while they load.
       const pages = yield* Effect.forkScoped(yield* lazyRestore(begun));
       tell("device");
-      const load = Effect.flatMap(deviceStateOf(fd, checkpoint, state, blocks), (bytes) =>
+      const load = Effect.flatMap(deviceStateOf(fd, checkpoint, state, blocks, "x-ignore-shared"), (bytes) =>
         loadState(guest, bytes, asked.id, settings),
       );
       yield* Effect.raceFirst(load, Effect.andThen(Fiber.join(pages), Effect.never));
       yield* sameFile(fd, place.path);
       return pages;
     }
-    if (state === null) yield* loadQemu(spec, place, parameters);
-    else {
-      yield* fillMemory({
-        id: asked.id,
-        settings,
-        checkpointPath: place.path,
-        parameters,
-        blocks,
-        stored: checkpoint.blocks,
-        sums: sums.blocks,
-        progress,
-      });
-      // A QEMU reads its pages itself, and knows nothing of checksums.
-      if (sums.blocks !== null) progress.checksums = "verified";
-      tell("device");
-      yield* loadState(guest, state, asked.id, settings);
-    }
+    yield* fillMemory({
+      id: asked.id,
+      settings,
+      checkpointPath: place.path,
+      parameters,
+      blocks,
+      stored: checkpoint.blocks,
+      sums: sums.blocks,
+      progress,
+    });
+    if (sums.blocks !== null) progress.checksums = "verified";
+    tell("device");
+    const bytes = yield* deviceStateOf(fd, checkpoint, state, blocks, "not sent");
+    yield* loadState(guest, bytes, asked.id, settings);
     yield* sameFile(fd, place.path);
     return null;
   }).pipe(Effect.onError(() => giveUp));
@@ -308,29 +306,18 @@ const agree = Effect.fnUntraced(function* (guest: Guest, checkpoint: Checkpoint)
   });
 });
 
-const loadQemu = (spec: GuestSpec, place: FilePlace, parameters: Parameters): Effect.Effect<void, GodwitError> =>
-  spec.driver === "qemu"
-    ? loadQemuCheckpoint(spec, {
-        path: place.path,
-        start: place.start,
-        channels: parameters["multifd-channels"],
-        direct: parameters["direct-io"] === "on",
-      })
-    : Effect.fail(
-        refuse("incompatible", "load the checkpoint", "the checkpoint is of a QEMU guest, and no QEMU waits here"),
-      );
-
-/** What the guest's driver loads once its memory comes by itself: of a QEMU also the RAM that is none of the guest's own. */
+/** What the guest's driver loads while its memory comes by another way: of a QEMU also the RAM that is none of the guest's own. */
 const deviceStateOf = (
   fd: number,
   checkpoint: Checkpoint,
   builtin: Uint8Array | null,
   blocks: ReadonlyArray<RamBlock>,
+  leftOut: PagesLeftOut,
 ): Effect.Effect<Uint8Array, GodwitError> =>
   builtin !== null
     ? Effect.succeed(builtin)
     : Effect.tryPromise({
-        try: () => qemuDeviceState(fd, checkpoint, new Set(blocks.map(({ name }) => name))),
+        try: () => qemuDeviceState(fd, checkpoint, new Set(blocks.map(({ name }) => name)), leftOut),
         catch: notReadable,
       });
 

@@ -88,7 +88,8 @@ const measure = Effect.fnUntraced(function* (options: BenchOptions) {
     notes: [
       `A guest of ${memoryBytesOf(quick) / MIB} MiB, nearly all of it random, stopped; ${CHANNELS} channels, no bandwidth limit; all files of a row on one file system, disk or tmpfs. Rates are QEMU's or the copy's time over godwit's: above 1 godwit is faster.`,
       "Saves end on disk: godwit syncs, and QEMU, which does not, is given a sync of its file in its time. The copy is `dd bs=1M conv=fsync` of the same bytes. Restores read from the page cache; the copy is `dd bs=1M` into a file in memory.",
-      "A restored QEMU guest is read by QEMU itself in both columns; a builtin guest is filled by the multifd workers, beside QEMU's restore of its own guest of that size. After each restore the guest must write, and a builtin one check every page.",
+      "Of godwit's guests the multifd workers read the pages, and QEMU takes the devices; of a QEMU's own restore QEMU reads all. A builtin guest is beside QEMU's restore of its own guest of that size. After each restore the guest must write, and a builtin one check every page.",
+      "Before each row the machine is made to hold as much free memory as the row will write: in a virtual machine fresh memory costs several times as much as memory that was used just before.",
       `Medians of ${repetitionsOf(quick)} turns; of the ratios also the least and the most.`,
     ],
     tables: [
@@ -188,14 +189,17 @@ const once = (testbed: Testbed, name: string, memoryBytes: number) =>
           yield* source.awaitSerial((text) => text.includes("B"));
           fillRandomly(source.ramPath, COUNTED_BYTES, memoryBytes - FIRMWARE_BYTES);
           testbed.register("a", source.spec);
+          claimFreeMemory(testbed.memoryDirectory, memoryBytes);
           const qemuSave = yield* timed(
             Effect.tap(saveByQemu(source.spec.qmp, files.qemu, CHANNELS), () =>
               Effect.sync(() => syncFile(files.qemu)),
             ),
           );
+          claimFreeMemory(testbed.memoryDirectory, memoryBytes);
           const copyOut = yield* copy(source.ramPath, files.copy, "conv=fsync");
           rmSync(files.copy);
           yield* goOn(source.spec.qmp);
+          claimFreeMemory(testbed.memoryDirectory, memoryBytes);
           const godwitSave = yield* saveByGodwit(name, `file:${name}`);
           testbed.forget("a", name);
           return { qemuSave, copyOut, godwitSave };
@@ -247,6 +251,7 @@ const builtin = (testbed: Testbed, name: string, memoryBytes: number) =>
       mix: { zero: 0, compressible: 0, random: 100 },
     });
     testbed.register("a", spec);
+    claimFreeMemory(testbed.memoryDirectory, memoryBytes);
     const builtinSave = yield* saveByGodwit(name, `file:${name}`);
     process.kill(spec.pid, "SIGKILL");
     testbed.forget("a", name);

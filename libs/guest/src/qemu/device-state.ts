@@ -1,17 +1,8 @@
-import {
-  closeSync,
-  createReadStream,
-  createWriteStream,
-  existsSync,
-  linkSync,
-  openSync,
-  readSync,
-  rmSync,
-  statSync,
-} from "node:fs";
+import { createReadStream, createWriteStream, existsSync, linkSync, rmSync, statSync } from "node:fs";
 import { createConnection } from "node:net";
 import { Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
+import { ignoresShared, MalformedCheckpoint } from "@godwit/checkpoint/qemu-stream";
 import type { GodwitError } from "@godwit/protocol";
 import * as Cause from "effect/Cause";
 import type * as Duration from "effect/Duration";
@@ -21,7 +12,13 @@ import * as Schedule from "effect/Schedule";
 import * as Schema from "effect/Schema";
 import type * as Scope from "effect/Scope";
 import { asFailure, failure, localFailure, qmpFailure } from "./failure.ts";
-import { type PutBack, withDeviceStateSettings } from "./migration-settings.ts";
+import {
+  DEVICE_STATE,
+  type MigrationSettings,
+  PLAIN_STREAM,
+  type PutBack,
+  withMigrationSettings,
+} from "./migration-settings.ts";
 import type { Qmp } from "./qmp.ts";
 import { QmpError } from "./qmp-error.ts";
 import { listenOnce, rendezvousPath } from "./rendezvous.ts";
@@ -69,7 +66,7 @@ export const saveDeviceState = (
     yield* removePartial;
     yield* Effect.addFinalizer(() => removePartial);
     const receiving = receiveInto(qmp, partial);
-    yield* settings === "changed" ? receiving : withDeviceStateSettings(qmp, receiving);
+    yield* settings === "changed" ? receiving : withMigrationSettings(qmp, DEVICE_STATE, receiving);
     // link, not rename: it refuses to replace what is there.
     return yield* Effect.try({
       try: () => {
@@ -109,10 +106,8 @@ const isRefusal = (cause: Cause.Cause<QmpError | GodwitError>): boolean => {
  * failure this QEMU is of no further use: an incoming migration can be started once in a process' life.
  */
 export const loadDeviceState = (qmp: Qmp, path: string, putBack: PutBack): Effect.Effect<void, GodwitError> =>
-  withDeviceStateSettings(
-    qmp,
-    Effect.gen(function* () {
-      yield* checkStream(path);
+  Effect.gen(function* () {
+    const feeding = Effect.gen(function* () {
       const ending = yield* migrationEnding(qmp, LOAD);
       const socket = yield* rendezvousPath(qmp).pipe(Effect.mapError(localFailure(LOAD)));
       yield* beginIncoming(qmp, `unix:${socket}`);
@@ -125,9 +120,9 @@ export const loadDeviceState = (qmp: Qmp, path: string, putBack: PutBack): Effec
       );
       yield* Effect.raceFirst(ending, brokenOff);
       yield* settled(qmp);
-    }).pipe(Effect.scoped, withinTime(LOAD)),
-    putBack,
-  ).pipe(Effect.mapError(asFailure(LOAD)));
+    }).pipe(Effect.scoped, withinTime(LOAD));
+    yield* withMigrationSettings(qmp, yield* settingsFor(path), feeding, putBack);
+  }).pipe(Effect.mapError(asFailure(LOAD)));
 
 /** Lets a QEMU that waits take a migration from `uri`, and stay stopped and alive whatever comes of it. */
 export const beginIncoming = (qmp: Qmp, uri: string): Effect.Effect<void, QmpError> =>
@@ -190,28 +185,15 @@ const cancelMigration = (qmp: Qmp): Effect.Effect<void> =>
     Effect.asVoid,
   );
 
-/** What every QEMU stream begins with: magic "QEVM" and version 3, big-endian. */
-const STREAM_START = Buffer.from([0x51, 0x45, 0x56, 0x4d, 0, 0, 0, 3]);
-
-/** Looks at the stream before QEMU does: a QEMU that refused one takes no other. */
-const checkStream = (path: string): Effect.Effect<void, GodwitError> =>
+/** Looks at the stream before QEMU does, which takes one that was written with other capabilities than its own for damaged, and no other one then. */
+const settingsFor = (path: string): Effect.Effect<MigrationSettings, GodwitError> =>
   Effect.try({
-    try: () => {
-      const fd = openSync(path, "r");
-      try {
-        const start = Buffer.alloc(STREAM_START.length);
-        readSync(fd, start, 0, start.length, 0);
-        return start.equals(STREAM_START);
-      } finally {
-        closeSync(fd);
-      }
-    },
-    catch: localFailure(LOAD),
-  }).pipe(
-    Effect.flatMap((isStream) =>
-      isStream ? Effect.void : Effect.fail(failure("device-state-failed", LOAD, `${path} holds no QEMU device state`)),
-    ),
-  );
+    try: () => (ignoresShared(path) ? DEVICE_STATE : PLAIN_STREAM),
+    catch: (cause) =>
+      cause instanceof MalformedCheckpoint
+        ? failure("device-state-failed", LOAD, `${path} holds no QEMU device state: ${cause.message}`)
+        : localFailure(LOAD)(cause),
+  });
 
 const lengthLimit = (): Transform => {
   let bytes = 0;

@@ -10,7 +10,10 @@ import * as Scope from "effect/Scope";
 import { QemuDriver } from "./driver.ts";
 import { type Command, emit, monitor, reply } from "./testing/monitor.ts";
 
-const STATE = Buffer.from("QEVM\0\0\0\x03state");
+/** A head with x-ignore-shared, and devices. */
+const STATE = Buffer.from(
+  "QEVM\0\0\0\x03\x07\0\0\0\x02pc\x05\x1aconfiguration/capabilities\0\0\0\x01\0\0\0\x01\x0fx-ignore-shared\x04devices",
+);
 
 /** A QEMU with one capability, which gives and takes STATE. */
 const qemu = Effect.gen(function* () {

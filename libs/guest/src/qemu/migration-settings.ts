@@ -20,17 +20,15 @@ export interface MigrationSettings {
 }
 
 /** With these, QEMU sends and takes device state alone, and says when it is done. */
-const DEVICE_STATE: MigrationSettings = { capabilities: new Set(["x-ignore-shared", "events"]), parameters: {} };
+export const DEVICE_STATE: MigrationSettings = {
+  capabilities: new Set(["x-ignore-shared", "events"]),
+  parameters: {},
+};
+/** With these, it takes a plain stream, leaves the pages alone that are not in it, and says when it is done. */
+export const PLAIN_STREAM: MigrationSettings = { capabilities: new Set(["events"]), parameters: {} };
 
 /** Sets QEMU's migration for device state only, for work that is bracketed by somebody else. */
 export const setForDeviceState = (qmp: Qmp): Effect.Effect<ChangeBack, QmpError> => changeSettings(qmp, DEVICE_STATE);
-
-/** Runs `work` with QEMU's migration set for device state only. */
-export const withDeviceStateSettings = <A, E, R>(
-  qmp: Qmp,
-  work: Effect.Effect<A, E, R>,
-  putBack?: PutBack,
-): Effect.Effect<A, E | QmpError, R> => withMigrationSettings(qmp, DEVICE_STATE, work, putBack);
 
 /** How the settings of before are put back once the work has succeeded: at once, or by somebody whom nobody waits for. */
 export type PutBack = (changeBack: ChangeBack) => Effect.Effect<void>;

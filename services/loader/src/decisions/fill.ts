@@ -7,7 +7,7 @@ import { type Failure, FILE_ITEM_PAGES_MAX, PAGE_BYTES } from "@godwit/protocol"
 export interface FillBlock {
   readonly name: string;
   readonly pages: number;
-  /** The pages that the checkpoint holds; the others are zero, and are left alone. */
+  /** The pages that the checkpoint holds; the others are zeros before it begins. */
   readonly present: Bitmap.Bitmap;
   /** What each page must sum up to; null: nobody knows. */
   readonly sums: Uint32Array | null;
