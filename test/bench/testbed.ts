@@ -1,5 +1,5 @@
 /** A whole godwit on this machine, two nodes of it, and guests that go to and fro between them. */
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { follow, migrate } from "@godwit/cli/client";
@@ -11,6 +11,7 @@ import * as Effect from "effect/Effect";
 import * as Layer from "effect/Layer";
 import * as Schedule from "effect/Schedule";
 import type * as Scope from "effect/Scope";
+import { openMemoryDirectory } from "./memory-directory.ts";
 import { type Apart, actorOf, startNodeApart } from "./node-apart.ts";
 import { isAlive } from "./process-usage.ts";
 
@@ -57,6 +58,8 @@ export interface TestbedOptions {
   readonly coordinators?: number;
   /** Where all that is no RAM is kept, checkpoints among it; default: the folder for temporary files. */
   readonly filesIn?: string;
+  /** What all files of guests' memory may add up to, holes included, bytes; default: what /dev/shm has. */
+  readonly memoryRoomBytes?: number;
   /** Where the credentials of a node's actors are; default: they have none. */
   readonly credentialsOf?: (node: string) => string | undefined;
   /** Node b is behind a link; default: beside node a. */
@@ -70,14 +73,7 @@ export const openTestbed = Effect.fnUntraced(function* (
     Effect.sync(() => mkdtempSync(join(options.filesIn ?? tmpdir(), "godwit-bench-"))),
     (made) => Effect.sync(() => rmSync(made, { recursive: true, force: true })),
   );
-  const memoryDirectory = yield* Effect.acquireRelease(
-    Effect.sync(() => {
-      const made = `/dev/shm/${basename(directory)}-ram`;
-      mkdirSync(made, { mode: 0o700 });
-      return made;
-    }),
-    (made) => Effect.sync(() => rmSync(made, { recursive: true, force: true })),
-  );
+  const memoryDirectory = yield* openMemoryDirectory(`${basename(directory)}-ram`, options.memoryRoomBytes ?? 0);
   const registries = { a: openRegistry(join(directory, "a")), b: openRegistry(join(directory, "b")) };
   yield* Effect.addFinalizer(() =>
     Effect.forEach(

@@ -93,8 +93,10 @@ const pairsAt = Effect.fnUntraced(function* (
   // The first pair warms everybody up, and is not counted.
   for (let pair = 0; pair <= repetitions; pair++) {
     for (const { lane, pairs } of rows) {
-      const undisturbed = yield* move(lane, () => {});
-      const killed = yield* moveAndKill(lane);
+      // Both in turn come first, so that neither always has the same way to go.
+      const first = yield* pair % 2 === 0 ? move(lane, () => {}) : moveAndKill(lane);
+      const second = yield* pair % 2 === 0 ? moveAndKill(lane) : move(lane, () => {});
+      const [undisturbed, killed] = pair % 2 === 0 ? [first, second] : [second, first];
       const times = { undisturbed: moment.measure(undisturbed), killed: moment.measure(killed) };
       progress(
         `${moment.name}, ${lane}: ${times.undisturbed} ms, with a worker killed ${times.killed} ms${pair === 0 ? " (warming up)" : ""}`,

@@ -16,7 +16,7 @@ import type * as Scope from "effect/Scope";
 import { actorsOf } from "../actors.ts";
 import { claimFreeMemory } from "../free-memory.ts";
 import { cpuSeconds, forgetPeak, peakBytes } from "../process-usage.ts";
-import { openTestbed, type Testbed, UNCOMPARED, UNLIMITED } from "../testbed.ts";
+import { NODES, openTestbed, type Testbed, UNCOMPARED, UNLIMITED } from "../testbed.ts";
 
 export interface SparseGuest {
   readonly memoryBytes: number;
@@ -67,7 +67,7 @@ export const moveSparse = (guest: SparseGuest): Effect.Effect<SparseFigures, unk
     Effect.gen(function* () {
       const { memoryBytes, dataBytes, dirtyBytesPerSecond, workingSetBytes, channels, workers } = guest;
       const name = "sparse";
-      const testbed = yield* openTestbed({ workers });
+      const testbed = yield* openTestbed({ workers, memoryRoomBytes: NODES.length * memoryBytes });
       const started = yield* startBuiltin({
         name,
         memoryBytes,

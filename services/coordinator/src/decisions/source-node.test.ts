@@ -26,11 +26,16 @@ describe("the node that a guest is moved away from", () => {
   });
 
   it("is one that has it in another state, when all were heard", () => {
-    expect(chooseSource("vm", [node("a", "incoming"), node("b")])).toMatchObject({ _tag: "Found", node: "a" });
+    for (const state of ["unreachable", "gone", "failed"])
+      expect(chooseSource("vm", [node("a", "incoming"), node("b", state)])).toMatchObject({ _tag: "Found", node: "b" });
   });
 
   it("is nobody's when nobody has it, and may be one of another version's", () => {
     expect(chooseSource("vm", [node("a"), node("b")])).toMatchObject({ code: "no-such-guest" });
+    expect(chooseSource("vm", [node("a", "incoming"), node("b")])).toMatchObject({
+      code: "no-such-guest",
+      reason: "guest vm is waited for at node a, and none of the nodes that are up runs it",
+    });
     expect(chooseSource("vm", [])).toMatchObject({ code: "no-such-guest" });
     expect(chooseSource("vm", [node("a"), foreign("b")])).toMatchObject({ code: "version-mismatch" });
   });

@@ -3,6 +3,8 @@ import type { ErrorCode, NodeInfo } from "@godwit/protocol";
 
 /** States in which a guest can be moved away; elsewhere it is a destination, or dead. */
 const MOVABLE = new Set(["running", "paused"]);
+/** That of a destination. */
+const WAITS = "incoming";
 
 export interface Asked {
   readonly node: string;
@@ -17,8 +19,9 @@ export type SourceChoice =
   | { readonly _tag: "NotFound"; readonly code: ErrorCode; readonly reason: string };
 
 /**
- * The node that has the guest running or paused; failing that, one that has it at all, whose own word on it says what is the matter. That second answer,
- * and the one that nobody has it, are given only when every node was heard: what one that was not heard has may be the guest itself.
+ * The node that has the guest running or paused; failing that, one that has it in another state, whose own word on it says what is the matter. That second
+ * answer, and the one that nobody has it, are given only when every node was heard: what one that was not heard has may be the guest itself.
+ * One that waits for the guest is no source: where the guest runs is a node that is not up, or nowhere.
  */
 export const chooseSource = (guest: string, all: ReadonlyArray<Asked>): SourceChoice => {
   const found = all.flatMap(({ node, info }) =>
@@ -31,12 +34,17 @@ export const chooseSource = (guest: string, all: ReadonlyArray<Asked>): SourceCh
     const names = silent.map(({ node }) => node).join(", ");
     return { _tag: "NotFound", code: "node-silent", reason: `guest ${guest} may be at ${names}, which did not answer` };
   }
-  const [first] = found;
+  const first = found.find(({ state }) => state !== WAITS);
   if (first !== undefined) return { _tag: "Found", node: first.node, driver: first.driver };
   const foreign = all.find(({ versionObstacle }) => versionObstacle !== null);
   if (foreign !== undefined) {
     const reason = `no node that this coordinator can ask has a guest ${guest}; ${foreign.versionObstacle}`;
     return { _tag: "NotFound", code: "version-mismatch", reason };
+  }
+  const [waiting] = found;
+  if (waiting !== undefined) {
+    const reason = `guest ${guest} is waited for at node ${waiting.node}, and none of the nodes that are up runs it`;
+    return { _tag: "NotFound", code: "no-such-guest", reason };
   }
   const names = all.map(({ node }) => node).join(", ") || "(there are none)";
   return { _tag: "NotFound", code: "no-such-guest", reason: `none of the nodes ${names} has a guest ${guest}` };
