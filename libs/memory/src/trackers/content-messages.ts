@@ -30,10 +30,13 @@ export interface ContentWorkerData {
   readonly control: Int32Array;
 }
 
-/** What a thread is told: scan until no chunk is left. */
+/** Scan until no chunk is left. */
 export interface ScanOrder {
   readonly demand: "everything" | "changes";
 }
+
+/** What a thread is told: scan, or let go of all files and end. */
+export type ContentOrder = ScanOrder | "end";
 
 /** `runs`: pairs of (first page, pages). `Done` comes once for each order, after the last of its runs, also after a failure. */
 export type ContentReport =

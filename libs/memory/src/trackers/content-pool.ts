@@ -4,6 +4,7 @@ import { programFile } from "@godwit/host";
 import type { DirtyRun } from "../dirty-tracker.ts";
 import {
   CONTROL,
+  type ContentOrder,
   type ContentReport,
   type ContentWorkerData,
   chunksOf,
@@ -43,6 +44,7 @@ export const openContentPool = (blocks: ReadonlyArray<ShadowedBlock>): ContentPo
     { length: threads },
     () => new Worker(program, { workerData: data, name: "content-tracker" }),
   );
+  const ended = workers.map((worker) => new Promise((resolve) => worker.once("exit", resolve)));
   let running: Running | null = null;
   /** Set once a thread has ended: its share of a scan would be missing. */
   let broken: { readonly cause: unknown } | null = null;
@@ -102,7 +104,12 @@ export const openContentPool = (blocks: ReadonlyArray<ShadowedBlock>): ContentPo
   };
   const close = async () => {
     stop();
-    await Promise.all(workers.map((worker) => worker.terminate()));
+    // Not terminated: a thread that is has no time to unmap its files.
+    for (const worker of workers) {
+      worker.ref();
+      worker.postMessage("end" satisfies ContentOrder);
+    }
+    await Promise.all(ended);
   };
   return { scan, stop, close };
 };

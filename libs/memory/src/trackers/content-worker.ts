@@ -21,10 +21,10 @@ import {
   CHUNK_PAGES,
   type Chunk,
   CONTROL,
+  type ContentOrder,
   type ContentReport,
   type ContentWorkerData,
   REPORTS_WAITING_MAX,
-  type ScanOrder,
   type ShadowedBlock,
 } from "./content-messages.ts";
 
@@ -41,6 +41,8 @@ interface OpenBlock extends ShadowedBlock {
   readonly shadowFd: number;
   /** The shadow through a mapping: comparing there saves the copy that reading it would make (150 ms for each GiB, not 200). */
   readonly shadow: Buffer;
+  /** The kernel keeps the memory of a mapped file until then, also once the file is removed and this thread has ended. */
+  readonly unmap: () => void;
 }
 
 const openBlock = (shadowed: ShadowedBlock): OpenBlock => {
@@ -48,7 +50,7 @@ const openBlock = (shadowed: ShadowedBlock): OpenBlock => {
   const guestFd = openSync(block.path, "r");
   const shadowFd = openSync(shadowPath, "r+");
   const mapping = mapFile(shadowFd, { offsetBytes: 0, lengthBytes: block.lengthBytes }, "read-only");
-  return { ...shadowed, guestFd, shadowFd, shadow: asBuffer(mapping.bytes) };
+  return { ...shadowed, guestFd, shadowFd, shadow: asBuffer(mapping.bytes), unmap: mapping.unmap };
 };
 
 /** Reads pages of the guest into `fresh`. */
@@ -145,25 +147,35 @@ const sendRuns = (block: number, pairs: Uint32Array): void => {
   send({ _tag: "Runs", block, runs: pairs });
 };
 
-const opened = blocks.map(openBlock);
+const opened: OpenBlock[] = [];
+const end = (): void => {
+  for (const { guestFd, shadowFd, unmap } of opened.splice(0)) {
+    unmap();
+    closeSync(guestFd);
+    closeSync(shadowFd);
+  }
+  port.close();
+};
 
-port.on("message", ({ demand }: ScanOrder) => {
+try {
+  for (const block of blocks) opened.push(openBlock(block));
+} catch (error) {
+  end();
+  throw error;
+}
+
+port.on("message", (order: ContentOrder) => {
+  if (order === "end") return end();
   try {
     while (Atomics.load(control, CONTROL.STOP) === 0) {
       const chunk = chunks[Atomics.add(control, CONTROL.NEXT_CHUNK, 1)];
       if (chunk === undefined) break;
       const runCount = scanChunk(opened[chunk.block]!, chunk);
-      if (demand === "everything") sendRuns(chunk.block, Uint32Array.of(chunk.firstPage, chunk.pages));
+      if (order.demand === "everything") sendRuns(chunk.block, Uint32Array.of(chunk.firstPage, chunk.pages));
       else if (runCount > 0) sendRuns(chunk.block, runs.slice(0, runCount * 2));
     }
   } catch (error) {
     send({ _tag: "Failed", reason: error instanceof Error ? error.message : String(error) });
   }
   send({ _tag: "Done" });
-});
-port.on("close", () => {
-  for (const { guestFd, shadowFd } of opened) {
-    closeSync(guestFd);
-    closeSync(shadowFd);
-  }
 });
