@@ -1,9 +1,17 @@
 /** Checkpoints between godwit and an unmodified QEMU, both ways: mapped-ram is QEMU's own format. */
-import { mkdirSync, readFileSync, rmSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, readFileSync, readSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { randomId } from "@godwit/actor";
+import { readCheckpoint } from "@godwit/checkpoint";
 import { checkBootGuest, launchTestQemu, qemuIsInstalled, type TestQemu } from "@godwit/guest";
-import { type CheckpointInfo, isCheckpointOver, type RestoreRequest, type SaveRequest } from "@godwit/protocol";
+import * as Bitmap from "@godwit/memory/bitmap";
+import {
+  type CheckpointInfo,
+  isCheckpointOver,
+  PAGE_BYTES,
+  type RestoreRequest,
+  type SaveRequest,
+} from "@godwit/protocol";
 import * as Effect from "effect/Effect";
 import * as Schedule from "effect/Schedule";
 import * as Schema from "effect/Schema";
@@ -70,6 +78,38 @@ const expectAlive = async (qemu: TestQemu, name: string): Promise<void> => {
   const ledger = checkBootGuest(readFileSync(dump), qemu.program);
   expect(ledger.faults).toEqual([]);
   expect(ledger.round).toBeGreaterThan(1);
+};
+
+/** A byte of the last page that is stored of the first block. */
+const placeOfPage = (path: string): number => {
+  const fd = openSync(path, "r");
+  try {
+    const [block] = readCheckpoint(fd).blocks;
+    let page = block!.pages - 1;
+    while (!Bitmap.test(block!.present, page)) page--;
+    return block!.pagesOffset + page * PAGE_BYTES + 17;
+  } finally {
+    closeSync(fd);
+  }
+};
+/** What a RAM file holds where the checkpoint has nothing; there must be some of that. */
+const pagesWithoutPlace = (path: string, name: string, ram: Buffer): { readonly zero: boolean } | null => {
+  const fd = openSync(path, "r");
+  const block = readCheckpoint(fd).blocks.find((each) => each.name === name)!;
+  closeSync(fd);
+  const absent = [...Array(block.pages).keys()].filter((page) => !Bitmap.test(block.present, page));
+  if (absent.length === 0) return null;
+  return {
+    zero: absent.every((page) => ram.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES).every((b) => b === 0)),
+  };
+};
+const flip = (path: string, place: number): void => {
+  const fd = openSync(path, "r+");
+  const byte = Buffer.alloc(1);
+  readSync(fd, byte, 0, 1, place);
+  byte[0]! ^= 0x40;
+  writeSync(fd, byte, 0, 1, place);
+  closeSync(fd);
 };
 
 const program = { burstPages: 800 };
@@ -156,14 +196,15 @@ suite(`a checkpoint of a QEMU guest${because}`, () => {
     expect(await world.record(name)).toMatchObject({ state: "destination", node: "b", open: false });
   });
 
-  it("whose RAM lies in two backends starts with `godwit restore`, each page looked at, in a QEMU that has preallocated its own", async () => {
+  it("whose RAM lies in two backends starts with `godwit restore`, each page looked at, in a QEMU whose own is full of something else", async () => {
     const name = "numa";
     const half = MEMORY_BYTES / 2;
+    const ramOf = (role: string, part: string): string => `/dev/shm/godwit-${name}-${role}-${part}`;
     const memoryOptions = (role: string) => [
       ...["-machine", "pc", "-smp", "2"],
       ...["low", "high"].flatMap((part, node) => [
         "-object",
-        `memory-backend-file,id=${part},size=${half},mem-path=/dev/shm/godwit-${name}-${role}-${part},share=on,prealloc=${role === "destination" ? "on" : "off"}`,
+        `memory-backend-file,id=${part},size=${half},mem-path=${ramOf(role, part)},share=on,prealloc=${role === "destination" ? "on" : "off"}`,
         "-numa",
         `node,nodeid=${node},memdev=${part}`,
       ]),
@@ -178,16 +219,23 @@ suite(`a checkpoint of a QEMU guest${because}`, () => {
         program,
         memoryOptions: memoryOptions("destination"),
       });
-      const info = await restored(world, "b", name, `file:${name}`);
-      expect(info, world.log().slice(-3000)).toMatchObject({
-        status: "completed",
-        checksums: "verified",
-        remaining: 0,
-      });
+      for (const part of ["low", "high"])
+        writeFileSync(ramOf("destination", part), Buffer.alloc(half, 0xff), { flag: "r+" });
+      const path = join(folder, name);
+      const pagePlace = placeOfPage(path);
+      flip(path, pagePlace);
+      const refused = await restored(world, "b", name, `file:${name}`);
+      expect(refused).toMatchObject({ status: "failed", error: { code: "bad-checkpoint" } });
+      // The QEMU that waits is none the worse for it.
+      flip(path, pagePlace);
+      const info = await restored(world, "b", name, `file:${name}`, { stop: true });
+      expect(info, world.log().slice(-3000)).toMatchObject({ status: "completed", checksums: "verified" });
+      expect(pagesWithoutPlace(path, "low", readFileSync(ramOf("destination", "low")))).toEqual({ zero: true });
+      await atMonitor(destination, ["cont"]);
       await expectAlive(destination, name);
     } finally {
       for (const role of ["source", "destination"])
-        for (const part of ["low", "high"]) rmSync(`/dev/shm/godwit-${name}-${role}-${part}`, { force: true });
+        for (const part of ["low", "high"]) rmSync(ramOf(role, part), { force: true });
     }
   });
 

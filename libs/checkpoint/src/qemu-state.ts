@@ -40,7 +40,7 @@ interface Block {
 /** Throws MalformedCheckpoint; offsets are those of `stream`. `shared`: the names of the blocks whose pages are not in it. */
 export const takeApart = (stream: Uint8Array, shared: ReadonlySet<string>): QemuState => {
   const cursor = memoryCursor(stream);
-  const { machine, capabilities } = readStreamHead(cursor);
+  const { machine, capabilities } = readStreamHead(cursor, "those of a checkpoint");
   if (!capabilities.includes(IGNORE_SHARED))
     throw new MalformedCheckpoint(cursor.offset(), `the stream was not saved with ${IGNORE_SHARED}`);
   const { ramSection, blocks } = readStart(cursor);

@@ -70,7 +70,7 @@ export const readCheckpoint = (fd: number, start = 0): Checkpoint => {
 };
 
 const readHead = (cursor: Cursor): string => {
-  const { machine, capabilities } = readStreamHead(cursor);
+  const { machine, capabilities } = readStreamHead(cursor, "those of a checkpoint");
   if (!capabilities.includes(MAPPED_RAM))
     throw new MalformedCheckpoint(
       cursor.offset(),

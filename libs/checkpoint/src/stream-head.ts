@@ -18,8 +18,17 @@ export interface StreamHead {
   readonly capabilities: ReadonlyArray<string>;
 }
 
-/** Throws MalformedCheckpoint. The cursor stands behind the head then. */
-export const readStreamHead = (cursor: Cursor): StreamHead => {
+/** What else may stand in a configuration, and how many bytes it has behind its version: vmstate_configuration in migration/savevm.c. */
+const OTHER_SUBSECTIONS = new Map([
+  ["configuration/target-page-bits", 4],
+  ["configuration/uuid", 16],
+]);
+
+/**
+ * `subsections`: whether those of a configuration that a checkpoint does not keep are skipped or refused. Throws MalformedCheckpoint. The
+ * cursor stands behind the head then.
+ */
+export const readStreamHead = (cursor: Cursor, subsections: "any" | "those of a checkpoint"): StreamHead => {
   const start = cursor.offset();
   if (cursor.u32("the magic") !== STREAM_MAGIC) throw new MalformedCheckpoint(start, "not a migration stream");
   const version = cursor.u32("the version");
@@ -31,28 +40,21 @@ export const readStreamHead = (cursor: Cursor): StreamHead => {
   if (length > MACHINE_BYTES_MAX)
     throw new MalformedCheckpoint(cursor.offset() - 4, `a machine type of ${length} bytes`);
   const machine = new TextDecoder().decode(cursor.bytes(length, "the machine type"));
-  return { machine, capabilities: readCapabilities(cursor) };
-};
-
-/** What else may stand there, and how many bytes it has behind its version: vmstate_configuration in migration/savevm.c. */
-const OTHER_SUBSECTIONS = new Map([
-  ["configuration/target-page-bits", 4],
-  ["configuration/uuid", 16],
-]);
-
-const readCapabilities = (cursor: Cursor): ReadonlyArray<string> => {
   let capabilities: ReadonlyArray<string> = [];
+  const seen = new Set<string>();
   while (cursor.peek("a section") === SECTION.subsection) {
     const at = cursor.offset();
     cursor.u8("a section");
     const name = cursor.name("the name of a subsection");
+    if (seen.has(name)) throw new MalformedCheckpoint(at, `subsection ${JSON.stringify(name)} twice`);
+    seen.add(name);
     cursor.u32("its version");
-    const bytes = OTHER_SUBSECTIONS.get(name);
+    const bytes = subsections === "any" ? OTHER_SUBSECTIONS.get(name) : undefined;
     if (name === CAPABILITIES_SUBSECTION) capabilities = readNames(cursor);
     else if (bytes !== undefined) cursor.bytes(bytes, name);
     else throw new MalformedCheckpoint(at, `subsection ${JSON.stringify(name)}, expected ${CAPABILITIES_SUBSECTION}`);
   }
-  return capabilities;
+  return { machine, capabilities };
 };
 
 const readNames = (cursor: Cursor): ReadonlyArray<string> => {
@@ -65,7 +67,7 @@ const readNames = (cursor: Cursor): ReadonlyArray<string> => {
 export const ignoresShared = (path: string): boolean => {
   const fd = openSync(path, "r");
   try {
-    return readStreamHead(fileCursor(fd, 0, fstatSync(fd).size)).capabilities.includes(IGNORE_SHARED);
+    return readStreamHead(fileCursor(fd, 0, fstatSync(fd).size), "any").capabilities.includes(IGNORE_SHARED);
   } finally {
     closeSync(fd);
   }

@@ -1,6 +1,6 @@
 /** Fills a guest's memory from a checkpoint: multifd workers of this host copy the pages, each from its place to its place. */
 import { makeAlarm, makeEventLoop, type Settings, watchWorkers } from "@godwit/actor";
-import { type BlockSums, openGate, type StoredBlock } from "@godwit/checkpoint";
+import { type BlockSums, type Gate, openGate, type StoredBlock } from "@godwit/checkpoint";
 import { Fabric } from "@godwit/fabric";
 import { exportBlocks, exportCheckpoint, gateExport, type RamBlock, withdrawExports } from "@godwit/memory";
 import {
@@ -59,6 +59,7 @@ export const fillMemory = (filling: Filling): Effect.Effect<void, GodwitError, F
           pagesOffset: place.pagesOffset,
         };
       });
+      yield* Effect.addFinalizer(() => Effect.sync(() => withdrawExports(runtimeDirectory, id, "fill")));
       const gate = yield* Effect.acquireRelease(
         Effect.try({
           try: () => {
@@ -68,25 +69,26 @@ export const fillMemory = (filling: Filling): Effect.Effect<void, GodwitError, F
           },
           catch: (cause) => failed("checkpoint-failed", cause instanceof Error ? cause.message : String(cause)),
         }),
-        (open) =>
-          Effect.sync(() => {
-            open.abandon();
-            withdrawExports(runtimeDirectory, id, "fill");
-          }),
+        // Also of a fill that failed: a QEMU that waits may be filled anew at once, and a late copy would land in that.
+        (open) => Effect.andThen(Effect.ignore(shut(open)), Effect.sync(open.abandon)),
       );
       yield* runFill(filling, places);
       // A copy that a worker makes late would overwrite what the guest has written since.
-      yield* Effect.sync(() => gate.shut()).pipe(
-        Effect.repeat({ until: (isShut) => isShut, schedule: Schedule.spaced(SHUT_AGAIN_MS) }),
-        Effect.timeoutOrElse({
-          duration: SHUT_MS,
-          orElse: () =>
-            Effect.fail(
-              failed("checkpoint-failed", `a multifd worker does not leave the guest's memory for ${SHUT_MS} ms`),
-            ),
-        }),
-      );
+      yield* shut(gate);
     }),
+  );
+
+const shut = (gate: Gate): Effect.Effect<void, GodwitError> =>
+  Effect.sync(gate.shut).pipe(
+    Effect.repeat({ until: (isShut) => isShut, schedule: Schedule.spaced(SHUT_AGAIN_MS) }),
+    Effect.timeoutOrElse({
+      duration: SHUT_MS,
+      orElse: () =>
+        Effect.fail(
+          failed("checkpoint-failed", `a multifd worker does not leave the guest's memory for ${SHUT_MS} ms`),
+        ),
+    }),
+    Effect.asVoid,
   );
 
 const failed = (code: Failure["code"], reason: string): GodwitError =>

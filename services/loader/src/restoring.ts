@@ -11,6 +11,7 @@ import {
   fingerprintOf,
   type HostPlace,
   MalformedCheckpoint,
+  ownBlocks,
   type PagesLeftOut,
   qemuDeviceState,
   readCheckpoint,
@@ -73,7 +74,7 @@ const nodeList = json(Schema.Array(NodeInfo));
 const refuse = (code: GodwitError["code"], step: string, reason: string): GodwitError =>
   new GodwitError({ code, actor: "loader", side: "destination", step, reason });
 
-/** Returns once the guest runs (or stands, with `stop`). Failed or interrupted before the record was won, it leaves nothing behind. */
+/** Returns once the guest runs (or stands, with `stop`). Failed or interrupted before the record was won, it leaves nothing behind but a QEMU that somebody else had started, which waits on. */
 export const restoreGuest = Effect.fnUntraced(function* (
   asked: RestoreRequest,
   wanted: HostPlace,
@@ -98,7 +99,6 @@ export const restoreGuest = Effect.fnUntraced(function* (
   const sums = yield* reading(() => checksumsOf(place.path, fingerprintOf(checkpoint)));
   progress.checksums = sums.of === "none" ? "none" : sums.of === "this save" ? "not checked" : "of another save";
   progress.total = checkpoint.blocks.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
-  progress.remaining = checkpoint.blocks.reduce((sum, { presentPages }) => sum + presentPages * PAGE_BYTES, 0);
 
   const offer = {
     name: asked.guest,
@@ -114,13 +114,20 @@ export const restoreGuest = Effect.fnUntraced(function* (
   );
   const bringing = yield* Effect.gen(function* () {
     const blocks = yield* agree(guest, checkpoint);
+    const shared = new Set(blocks.map(({ name }) => name));
+    progress.remaining = checkpoint.blocks.reduce(
+      (sum, { name, presentPages }) => sum + (shared.has(name) ? presentPages * PAGE_BYTES : 0),
+      0,
+    );
+    // Said before hours of reading, not after them.
+    yield* reading(() => ownBlocks(checkpoint, shared));
     tell("active");
     if (asked.lazy) {
       const begun = { asked, place, parameters, settings, spec, guest, blocks, progress, fd, checkpoint };
       // Devices of a QEMU touch memory while they load.
       const pages = yield* Effect.forkScoped(yield* lazyRestore(begun));
       tell("device");
-      const load = Effect.flatMap(deviceStateOf(fd, checkpoint, state, blocks, "x-ignore-shared"), (bytes) =>
+      const load = Effect.flatMap(deviceStateOf(fd, checkpoint, state, shared, "x-ignore-shared"), (bytes) =>
         loadState(guest, bytes, asked.id, settings),
       );
       yield* Effect.raceFirst(load, Effect.andThen(Fiber.join(pages), Effect.never));
@@ -139,7 +146,7 @@ export const restoreGuest = Effect.fnUntraced(function* (
     });
     if (sums.blocks !== null) progress.checksums = "verified";
     tell("device");
-    const bytes = yield* deviceStateOf(fd, checkpoint, state, blocks, "not sent");
+    const bytes = yield* deviceStateOf(fd, checkpoint, state, shared, "not sent");
     yield* loadState(guest, bytes, asked.id, settings);
     yield* sameFile(fd, place.path);
     return null;
@@ -311,13 +318,13 @@ const deviceStateOf = (
   fd: number,
   checkpoint: Checkpoint,
   builtin: Uint8Array | null,
-  blocks: ReadonlyArray<RamBlock>,
+  shared: ReadonlySet<string>,
   leftOut: PagesLeftOut,
 ): Effect.Effect<Uint8Array, GodwitError> =>
   builtin !== null
     ? Effect.succeed(builtin)
     : Effect.tryPromise({
-        try: () => qemuDeviceState(fd, checkpoint, new Set(blocks.map(({ name }) => name)), leftOut),
+        try: () => qemuDeviceState(fd, checkpoint, shared, leftOut),
         catch: notReadable,
       });
 

@@ -26,7 +26,8 @@ import { MigrationInfo, migrationIsUnderWay, QemuStatus } from "./run-state.ts";
 
 /**
  * Moves a QEMU's device state out of it and into it: QEMU's own migration stream, over a unix socket, with x-ignore-shared,
- * which leaves out the RAM that lies in files. Firmware and video memory, which lie in no file, travel in the stream.
+ * which leaves out the RAM that lies in files, or (of a checkpoint) as a plain stream in which its pages are never sent.
+ * Firmware and video memory, which lie in no file, travel in the stream.
  */
 
 /** The most a device state may have, bytes: with more, RAM travels in it, and the guest stands still for seconds. */

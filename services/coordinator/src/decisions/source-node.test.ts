@@ -34,7 +34,11 @@ describe("the node that a guest is moved away from", () => {
     expect(chooseSource("vm", [node("a"), node("b")])).toMatchObject({ code: "no-such-guest" });
     expect(chooseSource("vm", [node("a", "incoming"), node("b")])).toMatchObject({
       code: "no-such-guest",
-      reason: "guest vm is waited for at node a, and none of the nodes that are up runs it",
+      reason: "guest vm is waited for at node a; none of the nodes a, b has a guest vm to move",
+    });
+    expect(chooseSource("vm", [node("a", "incoming"), foreign("b")])).toMatchObject({
+      code: "version-mismatch",
+      reason: expect.stringContaining("guest vm is waited for at node a; "),
     });
     expect(chooseSource("vm", [])).toMatchObject({ code: "no-such-guest" });
     expect(chooseSource("vm", [node("a"), foreign("b")])).toMatchObject({ code: "version-mismatch" });

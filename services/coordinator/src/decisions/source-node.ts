@@ -36,16 +36,17 @@ export const chooseSource = (guest: string, all: ReadonlyArray<Asked>): SourceCh
   }
   const first = found.find(({ state }) => state !== WAITS);
   if (first !== undefined) return { _tag: "Found", node: first.node, driver: first.driver };
+  const [waiting] = found;
+  const known = waiting === undefined ? "" : `guest ${guest} is waited for at node ${waiting.node}; `;
   const foreign = all.find(({ versionObstacle }) => versionObstacle !== null);
   if (foreign !== undefined) {
-    const reason = `no node that this coordinator can ask has a guest ${guest}; ${foreign.versionObstacle}`;
+    const reason = `${known}no node that this coordinator can ask has a guest ${guest} to move; ${foreign.versionObstacle}`;
     return { _tag: "NotFound", code: "version-mismatch", reason };
   }
-  const [waiting] = found;
-  if (waiting !== undefined) {
-    const reason = `guest ${guest} is waited for at node ${waiting.node}, and none of the nodes that are up runs it`;
-    return { _tag: "NotFound", code: "no-such-guest", reason };
-  }
   const names = all.map(({ node }) => node).join(", ") || "(there are none)";
-  return { _tag: "NotFound", code: "no-such-guest", reason: `none of the nodes ${names} has a guest ${guest}` };
+  return {
+    _tag: "NotFound",
+    code: "no-such-guest",
+    reason: `${known}none of the nodes ${names} has a guest ${guest} to move`,
+  };
 };
