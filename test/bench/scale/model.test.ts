@@ -74,6 +74,15 @@ describe("the model of a migration", () => {
     expect(predict({ ...costs, syncMs: { fixed: 0, perGiB: 100 } }, host, idle).converges).toBe(false);
   });
 
+  it("lets no part take less time in a larger guest, nor less than none, whatever two measurements say", () => {
+    const through = (small: number, large: number) =>
+      lineThrough({ bytes: 4 * GIB, value: small }, { bytes: 16 * GIB, value: large });
+    expect(through(120, 80)).toEqual({ fixed: 100, perGiB: 0 });
+    expect(through(-30, -50)).toEqual({ fixed: 0, perGiB: 0 });
+    expect(through(-20, 32)).toEqual({ fixed: 0, perGiB: 2 });
+    expect(through(-20, -2)).toEqual({ fixed: 0, perGiB: 0 });
+  });
+
   it("has a line go through both of its measurements", () => {
     const line = lineThrough({ bytes: 4 * GIB, value: 10 }, { bytes: 16 * GIB, value: 34 });
     expect(line).toEqual({ fixed: 2, perGiB: 2 });

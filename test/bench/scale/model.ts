@@ -71,13 +71,20 @@ const ROUNDS_MAX = 100;
 
 export const at = ({ fixed, perGiB }: Line, bytes: number): number => fixed + (perGiB * bytes) / GIB;
 
-/** The line through two measurements, of guests of `bytes`. */
+/**
+ * The line through two measurements, of guests of `bytes`. No part takes less time in a larger guest, nor less than none in an empty one:
+ * where two measurements say so it is chance, and what is predicted for a terabyte from it would be less than nothing. Then the line is
+ * level at their mean, or goes through the larger one from nothing.
+ */
 export const lineThrough = (
   one: { readonly bytes: number; readonly value: number },
   other: { readonly bytes: number; readonly value: number },
 ): Line => {
-  const perGiB = ((other.value - one.value) * GIB) / (other.bytes - one.bytes);
-  return { fixed: one.value - (perGiB * one.bytes) / GIB, perGiB };
+  const [small, large] = one.bytes < other.bytes ? [one, other] : [other, one];
+  const perGiB = ((large.value - small.value) * GIB) / (large.bytes - small.bytes);
+  if (perGiB < 0) return { fixed: Math.max(0, (small.value + large.value) / 2), perGiB: 0 };
+  const fixed = small.value - (perGiB * small.bytes) / GIB;
+  return fixed < 0 ? { fixed: 0, perGiB: Math.max(0, (large.value * GIB) / large.bytes) } : { fixed, perGiB };
 };
 
 /** Seconds that each stage needs for a pass, and for all of it where they share processors. */
