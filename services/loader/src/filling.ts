@@ -78,17 +78,21 @@ export const fillMemory = (filling: Filling): Effect.Effect<void, GodwitError, F
     }),
   );
 
+/** By tries and not by a time-out, which would not end in a finalizer. */
 const shut = (gate: Gate): Effect.Effect<void, GodwitError> =>
   Effect.sync(gate.shut).pipe(
-    Effect.repeat({ until: (isShut) => isShut, schedule: Schedule.spaced(SHUT_AGAIN_MS) }),
-    Effect.timeoutOrElse({
-      duration: SHUT_MS,
-      orElse: () =>
-        Effect.fail(
-          failed("checkpoint-failed", `a multifd worker does not leave the guest's memory for ${SHUT_MS} ms`),
-        ),
+    Effect.repeat({
+      until: (isShut) => isShut,
+      schedule: Schedule.spaced(SHUT_AGAIN_MS),
+      times: SHUT_MS / SHUT_AGAIN_MS,
     }),
-    Effect.asVoid,
+    Effect.flatMap((isShut) =>
+      isShut
+        ? Effect.void
+        : Effect.fail(
+            failed("checkpoint-failed", `a multifd worker does not leave the guest's memory for ${SHUT_MS} ms`),
+          ),
+    ),
   );
 
 const failed = (code: Failure["code"], reason: string): GodwitError =>

@@ -74,7 +74,10 @@ const nodeList = json(Schema.Array(NodeInfo));
 const refuse = (code: GodwitError["code"], step: string, reason: string): GodwitError =>
   new GodwitError({ code, actor: "loader", side: "destination", step, reason });
 
-/** Returns once the guest runs (or stands, with `stop`). Failed or interrupted before the record was won, it leaves nothing behind but a QEMU that somebody else had started, which waits on. */
+/**
+ * Returns once the guest runs (or stands, with `stop`). Failed or interrupted before the record was won, it leaves nothing behind but a QEMU
+ * that somebody else had started and that was given no device state, which waits on.
+ */
 export const restoreGuest = Effect.fnUntraced(function* (
   asked: RestoreRequest,
   wanted: HostPlace,
