@@ -2,7 +2,7 @@
 import { closeSync, mkdirSync, openSync, readFileSync, readSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { randomId } from "@godwit/actor";
-import { readCheckpoint } from "@godwit/checkpoint";
+import { type Checkpoint, readCheckpoint } from "@godwit/checkpoint";
 import { checkBootGuest, launchTestQemu, qemuIsInstalled, type TestQemu } from "@godwit/guest";
 import * as Bitmap from "@godwit/memory/bitmap";
 import {
@@ -80,23 +80,24 @@ const expectAlive = async (qemu: TestQemu, name: string): Promise<void> => {
   expect(ledger.round).toBeGreaterThan(1);
 };
 
-/** A byte of the last page that is stored of the first block. */
-const placeOfPage = (path: string): number => {
+const checkpointAt = (path: string): Checkpoint => {
   const fd = openSync(path, "r");
   try {
-    const [block] = readCheckpoint(fd).blocks;
-    let page = block!.pages - 1;
-    while (!Bitmap.test(block!.present, page)) page--;
-    return block!.pagesOffset + page * PAGE_BYTES + 17;
+    return readCheckpoint(fd);
   } finally {
     closeSync(fd);
   }
 };
+/** A byte of the last page that is stored of the first block. */
+const placeOfPage = (path: string): number => {
+  const [block] = checkpointAt(path).blocks;
+  let page = block!.pages - 1;
+  while (!Bitmap.test(block!.present, page)) page--;
+  return block!.pagesOffset + page * PAGE_BYTES + 17;
+};
 /** What a RAM file holds where the checkpoint has nothing; there must be some of that. */
 const pagesWithoutPlace = (path: string, name: string, ram: Buffer): { readonly zero: boolean } | null => {
-  const fd = openSync(path, "r");
-  const block = readCheckpoint(fd).blocks.find((each) => each.name === name)!;
-  closeSync(fd);
+  const block = checkpointAt(path).blocks.find((each) => each.name === name)!;
   const absent = [...Array(block.pages).keys()].filter((page) => !Bitmap.test(block.present, page));
   if (absent.length === 0) return null;
   return {

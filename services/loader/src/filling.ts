@@ -46,7 +46,6 @@ export const fillMemory = (filling: Filling): Effect.Effect<void, GodwitError, F
     Effect.gen(function* () {
       const { id, settings, blocks, stored } = filling;
       const { runtimeDirectory } = settings;
-      for (const block of blocks) yield* clearAbsent(block, stored.find(({ name }) => name === block.name)!.present);
       const places = blocks.map((block) => {
         const place = stored.find(({ name }) => name === block.name)!;
         const sums = filling.sums?.find(({ name }) => name === block.name)?.sums ?? null;
@@ -59,6 +58,7 @@ export const fillMemory = (filling: Filling): Effect.Effect<void, GodwitError, F
           pagesOffset: place.pagesOffset,
         };
       });
+      for (const [index, block] of blocks.entries()) yield* clearAbsent(block, places[index]!.present);
       yield* Effect.addFinalizer(() => Effect.sync(() => withdrawExports(runtimeDirectory, id, "fill")));
       const gate = yield* Effect.acquireRelease(
         Effect.try({
